@@ -1,0 +1,165 @@
+"""The backend contract: what a framework plugin implements to run models.
+
+A :class:`Backend` is made once per server and loads models; a :class:`BackendModel` is what all instances of one model
+version share (weights, compiled code); a :class:`BackendInstance` executes. There are two kinds of instance, and an author
+picks the shallowest that serves:
+
+* :class:`ArrayInstance` — arrays in, arrays out. The kernel concatenates, splits and times; ``execute`` gets one batch.
+* :class:`RequestInstance` — requests in, responses out. ``execute`` gets each request and answers through
+  ``request.respond`` any number of times, from any thread, also after ``execute`` returned.
+
+Threads: ``auto_complete``, ``load`` and ``close`` of a model run on a worker thread, never on the event loop. An instance is
+created, executed and closed on one thread of its own (CUDA contexts, thread-local sessions).
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+
+from trivet.tensor import SupportsDLPack, Tensor
+
+if TYPE_CHECKING:
+    from trivet.config import ModelConfig
+    from trivet.inference import InferenceRequest, InferenceResponse
+
+InstanceKind = Literal["CPU", "GPU", "MODEL"]
+OutputValue = Tensor | NDArray[Any] | SupportsDLPack
+
+
+@dataclass(frozen=True, slots=True)
+class ModelContext:
+    """What a backend is told about the model version that it loads."""
+
+    name: str
+    version: int
+    model_path: Path
+    """The model's folder (``MODEL/``)."""
+    version_path: Path
+    """The version's folder (``MODEL/VERSION/``)."""
+    config: ModelConfig
+    """Complete and validated. Owned by the kernel; do not change it after ``load`` returned."""
+    logger: logging.Logger
+    backend_options: Mapping[str, str] = field(default_factory=dict)
+    """From ``--backend-config=NAME,key=value``."""
+    call: ModelCaller | None = None
+    """Runs inference on other models of this server; ``None`` while a model is only checked."""
+
+    @property
+    def default_model_filename(self) -> str:
+        """The configuration's ``default_model_filename``, "" where it names none."""
+        return str(self.config.default_model_filename)
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """The configuration's ``parameters`` as plain strings."""
+        return {key: value.string_value for key, value in self.config.parameters.items()}
+
+
+class ModelCaller(ABC):
+    """Lets a model on its own thread use the other models of the server. Every method may be called from any thread but
+    the event loop's."""
+
+    @abstractmethod
+    def infer(self, request: InferenceRequest, timeout_s: float | None = None) -> InferenceResponse:
+        """Run one request and block for its final response. Errors come as ``response.error``.
+
+        Raises :class:`~trivet.errors.DeadlineExceededError` after ``timeout_s`` seconds; the request is then cancelled.
+        """
+
+    @abstractmethod
+    def submit(self, request: InferenceRequest, on_response: Callable[[InferenceResponse], None]) -> None:
+        """Run one request; ``on_response`` is called on the event loop for each response and must not block."""
+
+    @abstractmethod
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether that model (version) is ready now."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceContext:
+    """Which instance is created, and where it is placed."""
+
+    name: str
+    """``GROUP_INDEX``, as Triton names instances, e.g. ``minilm_0_1``."""
+    kind: InstanceKind
+    device_id: int = 0
+    """GPU ordinal; 0 on a CPU."""
+    profiles: tuple[str, ...] = ()
+    """``instance_group.profile``: optimization profiles by name."""
+
+
+class BackendInstance(ABC):
+    """One executing copy of a model. See the module for its thread."""
+
+    def close(self) -> None:
+        """Free what the instance holds; called once on the instance's thread, after its last ``execute``."""
+
+
+class ArrayInstance(BackendInstance):
+    """Executes a batch of tensors at once."""
+
+    @abstractmethod
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+        """Compute ``outputs`` (names; every output that any request of the batch wants) from ``inputs``.
+
+        With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and each
+        output must have it too. Optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays.
+        A result may be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object. An exception fails the whole
+        batch, and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.
+        """
+
+
+class RequestInstance(BackendInstance):
+    """Executes requests, and answers each when and as often as it likes."""
+
+    @abstractmethod
+    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+        """Answer each request through ``request.respond``, now or later; exactly one response has ``final`` set.
+
+        ``request.cancelled`` tells that nobody waits any more; answer such a request all the same. An exception fails
+        those of ``requests`` that have no final response yet.
+        """
+
+
+class BackendModel(ABC):
+    """What the instances of one model version share."""
+
+    @abstractmethod
+    def create_instance(self, context: InstanceContext) -> BackendInstance:
+        """Called on the new instance's thread; instances of one model may be created concurrently.
+
+        An exception fails the load; its message becomes the reason that the model is unavailable.
+        """
+
+    def close(self) -> None:
+        """Free what the model holds, after all its instances were closed."""
+
+
+class Backend(ABC):
+    """One framework. Constructed with no arguments on a worker thread when the first model needs it."""
+
+    def auto_complete(self, context: ModelContext) -> None:
+        """Fill in what ``context.config`` leaves out: inputs, outputs, ``max_batch_size``.
+
+        Called before validation when configurations may be completed. Change ``context.config`` in place; leave alone what the author set, and raise
+        :class:`~trivet.errors.InvalidArgumentError` where it contradicts the model. The default does nothing.
+        """
+        return
+
+    @abstractmethod
+    def load(self, context: ModelContext) -> BackendModel:
+        """Load one model version. Concurrent calls for different models are normal.
+
+        Raise :class:`~trivet.errors.TrivetError` for what the operator can mend, with the fix in the message.
+        """
+
+    def close(self) -> None:
+        """The server stops; all models were closed."""
+        return

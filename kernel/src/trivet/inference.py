@@ -1,0 +1,170 @@
+"""What travels through the server: an inference request, its responses, its timestamps.
+
+Protocols build requests and read responses, schedulers queue requests, backends answer them. None of them copies the
+object: one request is one object from the first byte to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from trivet.errors import TrivetError
+
+if TYPE_CHECKING:
+    from trivet.lifecycle import LoadedModel
+    from trivet.tensor import Tensor
+
+ParameterValue = bool | int | float | str
+ResponseHandler = Callable[["InferenceRequest", "InferenceResponse"], None]
+
+_NO_PARAMETERS: Mapping[str, ParameterValue] = {}
+
+
+class RequestedOutput:
+    """An output the caller asked for.
+
+    ``classification`` is the number of top classes wanted in place of the raw tensor, 0 for the tensor itself
+    (classification extension). ``parameters`` are the caller's own for this output.
+    """
+
+    __slots__ = ("classification", "name", "parameters")
+
+    def __init__(
+        self, name: str, classification: int = 0, parameters: Mapping[str, ParameterValue] = _NO_PARAMETERS
+    ) -> None:
+        self.name = name
+        self.classification = classification
+        self.parameters = parameters
+
+
+class InferenceRequest:
+    """One inference request.
+
+    Built by a protocol on the event loop. After ``Engine.submit`` the scheduler owns it until an instance takes it, and the
+    instance's thread until its final response. ``on_response`` is called on the event loop, once per response; the last
+    one has ``final`` set, and every submitted request gets a final one.
+    """
+
+    __slots__ = (
+        "batch_size",
+        "cancelled",
+        "compute_end_ns",
+        "compute_start_ns",
+        "context",
+        "correlation_id",
+        "done",
+        "id",
+        "infer_end_ns",
+        "input_end_ns",
+        "inputs",
+        "model",
+        "model_name",
+        "model_version",
+        "on_cancel",
+        "on_response",
+        "outputs",
+        "parameters",
+        "priority",
+        "queued_ns",
+        "received_ns",
+        "responder",
+        "sequence_end",
+        "sequence_start",
+        "timeout_us",
+        "trace_context",
+    )
+
+    def __init__(
+        self,
+        model_name: str,
+        inputs: dict[str, Tensor],
+        *,
+        model_version: str = "",
+        id: str = "",
+        outputs: Sequence[RequestedOutput] | None = None,
+        parameters: Mapping[str, ParameterValue] = _NO_PARAMETERS,
+        on_response: ResponseHandler | None = None,
+        context: Any = None,
+        priority: int = 0,
+        timeout_us: int = 0,
+        correlation_id: int | str = 0,
+        sequence_start: bool = False,
+        sequence_end: bool = False,
+        received_ns: int = 0,
+    ) -> None:
+        self.model_name = model_name
+        self.model_version = model_version
+        """As the caller wrote it; empty for the latest ready version."""
+        self.id = id
+        self.inputs = inputs
+        self.outputs = outputs
+        """``None`` asks for every output."""
+        self.parameters = parameters
+        """The caller's parameters, without those that have a field of their own here."""
+        self.on_response = on_response
+        self.context = context
+        """Belongs to the protocol that built the request; nobody else touches it."""
+        self.priority = priority
+        """1 is the highest; 0 asks for the model's default."""
+        self.timeout_us = timeout_us
+        """How long the request may wait in the queue, in microseconds; 0 asks for the model's default."""
+        self.correlation_id = correlation_id
+        """The sequence this request belongs to; 0 and "" mean none."""
+        self.sequence_start = sequence_start
+        self.sequence_end = sequence_end
+        self.trace_context: Any = None
+        """The caller's trace context (W3C), set by the protocol, read by exporters."""
+
+        # What follows is the kernel's.
+        self.model: LoadedModel | None = None
+        self.batch_size = 1
+        self.cancelled = False
+        """Set on the event loop; a backend may read it on its own thread to stop early."""
+        self.on_cancel: Callable[[InferenceRequest], None] | None = None
+        """Set by whoever holds the request now, called on the event loop when it is cancelled."""
+        self.done = False
+        """True once the final response was given; later responses are dropped."""
+        self.responder: ResponseHandler | None = None
+        """Set by the instance that executes the request; thread-safe."""
+
+        # Timestamps, in nanoseconds of time.perf_counter_ns(); 0 where that point was not reached.
+        self.received_ns = received_ns or perf_counter_ns()
+        self.queued_ns = 0
+        self.compute_start_ns = 0
+        self.input_end_ns = 0
+        self.infer_end_ns = 0
+        self.compute_end_ns = 0
+
+    def respond(self, response: InferenceResponse) -> None:
+        """Answer this request from a :class:`~trivet.backend.RequestInstance`, on any thread, while it is being served.
+
+        Responses of one request are delivered in the order of the calls. After the final one, more are ignored.
+        """
+        if self.responder is None:
+            raise RuntimeError("respond() is for a request that a model instance is executing")
+        self.responder(self, response)
+
+
+class InferenceResponse:
+    """One response to a request: outputs or an error, and whether it is the last.
+
+    ``outputs`` keep the order of the model configuration, or of the request where it names outputs. A decoupled model's
+    closing response may have neither outputs nor error (``final`` alone).
+    """
+
+    __slots__ = ("error", "final", "outputs", "parameters")
+
+    def __init__(
+        self,
+        outputs: Sequence[Tensor] = (),
+        *,
+        error: TrivetError | None = None,
+        parameters: Mapping[str, ParameterValue] = _NO_PARAMETERS,
+        final: bool = True,
+    ) -> None:
+        self.outputs = outputs
+        self.error = error
+        self.parameters = parameters
+        self.final = final

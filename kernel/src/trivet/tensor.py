@@ -1,0 +1,240 @@
+"""Tensors: a name, an element type, a shape, and memory that somebody else may own.
+
+A :class:`Tensor` is a view. It comes from bytes on the wire, from a numpy array, or from any object that speaks DLPack
+(a framework's tensor on host or device), and it is turned into one of the others only when somebody asks. Asking for
+what it already is costs nothing and copies nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivet import datatypes
+from trivet.datatypes import BYTES, DataType
+from trivet.errors import InvalidArgumentError
+
+Buffer = bytes | bytearray | memoryview
+
+_LENGTH = struct.Struct("<I")
+
+
+@runtime_checkable
+class SupportsDLPack(Protocol):
+    """A tensor of any framework, on any device. Source: the Python array API standard, ``__dlpack__``."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+
+# DLDeviceType of dlpack.h: kDLCPU, and kDLCUDAHost (pinned host memory), which the CPU can read too.
+_HOST_DEVICES = (1, 3)
+
+
+class Tensor:
+    """A named tensor over memory on the host or on a device.
+
+    ``shape`` is a tuple of non-negative ints and includes the batch dimension where the model has one. Use
+    :meth:`from_numpy`, :meth:`from_wire` or :meth:`from_dlpack`; whoever holds the tensor keeps the memory alive.
+    Not synchronized: one thread uses a tensor at a time, as requests move from the event loop to an instance's thread.
+    """
+
+    __slots__ = ("_array", "_dlpack", "_wire", "datatype", "name", "shape")
+
+    def __init__(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> None:
+        self.name = name
+        self.datatype = datatype
+        self.shape = shape
+        self._array: NDArray[Any] | None = None
+        self._wire: Buffer | None = None
+        self._dlpack: SupportsDLPack | None = None
+
+    @classmethod
+    def from_numpy(cls, name: str, array: NDArray[Any], datatype: DataType | None = None) -> Tensor:
+        """View a host array. ``datatype`` is needed only for BF16, whose array holds ``uint16`` bit patterns.
+
+        Raises :class:`TypeError` for a dtype that no tensor can have.
+        """
+        tensor = cls(name, datatype or datatypes.from_numpy(array.dtype), array.shape)
+        tensor._array = array
+        return tensor
+
+    @classmethod
+    def from_wire(cls, name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer) -> Tensor:
+        """View bytes in wire layout: row-major, little-endian; ``BYTES`` as length-prefixed elements.
+
+        Sizes are not checked here but when the tensor is used, or by the engine's validation before.
+        """
+        tensor = cls(name, datatype, shape)
+        tensor._wire = data
+        return tensor
+
+    @classmethod
+    def from_dlpack(cls, name: str, array: SupportsDLPack, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        """View a framework's tensor, which stays on its device until :meth:`numpy` or :meth:`wire` is called."""
+        tensor = cls(name, datatype, shape)
+        tensor._dlpack = array
+        return tensor
+
+    def renamed(self, name: str) -> Tensor:
+        """The same memory under another name, as an ensemble hands an output on as an input."""
+        other = Tensor(name, self.datatype, self.shape)
+        other._array, other._wire, other._dlpack = self._array, self._wire, self._dlpack
+        return other
+
+    def reshaped(self, shape: tuple[int, ...]) -> Tensor:
+        """The same memory under another shape of as many elements (``reshape`` of a model configuration)."""
+        other = Tensor(self.name, self.datatype, shape)
+        other._wire = self._wire
+        if self._array is not None:
+            other._array = self._array.reshape(shape)
+        elif self._dlpack is not None:
+            other._array = self.numpy().reshape(shape)
+        return other
+
+    @property
+    def on_device(self) -> bool:
+        """True while the elements are only in device memory, so that :meth:`numpy` would have to copy them."""
+        return (
+            self._array is None
+            and self._wire is None
+            and self._dlpack is not None
+            and self._dlpack.__dlpack_device__()[0] not in _HOST_DEVICES
+        )
+
+    @property
+    def wire_size(self) -> int | None:
+        """How many bytes the wire layout takes, where that is known without encoding; ``None`` otherwise."""
+        if self._wire is not None:
+            return self._wire.nbytes if isinstance(self._wire, memoryview) else len(self._wire)
+        if self.datatype is BYTES:
+            return None
+        if self._array is not None:
+            return int(self._array.nbytes)
+        return element_count(self.shape) * self.datatype.itemsize
+
+    def numpy(self) -> NDArray[Any]:
+        """The elements as a host array of this shape, a view where possible (and then perhaps read-only).
+
+        ``BYTES`` gives an object array of ``bytes``. Raises :class:`~trivet.errors.InvalidArgumentError` where bytes
+        from the wire do not fit the shape.
+        """
+        if self._array is None:
+            if self._wire is not None:
+                self._array = _decode(self.name, self.datatype, self.shape, self._wire)
+            else:
+                self._array = _host_copy(self._dlpack).reshape(self.shape)
+        return self._array
+
+    def wire(self) -> Buffer:
+        """The elements in wire layout, without a copy where the memory is contiguous already."""
+        if self._wire is None:
+            self._wire = encode(self.datatype, self.numpy())
+        return self._wire
+
+    def dlpack(self) -> SupportsDLPack:
+        """What a framework's ``from_dlpack`` takes: the device tensor, else the host array. Not for ``BYTES``."""
+        return self._dlpack if self._dlpack is not None else self.numpy()
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.name!r}, {self.datatype}, {list(self.shape)})"
+
+
+def element_count(shape: Sequence[int]) -> int:
+    """Product of the dimensions, in Python's unbounded integers so that a hostile shape cannot overflow."""
+    count = 1
+    for dim in shape:
+        count *= dim
+    return count
+
+
+def encode(datatype: DataType, array: NDArray[Any]) -> Buffer:
+    """Wire layout of a host array; a view where it is contiguous and little-endian."""
+    if datatype is BYTES:
+        return encode_bytes(array)
+    if array.dtype.byteorder == ">":
+        array = array.astype(array.dtype.newbyteorder("<"))
+    contiguous = np.ascontiguousarray(array)
+    # A memoryview of a zero-sized array cannot be cast, and there is nothing in it to view.
+    return memoryview(contiguous.reshape(-1).view(np.uint8)) if contiguous.size else b""
+
+
+def encode_bytes(array: NDArray[Any]) -> bytes:
+    """Length-prefixed elements, row-major. Text elements are encoded as UTF-8."""
+    parts: list[bytes] = []
+    pack = _LENGTH.pack
+    for item in array.reshape(-1).tolist():
+        data = item if isinstance(item, bytes) else str(item).encode()
+        parts.append(pack(len(data)))
+        parts.append(data)
+    return b"".join(parts)
+
+
+def decode_bytes(name: str, data: Buffer, count: int) -> list[bytes]:
+    """The ``count`` length-prefixed elements of ``data``.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where lengths and data disagree.
+    """
+    view = memoryview(data)
+    total = view.nbytes
+    items: list[bytes] = []
+    offset = 0
+    unpack = _LENGTH.unpack_from
+    while offset < total:
+        start = offset + 4
+        if start > total:
+            raise InvalidArgumentError(
+                f"incomplete string length indicator for inference input '{name}', expecting 4 bytes"
+                f" but only {total - offset} bytes available"
+            )
+        end = start + unpack(view, offset)[0]
+        if end > total:
+            raise InvalidArgumentError(
+                f"incomplete string data for inference input '{name}', expecting string of length {end - start}"
+                f" but only {total - start} bytes available"
+            )
+        if len(items) == count:
+            raise InvalidArgumentError(f"unexpected number of string elements for inference input '{name}', expecting {count}")
+        items.append(bytes(view[start:end]))
+        offset = end
+    if len(items) != count:
+        raise InvalidArgumentError(
+            f"unexpected number of string elements {len(items)} for inference input '{name}', expecting {count}"
+        )
+    return items
+
+
+def object_array(items: Sequence[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An object array of ``items``; numpy would make fixed-width text of a bare list and drop trailing zeros."""
+    array = np.empty(len(items), dtype=np.object_)
+    array[:] = items
+    return array.reshape(shape)
+
+
+def _decode(name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer) -> NDArray[Any]:
+    if datatype is BYTES:
+        return object_array(decode_bytes(name, data, element_count(shape)), shape)
+    try:
+        return np.frombuffer(data, dtype=datatype.numpy).reshape(shape)
+    except ValueError:
+        size = memoryview(data).nbytes
+        expected = element_count(shape) * datatype.itemsize
+        if size == expected == 0:
+            return np.empty(shape, dtype=datatype.numpy)
+        raise InvalidArgumentError(
+            f"input '{name}' has {size} bytes of data, expected {expected} for {datatype} of shape {list(shape)}"
+        ) from None
+
+
+def _host_copy(array: SupportsDLPack | None) -> NDArray[Any]:
+    if array is None:
+        raise ValueError("tensor has no data")
+    if array.__dlpack_device__()[0] in _HOST_DEVICES:
+        return np.from_dlpack(array)
+    # numpy asks the producer for a host copy through DLPack's copy protocol (array API 2023.12).
+    return np.from_dlpack(array, device="cpu", copy=True)
