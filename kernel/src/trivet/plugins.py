@@ -1,0 +1,272 @@
+"""What is installed: discovery by entry point, and why something failed to load.
+
+Discovery imports each plugin's entry-point module, which by contract imports no framework, and asks it once for its
+descriptions. A plugin that breaks on the way is kept with its error and skipped; the server starts without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import pluggy
+
+from trivet import hookspecs
+from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
+from trivet.hookspecs import (
+    PROJECT,
+    AgentPlugin,
+    BackendPlugin,
+    CachePlugin,
+    ExporterPlugin,
+    HttpTransportPlugin,
+    MemoryPlugin,
+    Offer,
+    ProtocolPlugin,
+    RepositoryPlugin,
+    SchedulerPlugin,
+)
+from trivet.options import Option
+
+if TYPE_CHECKING:
+    import click
+
+_log = logging.getLogger(__name__)
+
+OfferT = TypeVar("OfferT", bound=Offer)
+
+# Family as shown to people -> hook, and the type its descriptions must have.
+FAMILIES: Mapping[str, tuple[str, type[Offer]]] = {
+    "protocol": ("trivet_protocols", ProtocolPlugin),
+    "http transport": ("trivet_http_transports", HttpTransportPlugin),
+    "scheduler": ("trivet_schedulers", SchedulerPlugin),
+    "backend": ("trivet_backends", BackendPlugin),
+    "memory provider": ("trivet_memory_providers", MemoryPlugin),
+    "exporter": ("trivet_exporters", ExporterPlugin),
+    "model repository": ("trivet_repositories", RepositoryPlugin),
+    "response cache": ("trivet_response_caches", CachePlugin),
+    "repository agent": ("trivet_repository_agents", AgentPlugin),
+}
+
+# Where the backends of Triton's names come from, for the error that a missing one gives.
+KNOWN_BACKENDS: Mapping[str, str] = {
+    "onnxruntime": "pip install 'trivet-backend-onnx[cpu]'",
+    "python": "pip install trivet-backend-python",
+}
+KNOWN_PLATFORMS: Mapping[str, str] = {
+    "onnxruntime_onnx": "onnxruntime",
+    "pytorch_libtorch": "pytorch",
+    "tensorflow_graphdef": "tensorflow",
+    "tensorflow_savedmodel": "tensorflow",
+    "tensorrt_plan": "tensorrt",
+}
+"""``platform`` values and the backend that each means, as in Triton, whether or not it is installed."""
+
+
+class PluginConflictError(InvalidArgumentError):
+    """Two plugins offer the same name in one family."""
+
+
+@dataclass(slots=True)
+class InstalledPlugin:
+    """One entry point of group ``trivet``."""
+
+    name: str
+    """The entry point's name."""
+    package: str
+    version: str
+    offers: list[tuple[str, Offer]] = field(default_factory=list)
+    """(family, description) pairs."""
+    commands: list[click.Command] = field(default_factory=list)
+    error: str | None = None
+    """Why it was skipped; ``None`` when it loaded."""
+
+
+class PluginRegistry:
+    """All plugins of this process. Built once before the event loop runs; read-only after."""
+
+    def __init__(self, plugins: Iterable[InstalledPlugin]) -> None:
+        self.plugins: list[InstalledPlugin] = list(plugins)
+
+    @classmethod
+    def discover(cls) -> PluginRegistry:
+        """Import every installed entry point of group ``trivet`` and collect what it offers. Never raises for a plugin."""
+        return cls([*(_load(entry_point, dist) for entry_point, dist in _entry_points())])
+
+    @classmethod
+    def of(cls, **modules: object) -> PluginRegistry:
+        """A registry of the given plugin modules or objects by name: for tests and embedding without entry points."""
+        return cls(_collect(InstalledPlugin(name, name, ""), module) for name, module in modules.items())
+
+    def check(self) -> None:
+        """Raise :class:`PluginConflictError` where two plugins offer the same name, naming both packages."""
+        for family in FAMILIES:
+            owners: dict[str, InstalledPlugin] = {}
+            for plugin, offer in self._offers(family):
+                first = owners.setdefault(offer.name, plugin)
+                if first is not plugin:
+                    raise PluginConflictError(
+                        f"two plugins offer the {family} '{offer.name}': package '{first.package}' and package"
+                        f" '{plugin.package}'; uninstall one of them (pip uninstall {plugin.package})"
+                    )
+        owner_of_option: dict[str, tuple[Option, str]] = {}
+        for plugin in self.plugins:
+            for _, offer in plugin.offers:
+                for option in offer.options:
+                    first_option, package = owner_of_option.setdefault(option.key, (option, plugin.package))
+                    if first_option != option:
+                        raise PluginConflictError(
+                            f"two plugins define the option '--{option.name}' differently: package '{package}' and"
+                            f" package '{plugin.package}'; uninstall one of them"
+                        )
+
+    def options(self) -> tuple[Option, ...]:
+        """The options of all plugins, each once."""
+        return tuple({o.key: o for p in self.plugins for _, offer in p.offers for o in offer.options}.values())
+
+    @property
+    def backends(self) -> dict[str, BackendPlugin]:
+        return self._family("backend", BackendPlugin)
+
+    @property
+    def schedulers(self) -> dict[str, SchedulerPlugin]:
+        return self._family("scheduler", SchedulerPlugin)
+
+    @property
+    def protocols(self) -> dict[str, ProtocolPlugin]:
+        return self._family("protocol", ProtocolPlugin)
+
+    @property
+    def http_transports(self) -> dict[str, HttpTransportPlugin]:
+        return self._family("http transport", HttpTransportPlugin)
+
+    @property
+    def exporters(self) -> dict[str, ExporterPlugin]:
+        return self._family("exporter", ExporterPlugin)
+
+    @property
+    def memory_providers(self) -> dict[str, MemoryPlugin]:
+        return self._family("memory provider", MemoryPlugin)
+
+    @property
+    def repositories(self) -> dict[str, RepositoryPlugin]:
+        return self._family("model repository", RepositoryPlugin)
+
+    @property
+    def caches(self) -> dict[str, CachePlugin]:
+        return self._family("response cache", CachePlugin)
+
+    @property
+    def agents(self) -> dict[str, AgentPlugin]:
+        return self._family("repository agent", AgentPlugin)
+
+    @property
+    def commands(self) -> list[click.Command]:
+        return [command for plugin in self.plugins for command in plugin.commands]
+
+    def create(self, offer: Offer, *args: Any) -> Any:
+        """Resolve the offer's factory and call it with ``args``.
+
+        Raises :class:`~trivet.errors.UnavailableError` naming the package when the factory cannot be imported.
+        """
+        factory = offer.factory
+        if isinstance(factory, str):
+            factory = self._resolve(offer, factory)
+        return factory(*args)
+
+    def backend_for(self, backend: str, platform: str) -> BackendPlugin:
+        """The backend that a model configuration means.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` with the ``pip install`` line where it is not installed.
+        """
+        for offer in self.backends.values():
+            if backend == offer.name or (not backend and platform in offer.platforms):
+                return offer
+        name = backend or KNOWN_PLATFORMS.get(platform, "")
+        broken = [p for p in self.plugins if p.error and name and name in (p.name, *p.package.split("-"))]
+        if broken:
+            raise UnavailableError(f"backend '{name}' of package '{broken[0].package}' failed to load: {broken[0].error}")
+        wanted = f"backend '{name}'" if name else f"platform '{platform}'"
+        hint = KNOWN_BACKENDS.get(name)
+        installed = ", ".join(sorted(self.backends)) or "none"
+        raise InvalidArgumentError(
+            f"unable to find {wanted}; " + (f"install it with: {hint}" if hint else f"installed backends are: {installed}")
+        )
+
+    def _resolve(self, offer: Offer, path: str) -> Callable[..., Any]:
+        module_name, _, attribute = path.partition(":")
+        try:
+            return cast("Callable[..., Any]", getattr(importlib.import_module(module_name), attribute))
+        except Exception as error:
+            package = next((p.package for p in self.plugins if any(o is offer for _, o in p.offers)), "an unknown package")
+            _log.exception("cannot import %s for '%s'", path, offer.name)
+            raise UnavailableError(
+                f"'{offer.name}' of package '{package}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+
+    def _offers(self, family: str) -> Iterator[tuple[InstalledPlugin, Offer]]:
+        for plugin in self.plugins:
+            for offered_family, offer in plugin.offers:
+                if offered_family == family:
+                    yield plugin, offer
+
+    def _family(self, family: str, kind: type[OfferT]) -> dict[str, OfferT]:
+        return {offer.name: offer for _, offer in self._offers(family) if isinstance(offer, kind)}
+
+
+def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:
+    """Entry points of group ``trivet``, each installed distribution once (a path may show one twice), in stable order."""
+    seen: dict[str, Distribution] = {}
+    for dist in distributions():
+        # An interrupted uninstall leaves metadata without a name behind.
+        name = (dist.metadata["Name"] or "") if dist.metadata else ""
+        if name:
+            seen.setdefault(name, dist)
+    for name in sorted(seen):
+        for entry_point in sorted(seen[name].entry_points, key=lambda e: e.name):
+            if entry_point.group == PROJECT:
+                yield entry_point, seen[name]
+
+
+def _load(entry_point: EntryPoint, dist: Distribution) -> InstalledPlugin:
+    plugin = InstalledPlugin(entry_point.name, dist.metadata["Name"], dist.version)
+    try:
+        module = entry_point.load()
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises on import is reported and must not stop the server
+        plugin.error = f"{type(error).__name__}: {error}"
+        _log.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
+        return plugin
+    return _collect(plugin, module)
+
+
+def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
+    """Ask one plugin for everything it offers. One pluggy manager each, so that one broken hook hurts no neighbour."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    try:
+        wanted = getattr(module, "TRIVET_API_VERSION", hookspecs.API_VERSION)
+        if wanted != hookspecs.API_VERSION:
+            raise InvalidArgumentError(
+                f"it was built for plugin API {wanted} and this kernel has {hookspecs.API_VERSION}; install a version of"
+                f" {plugin.package} for API {hookspecs.API_VERSION}, or another trivet-kernel"
+            )
+        manager.register(module, name=plugin.name)
+        manager.check_pending()
+        for family, (hook, kind) in FAMILIES.items():
+            for offers in getattr(manager.hook, hook)():
+                for offer in offers:
+                    if not isinstance(offer, kind):
+                        raise InternalError(f"{hook} returned {offer!r}, expected a sequence of {kind.__name__}")
+                    plugin.offers.append((family, offer))
+        for commands in manager.hook.trivet_cli_commands():
+            plugin.commands.extend(commands)
+    except Exception as error:  # noqa: BLE001 - see _load
+        plugin.error = f"{type(error).__name__}: {error}"
+        plugin.offers.clear()
+        plugin.commands.clear()
+        _log.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
+    return plugin

@@ -1,0 +1,123 @@
+"""Counters and durations per model version, all read off one set of timestamps per request.
+
+Source: Triton's statistics extension. Everything is written on the event loop, so nothing is locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trivet.inference import InferenceRequest
+
+
+class Duration:
+    """How often something happened and how long it took together, in nanoseconds."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+
+    def add(self, ns: int) -> None:
+        self.count += 1
+        self.ns += ns
+
+    def __repr__(self) -> str:
+        return f"Duration(count={self.count}, ns={self.ns})"
+
+
+class BatchStatistics:
+    """Executions of one batch size. Durations count executions, not requests."""
+
+    __slots__ = ("compute_infer", "compute_input", "compute_output")
+
+    def __init__(self) -> None:
+        self.compute_input = Duration()
+        self.compute_infer = Duration()
+        self.compute_output = Duration()
+
+
+class ResponseStatistics:
+    """Responses of a decoupled model at one index of the stream."""
+
+    __slots__ = ("cancel", "compute_infer", "compute_output", "empty_response", "fail", "success")
+
+    def __init__(self) -> None:
+        self.compute_infer = Duration()
+        self.compute_output = Duration()
+        self.success = Duration()
+        self.fail = Duration()
+        self.empty_response = Duration()
+        self.cancel = Duration()
+
+
+class ModelStatistics:
+    """The statistics of one model version since it was loaded."""
+
+    __slots__ = (
+        "batches",
+        "cache_hit",
+        "cache_miss",
+        "compute_infer",
+        "compute_input",
+        "compute_output",
+        "execution_count",
+        "fail",
+        "inference_count",
+        "last_inference_ms",
+        "name",
+        "queue",
+        "responses",
+        "success",
+        "version",
+    )
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name = name
+        self.version = version
+        self.last_inference_ms = 0
+        """When the last inference finished, in milliseconds since the epoch; 0 for never."""
+        self.inference_count = 0
+        """Inferences; a request of batch size 8 counts 8."""
+        self.execution_count = 0
+        """Executions; one that served many requests counts 1."""
+        self.success = Duration()
+        self.fail = Duration()
+        self.queue = Duration()
+        self.compute_input = Duration()
+        self.compute_infer = Duration()
+        self.compute_output = Duration()
+        self.cache_hit = Duration()
+        self.cache_miss = Duration()
+        self.batches: dict[int, BatchStatistics] = {}
+        self.responses: dict[str, ResponseStatistics] = {}
+
+    def request_succeeded(self, request: InferenceRequest, end_ns: int) -> None:
+        """Count one answered request: its whole time, and the four parts that the timestamps bound."""
+        self.success.add(end_ns - request.received_ns)
+        self.queue.add(request.compute_start_ns - request.queued_ns)
+        self.compute_input.add(request.input_end_ns - request.compute_start_ns)
+        self.compute_infer.add(request.infer_end_ns - request.input_end_ns)
+        self.compute_output.add(request.compute_end_ns - request.infer_end_ns)
+        self.inference_count += request.batch_size
+
+    def request_failed(self, request: InferenceRequest, end_ns: int) -> None:
+        """Count one request that ended in an error, a rejection or a cancellation."""
+        self.fail.add(end_ns - request.received_ns)
+
+    def executed(self, requests: Sequence[InferenceRequest]) -> None:
+        """Count one execution that answered ``requests``, whose timestamps agree."""
+        self.last_inference_ms = int(time() * 1000)
+        self.execution_count += 1
+        size = sum(request.batch_size for request in requests)
+        batch = self.batches.get(size)
+        if batch is None:
+            batch = self.batches[size] = BatchStatistics()
+        first = requests[0]
+        batch.compute_input.add(first.input_end_ns - first.compute_start_ns)
+        batch.compute_infer.add(first.infer_end_ns - first.input_end_ns)
+        batch.compute_output.add(first.compute_end_ns - first.infer_end_ns)
