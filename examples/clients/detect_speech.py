@@ -15,5 +15,5 @@ with triton.InferenceServerClient(args.url) as client:
         result = client.infer("voice_activity", [sound, memory, rate])
         state = result.as_numpy("stateN")
         probabilities.append(result.as_numpy("output")[0, 0])
-for start, stop in runs(np.array(probabilities) > 0.5) or [(0, 0)]:
-    print(f"{start * 0.032:.2f} s to {stop * 0.032:.2f} s" if stop else "nobody speaks")
+spoken = runs(np.array(probabilities) > 0.5)
+print(", ".join(f"{start * 0.032:.2f} s to {stop * 0.032:.2f} s" for start, stop in spoken) or "nobody speaks")

@@ -1,4 +1,4 @@
-"""Compare sentences by meaning:  python examples/clients/embed_sentences.py "A happy person" "A happy dog" "It rains" """
+"""Compare sentences by meaning:  python examples/clients/embed_sentences.py "A happy person" "A happy dog" Rain"""
 
 import numpy as np
 import tritonclient.http as triton

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import wave
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,11 @@ from PIL import Image
 Floats = NDArray[np.float32]
 
 
-def arguments(description: str | None, *names: str, **options: str) -> argparse.Namespace:
+def arguments(description: str | None, *names: str, **options: Any) -> argparse.Namespace:
     """The command line of an example client: its ``names``, and where the server is."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in names:
-        parser.add_argument(name, **options)  # type: ignore[arg-type]
+        parser.add_argument(name, **options)
     parser.add_argument("--url", default="localhost:8000", help="host and port of the server (default: %(default)s)")
     return parser.parse_args()
 
@@ -36,20 +37,27 @@ def imagenet_pixels(path: str | Path) -> Floats:
     return channels_first(image.resize((224, 224), Image.Resampling.BICUBIC, box))
 
 
-def text_pixels(image: Image.Image, width: int | None = None) -> Floats:
-    """FP32 [1, 3, 48, width]: a line of text 48 pixels high, blue first; by default as wide as its proportions ask."""
-    resized = image.convert("RGB").resize((width or round(image.width * 48 / image.height), 48))
+def text_pixels(image: Image.Image, max_width: int | None = None) -> Floats:
+    """FP32 [1, 3, 48, width]: a line of text 48 pixels high, as wide as its proportions ask, blue first."""
+    width = max(round(image.width * 48 / image.height), 1)
+    resized = image.convert("RGB").resize((min(width, max_width or width), 48))
     return np.ascontiguousarray(channels_first(resized)[:, ::-1])
 
 
+def orientation_pixels(image: Image.Image) -> Floats:
+    """FP32 [1, 3, 48, 192]: a line of text for the orientation model, squeezed if too wide, grey if too narrow."""
+    pixels = text_pixels(image, max_width=192)
+    return np.pad(pixels, [(0, 0), (0, 0), (0, 0), (0, 192 - pixels.shape[3])])
+
+
 def page_pixels(image: Image.Image) -> Floats:
-    """FP32 [1, 3, height, width]: a page, blue first, its sides rounded up to the multiple of 32 that detection needs."""
+    """FP32 [1, 3, height, width]: a page, blue first, its sides rounded up to multiples of 32 as detection needs."""
     width, height = (-(-side // 32) * 32 for side in image.size)
     return np.ascontiguousarray(channels_first(image.convert("RGB").resize((width, height)))[:, ::-1])
 
 
 def ctc_text(scores: Floats, characters: str) -> str:
-    """The text of one line out of its scores [steps, classes]: the best class of each step, repeats and blanks (0) dropped."""
+    """The text of one line out of its scores [steps, classes]: the best class of each, no repeats, no blanks (0)."""
     best = scores.argmax(axis=1)
     changes = np.flatnonzero(np.diff(best, prepend=0))
     return "".join(characters[best[step] - 1] for step in changes if best[step])
@@ -71,8 +79,8 @@ def text_boxes(score_map: Floats) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Where ``flags`` is set without a gap, as half-open ranges."""
+def runs(flags: Any) -> list[tuple[int, int]]:
+    """Where the BOOL array ``flags`` [N] is set without a gap, as half-open ranges."""
     edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
@@ -87,7 +95,7 @@ def file_features(content: bytes) -> NDArray[np.int32]:
 
 
 def speech_windows(path: str | Path) -> Floats:
-    """FP32 [windows, 576]: a 16-bit mono WAV at 16 or 48 kHz, in windows of 32 ms, each after the last 4 ms before it."""
+    """FP32 [windows, 576]: a 16-bit mono WAV at 16 or 48 kHz, in windows of 32 ms, each with the 4 ms before it."""
     with wave.open(str(path)) as recording:
         rate = recording.getframerate()
         if (recording.getnchannels(), recording.getsampwidth()) != (1, 2) or rate not in (16000, 48000):

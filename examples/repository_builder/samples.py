@@ -41,15 +41,13 @@ def build_samples(directory: Path, wheels: Wheels) -> None:
         write(directory / name, content)
 
 
-def draw_text(lines: tuple[str, ...], font: bytes, *, margin: int = 12, upside_down: bool = False) -> bytes:
+def draw_text(lines: tuple[str, ...], font: bytes, *, margin: int = 8, upside_down: bool = False) -> bytes:
     """A PNG of ``lines``, black on white, one under the other."""
     typeface = ImageFont.truetype(io.BytesIO(font), 36)
-    line_height = 80
-    width = max(round(typeface.getlength(line)) for line in lines) + 2 * margin
-    image = Image.new("RGB", (width, 48 + line_height * (len(lines) - 1) + 2 * margin), "white")
-    draw = ImageDraw.Draw(image)
-    for index, line in enumerate(lines):
-        draw.text((margin, margin + line_height * index), line, fill="black", font=typeface)
+    text = "\n".join(lines)
+    left, top, right, bottom = ImageDraw.Draw(Image.new("L", (1, 1))).textbbox((0, 0), text, typeface, spacing=40)
+    image = Image.new("RGB", (round(right - left) + 2 * margin, round(bottom - top) + 2 * margin), "white")
+    ImageDraw.Draw(image).text((margin - left, margin - top), text, "black", typeface, spacing=40)
     png = io.BytesIO()
     (image.rotate(180) if upside_down else image).save(png, "PNG")
     return png.getvalue()

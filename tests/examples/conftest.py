@@ -1,0 +1,113 @@
+"""The example repository, built as a user builds it, served, and reached by tritonclient over both protocols."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from numpy.typing import NDArray
+from tritonclient.utils import np_to_triton_dtype
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CACHE = EXAMPLES / ".cache"
+SAMPLES = CACHE / "test_samples"
+CAN_EXPORT = all(importlib.util.find_spec(name) for name in ("torch", "onnx", "tokenizers"))
+
+sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "clients")]
+
+
+class Server(Protocol):
+    """What the ``trivet_server`` fixture hands out."""
+
+    http_url: str
+    grpc_url: str
+
+
+@pytest.fixture(scope="session")
+def example_repository() -> Path:
+    """The path of the example repository: all of it where the export has what it needs, else the light part."""
+    repository = CACHE / "test_repository"
+    options = ["--output", str(repository), "--samples", str(SAMPLES), "--only", "all" if CAN_EXPORT else "light"]
+    subprocess.run([sys.executable, str(EXAMPLES / "build_repository.py"), *options], check=True)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def example_server(example_repository: Path, trivet_server: Callable[[Path], Server]) -> Server:
+    return trivet_server(example_repository)
+
+
+@pytest.fixture
+def sample(example_repository: Path) -> Callable[[str], Path]:
+    """Finds a sample by name; the test is skipped where it could not be had on this machine."""
+
+    def find(name: str) -> Path:
+        if not (SAMPLES / name).exists():
+            pytest.skip(f"{name} is not here: see what examples/build_repository.py says")
+        return SAMPLES / name
+
+    return find
+
+
+@pytest.fixture
+def needs_export() -> None:
+    if not CAN_EXPORT:
+        pytest.skip("exporting these models needs torch, onnx and tokenizers")
+
+
+class Client:
+    """``tritonclient.http`` or ``tritonclient.grpc``, numpy arrays in and out."""
+
+    def __init__(self, protocol: str, server: Server) -> None:
+        self.protocol = protocol
+        self.module = importlib.import_module(f"tritonclient.{protocol}")
+        self.client = self.module.InferenceServerClient(server.http_url if protocol == "http" else server.grpc_url)
+
+    def infer(self, model: str, inputs: Mapping[str, NDArray[Any]], output: str, class_count: int = 0) -> NDArray[Any]:
+        return self.infer_all(model, inputs, {output: class_count})[output]
+
+    def infer_all(
+        self, model: str, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, int]
+    ) -> dict[str, NDArray[Any]]:
+        """``outputs`` maps each wanted name to its number of classes, 0 for the tensor itself."""
+        tensors = [
+            self.module.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)).set_data_from_numpy(array)
+            for name, array in inputs.items()
+        ]
+        requested = [self.module.InferRequestedOutput(name, class_count=count) for name, count in outputs.items()]
+        result = self.client.infer(model, tensors, outputs=requested)
+        return {name: result.as_numpy(name) for name in outputs}
+
+    def classify(self, model: str, inputs: Mapping[str, NDArray[Any]], output: str, top: int) -> list[list[str]]:
+        """The names of the ``top`` best classes, for each element of the batch."""
+        entries = self.infer(model, inputs, output, class_count=top)
+        return [[entry.decode().split(":", 2)[2] for entry in row] for row in entries]
+
+    def config(self, model: str) -> dict[str, Any]:
+        """The model's configuration as JSON, with the field names of ``model_config.proto``."""
+        if self.protocol == "http":
+            config: dict[str, Any] = self.client.get_model_config(model)
+            return config
+        return dict(self.client.get_model_config(model, as_json=True)["config"])
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request: pytest.FixtureRequest, example_server: Server) -> Iterator[Client]:
+    client = Client(request.param, example_server)
+    yield client
+    client.client.close()
+
+
+@pytest.fixture(scope="session")
+def draw(example_repository: Path) -> Callable[..., bytes]:
+    """Draws lines of text into a PNG, with the font that the samples are drawn with."""
+    from repository_builder import packages, samples
+
+    font = packages.Wheels(CACHE / "wheels").read(packages.MATPLOTLIB, "*/fonts/ttf/DejaVuSans.ttf")
+    return lambda *lines, **options: samples.draw_text(lines, font, **options)

@@ -1,0 +1,248 @@
+"""Real models on real input, over HTTP and gRPC: the answers have to be right, not only well-formed."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import sqlite3
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from processing import (
+    ctc_text,
+    file_features,
+    imagenet_pixels,
+    orientation_pixels,
+    page_pixels,
+    speech_windows,
+    text_boxes,
+    text_pixels,
+)
+
+ORIENTATION = "save_infer_model/scale_0.tmp_1"
+Sample = Callable[[str], Path]
+Draw = Callable[..., bytes]
+
+
+def drawing(png: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+class TestReadingText:
+    @pytest.fixture
+    def characters(self, client: Any) -> str:
+        text: str = client.config("text_recognition")["parameters"]["character"]["string_value"]
+        return text
+
+    @pytest.mark.parametrize("text", ["KServe v2", "Straße 42: 3.14€", "The quick brown fox jumps over the lazy dog"])
+    def test_the_words_that_were_drawn_are_read(self, client: Any, draw: Draw, characters: str, text: str) -> None:
+        pixels = text_pixels(drawing(draw(text)))
+        scores = client.infer("text_recognition", {"x": pixels}, "fetch_name_0")
+        assert ctc_text(scores[0], characters) == text
+
+    def test_lines_in_one_batch_are_read_each_on_its_own(self, client: Any, draw: Draw, characters: str) -> None:
+        texts = ["batched", "requests too", "trivet"]
+        lines = [text_pixels(drawing(draw(text))) for text in texts]
+        width = max(line.shape[3] for line in lines)
+        white = [np.pad(line, [(0, 0)] * 3 + [(0, width - line.shape[3])], constant_values=1) for line in lines]
+        scores = client.infer("text_recognition", {"x": np.concatenate(white)}, "fetch_name_0")
+        assert [ctc_text(line, characters) for line in scores] == texts
+
+    @pytest.mark.parametrize(("upside_down", "label"), [(False, "upright"), (True, "upside down")])
+    def test_upside_down_text_is_noticed(self, client: Any, draw: Draw, upside_down: bool, label: str) -> None:
+        pixels = orientation_pixels(drawing(draw("Trivet serves models", upside_down=upside_down)))
+        assert client.classify("text_orientation", {"x": pixels}, ORIENTATION, top=1) == [[label]]
+
+    @pytest.mark.parametrize("margin", [24, 150])
+    def test_text_is_found_where_it_was_drawn(self, client: Any, draw: Draw, margin: int) -> None:
+        """On pages of different sizes, since both sides of the input are free."""
+        page = drawing(draw("A page of drawn text", "over KServe v2", margin=margin))
+        score_map = client.infer("text_detection", {"x": page_pixels(page)}, "fetch_name_0")[0, 0]
+        ink = np.asarray(page.resize(score_map.shape[::-1]).convert("L")) < 128
+        boxes = text_boxes(score_map)
+        assert len(boxes) == 2
+        covered = np.zeros_like(ink)
+        for left, top, right, bottom in boxes:
+            covered[top:bottom, left:right] = True
+        assert ink[covered].sum() > 0.95 * ink.sum()
+
+    def test_lettering_is_found_in_a_photograph(self, client: Any, sample: Sample) -> None:
+        """The cap badge's lettering; the upper right of the picture has nothing but a flag's stripes."""
+        photograph = Image.open(sample("grace_hopper.jpg"))
+        score_map = client.infer("text_detection", {"x": page_pixels(photograph)}, "fetch_name_0")[0, 0]
+        assert text_boxes(score_map)
+        assert score_map[:200, 350:].max() < 0.3
+
+
+class TestClassifyingImages:
+    @pytest.mark.parametrize(
+        ("name", "label", "within"),
+        [("china.jpg", "palace", 1), ("flower.jpg", "daisy", 1), ("grace_hopper.jpg", "military uniform", 3)],
+    )
+    def test_the_photograph_is_named(
+        self, needs_export: None, client: Any, sample: Sample, name: str, label: str, within: int
+    ) -> None:
+        pixels = imagenet_pixels(sample(name))
+        (labels,) = client.classify("image_classification", {"image": pixels}, "probabilities", top=within)
+        assert label in labels
+
+    def test_a_batch_of_photographs_is_named_in_order(self, needs_export: None, client: Any, sample: Sample) -> None:
+        pixels = np.concatenate([imagenet_pixels(sample(name)) for name in ("flower.jpg", "china.jpg", "flower.jpg")])
+        labels = client.classify("image_classification", {"image": pixels}, "probabilities", top=1)
+        assert labels == [["daisy"], ["palace"], ["daisy"]]
+
+    def test_probabilities_come_best_first_and_with_their_index(
+        self, needs_export: None, client: Any, sample: Sample
+    ) -> None:
+        inputs = {"image": imagenet_pixels(sample("flower.jpg"))}
+        probabilities = client.infer("image_classification", inputs, "probabilities")[0]
+        entries = client.infer("image_classification", inputs, "probabilities", class_count=3)[0]
+        values, indices, _ = zip(*(entry.decode().split(":") for entry in entries), strict=True)
+        assert [int(index) for index in indices] == np.argsort(probabilities)[::-1][:3].tolist()
+        np.testing.assert_allclose([float(value) for value in values], np.sort(probabilities)[::-1][:3], atol=1e-5)
+        assert probabilities.sum() == pytest.approx(1, abs=1e-4)
+
+
+class TestIdentifyingFiles:
+    def identify(self, client: Any, *contents: bytes) -> list[str]:
+        features = np.concatenate([file_features(content) for content in contents])
+        return [label for (label,) in client.classify("file_type", {"bytes": features}, "target_label", top=1)]
+
+    @pytest.mark.parametrize(
+        ("name", "label"), [("china.jpg", "jpeg"), ("text_line.png", "png"), ("Front_Center.wav", "wav")]
+    )
+    def test_samples(self, client: Any, sample: Sample, name: str, label: str) -> None:
+        assert self.identify(client, sample(name).read_bytes()) == [label]
+
+    def test_sources(self, client: Any) -> None:
+        shell = b'#!/bin/sh\nset -eu\nfor f in *.txt; do\n  echo "$f"\ndone\n'
+        c = b'#include <stdio.h>\n\nint main(void) {\n    printf("hello\\n");\n    return 0;\n}\n'
+        python = Path(__file__).read_bytes()
+        data = json.dumps({"model": "trivet", "versions": [1, 2, 3], "ready": True}, indent=2).encode()
+        assert self.identify(client, shell, c, python, data) == ["shell", "c", "python", "json"]
+
+    def test_archives_and_data(self, client: Any, tmp_path: Path, example_repository: Path) -> None:
+        notes = b"some notes\n" * 100
+        zipped, tarred, array = io.BytesIO(), io.BytesIO(), io.BytesIO()
+        with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("notes.txt", notes)
+        with tarfile.open(fileobj=tarred, mode="w") as archive:
+            member = tarfile.TarInfo("notes.txt")
+            member.size = len(notes)
+            archive.addfile(member, io.BytesIO(notes))
+        np.save(array, np.arange(1000))
+        database = tmp_path / "data.sqlite"
+        connection = sqlite3.connect(database)
+        connection.execute("create table notes (text)")
+        connection.commit()
+        connection.close()
+        model = example_repository / "file_type" / "1" / "model.onnx"
+        contents = (zipped.getvalue(), tarred.getvalue(), gzip.compress(notes), array.getvalue())
+        assert self.identify(client, *contents) == ["zip", "tar", "gzip", "npy"]
+        assert self.identify(client, database.read_bytes(), model.read_bytes()) == ["sqlite", "onnx"]
+
+
+class TestDetectingSpeech:
+    def probabilities(self, client: Any, windows: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+        """One request a window, the state of each answer going into the next request."""
+        state = np.zeros((2, 1, 128), np.float32)
+        heard = []
+        for window in windows:
+            inputs = {"input": window[np.newaxis], "state": state, "sr": np.array([rate])}
+            outputs = client.infer_all("voice_activity", inputs, {"output": 0, "stateN": 0})
+            state = outputs["stateN"]
+            heard.append(outputs["output"][0, 0])
+        return np.array(heard)
+
+    @pytest.mark.parametrize(("name", "share"), [("Front_Center.wav", 0.73), ("Rear_Left.wav", 0.73), ("Noise.wav", 0)])
+    def test_speech_is_told_from_noise(self, client: Any, sample: Sample, name: str, share: float) -> None:
+        heard = self.probabilities(client, speech_windows(sample(name)), 16000)
+        assert (heard > 0.5).mean() == pytest.approx(share, abs=0.05)
+
+    def test_the_pause_between_two_words_is_heard(self, client: Any, sample: Sample) -> None:
+        spoken = self.probabilities(client, speech_windows(sample("Front_Center.wav")), 16000) > 0.5
+        assert spoken[5:14].all()
+        assert not spoken[18:24].any()
+        assert spoken[30:40].all()
+
+    def test_the_scalar_input_is_heeded(self, client: Any, sample: Sample) -> None:
+        """``sr`` has no dimension in the model; at 8 kHz a window has 288 samples, and speech stays speech."""
+        at_16_khz = speech_windows(sample("Front_Center.wav"))[:, 64:].ravel()
+        samples = np.concatenate([np.zeros(32, np.float32), at_16_khz.reshape(-1, 2).mean(axis=1)])
+        windows = np.lib.stride_tricks.sliding_window_view(samples, 288)[::256]
+        heard = self.probabilities(client, windows, 8000)
+        assert (heard > 0.5).mean() == pytest.approx(0.66, abs=0.05)
+
+
+class TestEmbeddingSentences:
+    SENTENCES = ("That is a happy person", "That is a happy dog", "That is a very happy person", "Today is a sunny day")
+    # What sentence-transformers/all-MiniLM-L6-v2 is published to answer.
+    COSINES = (1, 0.6945, 0.9429, 0.2569)
+
+    def test_cosines_are_those_of_the_published_model(self, needs_export: None, client: Any) -> None:
+        text = np.array([[sentence.encode()] for sentence in self.SENTENCES], dtype=object)
+        embeddings = client.infer("text_embedding", {"text": text}, "embedding")
+        assert embeddings.shape == (4, 384)
+        np.testing.assert_allclose(embeddings @ embeddings[0], self.COSINES, atol=1e-3)
+
+    def test_tokenizer_and_encoder_can_be_called_one_by_one(self, needs_export: None, client: Any) -> None:
+        text = np.array([[sentence.encode()] for sentence in self.SENTENCES[:2]], dtype=object)
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        tokens = client.infer_all("sentence_tokenizer", {"text": text}, dict.fromkeys(names, 0))
+        assert tokens["input_ids"][0].tolist() == [101, 2008, 2003, 1037, 3407, 2711, 102]
+        happy, dog = client.infer("sentence_embedding", tokens, "sentence_embedding")
+        assert happy @ dog == pytest.approx(0.6945, abs=1e-3)
+
+    def test_padding_beside_a_long_sentence_changes_nothing(self, needs_export: None, client: Any) -> None:
+        short = np.array([[b"Short."]], dtype=object)
+        both = np.array(
+            [[b"Short."], ["Eine Lüge hat kurze Beine; dieser Satz hat lange. ".encode() * 3]], dtype=object
+        )
+        alone = client.infer("text_embedding", {"text": short}, "embedding")
+        beside = client.infer("text_embedding", {"text": both}, "embedding")
+        np.testing.assert_allclose(beside[0], alone[0], atol=1e-5)
+
+    def test_more_sentences_than_a_batch_holds_are_refused(self, needs_export: None, client: Any) -> None:
+        """The message names the limit, and the next request is served."""
+        text = np.array([[b"word"]] * 33, dtype=object)
+        with pytest.raises(Exception, match="32"):
+            client.infer("text_embedding", {"text": text}, "embedding")
+        assert client.infer("text_embedding", {"text": text[:32]}, "embedding").shape == (32, 384)
+
+
+def test_the_benchmark_model_doubles(client: Any) -> None:
+    numbers = np.arange(32, dtype=np.float32).reshape(2, 16)
+    np.testing.assert_array_equal(client.infer("double", {"INPUT0": numbers}, "OUTPUT0"), numbers * 2)
+
+
+class TestConfigurations:
+    """Some of the models have a configuration, some a part of one, some none: all are complete when served."""
+
+    def test_none_at_all(self, client: Any) -> None:
+        config = client.config("text_detection")
+        (pixels,), (score_map,) = config["input"], config["output"]
+        assert (pixels["name"], pixels["data_type"]) == ("x", "TYPE_FP32")
+        assert [int(size) for size in pixels["dims"]] == [3, -1, -1]
+        assert [int(size) for size in score_map["dims"]] == [1, -1, -1]
+        assert config["backend"] == "onnxruntime"
+
+    def test_only_the_labels(self, client: Any) -> None:
+        config = client.config("file_type")
+        assert [(entry["name"], entry["data_type"]) for entry in config["input"]] == [("bytes", "TYPE_INT32")]
+        assert [int(size) for size in config["input"][0]["dims"]] == [2048]
+        assert config["output"][0]["label_filename"] == "labels.txt"
+        assert config["max_batch_size"] == 16
+
+    def test_completed_by_python_code(self, needs_export: None, client: Any) -> None:
+        config = client.config("sentence_tokenizer")
+        assert [entry["name"] for entry in config["input"]] == ["text"]
+        assert [entry["name"] for entry in config["output"]] == ["input_ids", "attention_mask", "token_type_ids"]
+        assert config["max_batch_size"] == 32

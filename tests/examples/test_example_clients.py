@@ -1,0 +1,64 @@
+"""The scripts that the documentation tells people to run, run as they would run them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLIENTS = Path(__file__).resolve().parents[2] / "examples" / "clients"
+Sample = Callable[[str], Path]
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def run(example_server: Any) -> Run:
+    """Runs a client script against the example server; gives the lines that it prints."""
+
+    def run(script: str, *arguments: str | Path) -> list[str]:
+        command = [sys.executable, str(CLIENTS / script), *map(str, arguments), "--url", example_server.http_url]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.splitlines()
+
+    return run
+
+
+def test_read_text_line(run: Run, sample: Sample) -> None:
+    assert run("read_text_line.py", sample("text_line.png")) == ["Trivet serves models"]
+
+
+def test_read_page(run: Run, sample: Sample) -> None:
+    lines = run("read_page.py", sample("text_page.png"))
+    assert lines == ["A page of drawn text", "over KServe v2", "on 2 cores, with no GPU"]
+
+
+def test_read_page_turns_lines_that_are_upside_down(run: Run, sample: Sample) -> None:
+    assert run("read_page.py", sample("text_line_upside_down.png")) == ["Trivet serves models"]
+
+
+def test_identify_file(run: Run, sample: Sample) -> None:
+    photograph, script = sample("china.jpg"), CLIENTS / "identify_file.py"
+    lines = run("identify_file.py", photograph, script)
+    assert [line.rsplit(" (", 1)[0] for line in lines] == [f"{photograph}: jpeg", f"{script}: python"]
+
+
+def test_detect_speech(run: Run, sample: Sample) -> None:
+    (line,) = run("detect_speech.py", sample("Front_Center.wav"))
+    assert line.count(" s to ") == 2
+    assert run("detect_speech.py", sample("Noise.wav")) == ["nobody speaks"]
+
+
+def test_classify_image(needs_export: None, run: Run, sample: Sample) -> None:
+    lines = run("classify_image.py", sample("flower.jpg"))
+    assert len(lines) == 5
+    assert lines[0].endswith("daisy")
+
+
+def test_embed_sentences(needs_export: None, run: Run) -> None:
+    lines = run("embed_sentences.py", "That is a happy person", "That is a happy dog", "Today is a sunny day")
+    assert lines == ["1.00  That is a happy person", "0.69  That is a happy dog", "0.26  Today is a sunny day"]
