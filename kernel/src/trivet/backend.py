@@ -1,15 +1,15 @@
 """The backend contract: what a framework plugin implements to run models.
 
-A :class:`Backend` is made once per server and loads models; a :class:`BackendModel` is what all instances of one model
-version share (weights, compiled code); a :class:`BackendInstance` executes. There are two kinds of instance, and an author
-picks the shallowest that serves:
+A :class:`Backend` is made once per server and loads models; a :class:`BackendModel` is what all instances of one
+model version share (weights, compiled code); a :class:`BackendInstance` executes. There are two kinds of instance, and
+an author picks the shallowest that serves:
 
 * :class:`ArrayInstance` — arrays in, arrays out. The kernel concatenates, splits and times; ``execute`` gets one batch.
 * :class:`RequestInstance` — requests in, responses out. ``execute`` gets each request and answers through
   ``request.respond`` any number of times, from any thread, also after ``execute`` returned.
 
-Threads: ``auto_complete``, ``load`` and ``close`` of a model run on a worker thread, never on the event loop. An instance is
-created, executed and closed on one thread of its own (CUDA contexts, thread-local sessions).
+Threads: ``auto_complete``, ``load`` and ``close`` of a model run on a worker thread, never on the event loop. An
+instance is created, executed and closed on one thread of its own (CUDA contexts, thread-local sessions).
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class ModelContext:
 
 class ModelCaller(ABC):
     """Lets a model on its own thread use the other models of the server. Every method may be called from any thread but
-    the event loop's."""
+    the event loop's.
+    """
 
     @abstractmethod
     def infer(self, request: InferenceRequest, timeout_s: float | None = None) -> InferenceResponse:
@@ -95,28 +96,29 @@ class InstanceContext:
     """``instance_group.profile``: optimization profiles by name."""
 
 
-class BackendInstance(ABC):
+class BackendInstance:
     """One executing copy of a model. See the module for its thread."""
 
     def close(self) -> None:
         """Free what the instance holds; called once on the instance's thread, after its last ``execute``."""
 
 
-class ArrayInstance(BackendInstance):
+class ArrayInstance(BackendInstance, ABC):
     """Executes a batch of tensors at once."""
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
         """Compute ``outputs`` (names; every output that any request of the batch wants) from ``inputs``.
 
-        With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and each
-        output must have it too. Optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays.
-        A result may be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object. An exception fails the whole
-        batch, and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.
+        With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and
+        each output must have it too. Optional inputs that no request gave are absent. ``BYTES`` tensors give object
+        arrays. A result may be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object. An exception
+        fails the whole batch, and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any
+        other as internal.
         """
 
 
-class RequestInstance(BackendInstance):
+class RequestInstance(BackendInstance, ABC):
     """Executes requests, and answers each when and as often as it likes."""
 
     @abstractmethod
@@ -140,6 +142,7 @@ class BackendModel(ABC):
 
     def close(self) -> None:
         """Free what the model holds, after all its instances were closed."""
+        return
 
 
 class Backend(ABC):
@@ -148,8 +151,9 @@ class Backend(ABC):
     def auto_complete(self, context: ModelContext) -> None:
         """Fill in what ``context.config`` leaves out: inputs, outputs, ``max_batch_size``.
 
-        Called before validation when configurations may be completed. Change ``context.config`` in place; leave alone what the author set, and raise
-        :class:`~trivet.errors.InvalidArgumentError` where it contradicts the model. The default does nothing.
+        Called before validation when configurations may be completed. Change ``context.config`` in place; leave alone
+        what the author set, and raise :class:`~trivet.errors.InvalidArgumentError` where it contradicts the model. The
+        default does nothing.
         """
         return
 

@@ -15,8 +15,8 @@ import numpy as np
 class DataType:
     """One element type. There is one object per type, so compare with ``is``.
 
-    ``BF16`` has no numpy type: its elements are held as ``uint16`` bit patterns. ``BYTES`` elements are Python ``bytes``
-    objects in a numpy array of dtype object; on the wire each is a 4-byte little-endian length and the bytes.
+    ``BF16`` has no numpy type: its elements are held as ``uint16`` bit patterns. ``BYTES`` elements are Python
+    ``bytes`` objects in a numpy array of dtype object; on the wire each is a 4-byte little-endian length and the bytes.
     """
 
     name: str

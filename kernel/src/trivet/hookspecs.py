@@ -6,12 +6,13 @@ A plugin is a package with an entry point in group ``trivet`` that names a modul
     [project.entry-points.trivet]
     onnxruntime = "trivet_backend_onnx.plugin"
 
-A hook is called once, on the main thread, before the event loop runs. It returns descriptions, and each description names a
-factory as ``"module:attribute"``, imported only when it is needed: so a plugin's entry-point module imports no framework. No hook is called while a
-request is served. Two plugins that offer the same name in one family stop the server with an error that names both.
+A hook is called once, on the main thread, before the event loop runs. It returns descriptions, and each description
+names a factory as ``"module:attribute"``, imported only when it is needed: so a plugin's entry-point module imports no
+framework. No hook is called while a request is served. Two plugins that offer the same name in one family stop the
+server with an error that names both.
 
-A factory given as a string is resolved by import; an import error then is reported with the package that it came from, and
-fails only what needed it.
+A factory given as a string is resolved by import; an import error then is reported with the package that it came from,
+and fails only what needed it.
 """
 
 from __future__ import annotations
@@ -88,12 +89,18 @@ class HttpTransportPlugin(Offer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterPlugin(Offer):
-    """Metrics, traces or logs. ``factory(trivet.service.ServerContext) -> trivet.service.Exporter``, on the event loop."""
+    """Metrics, traces or logs.
+
+    ``factory(trivet.service.ServerContext) -> trivet.service.Exporter``, on the event loop.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlugin(Offer):
-    """A kind of shared memory (``system``, ``cuda``). ``factory() -> trivet.memory.MemoryProvider``, on the event loop."""
+    """A kind of shared memory (``system``, ``cuda``).
+
+    ``factory() -> trivet.memory.MemoryProvider``, on the event loop.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +113,10 @@ class RepositoryPlugin(Offer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlugin(Offer):
-    """A response cache. ``factory(options: Mapping[str, str]) -> trivet.extensions.ResponseCache``, on the event loop."""
+    """A response cache.
+
+    ``factory(options: Mapping[str, str]) -> trivet.extensions.ResponseCache``, on the event loop.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

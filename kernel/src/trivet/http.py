@@ -126,11 +126,11 @@ class HttpTransport(ABC):
 
     @abstractmethod
     async def start(self, listeners: Mapping[str, Listener]) -> None:
-        """Bind and accept. Returns when all sockets listen; raises :class:`OSError` naming the address if one cannot."""
+        """Bind and accept; returns when all sockets listen. Raises :class:`OSError` naming an address it cannot have."""
 
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
-        """Close the listening sockets, let requests in flight finish for at most ``grace_s`` seconds, then close all."""
+        """Stop listening, let requests in flight finish for at most ``grace_s`` seconds, then close every connection."""
 
     @property
     @abstractmethod

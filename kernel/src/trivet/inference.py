@@ -42,9 +42,9 @@ class RequestedOutput:
 class InferenceRequest:
     """One inference request.
 
-    Built by a protocol on the event loop. After ``Engine.submit`` the scheduler owns it until an instance takes it, and the
-    instance's thread until its final response. ``on_response`` is called on the event loop, once per response; the last
-    one has ``final`` set, and every submitted request gets a final one.
+    Built by a protocol on the event loop. After ``Engine.submit`` the scheduler owns it until an instance takes it, and
+    the instance's thread until its final response. ``on_response`` is called on the event loop, once per response; the
+    last one has ``final`` set, and every submitted request gets a final one.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
 """Command-line options that plugins add to ``trivet serve``, and the settings that come of them.
 
-A plugin declares :class:`Option` objects; the CLI turns them into flags, ``TRIVET_*`` variables and TOML keys, and hands
-all values to every plugin as one :class:`Settings`.
+A plugin declares :class:`Option` objects; the CLI turns them into flags, ``TRIVET_*`` variables and TOML keys, and
+hands all values to every plugin as one :class:`Settings`.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from trivet.options import Option
 if TYPE_CHECKING:
     import click
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 OfferT = TypeVar("OfferT", bound=Offer)
 
@@ -94,7 +94,7 @@ class PluginRegistry:
 
     @classmethod
     def discover(cls) -> PluginRegistry:
-        """Import every installed entry point of group ``trivet`` and collect what it offers. Never raises for a plugin."""
+        """Import every installed entry point of group ``trivet`` and ask what it offers. No plugin makes this raise."""
         return cls([*(_load(entry_point, dist) for entry_point, dist in _entry_points())])
 
     @classmethod
@@ -169,14 +169,27 @@ class PluginRegistry:
         return [command for plugin in self.plugins for command in plugin.commands]
 
     def create(self, offer: Offer, *args: Any) -> Any:
-        """Resolve the offer's factory and call it with ``args``.
+        """Resolve the offer's factory and call it with ``args``. Raises what :meth:`resolve` does."""
+        return self.resolve(offer)(*args)
 
-        Raises :class:`~trivet.errors.UnavailableError` naming the package when the factory cannot be imported.
+    def resolve(self, offer: Offer) -> Callable[..., Any]:
+        """The offer's factory, imported where it is given by name.
+
+        Raises :class:`~trivet.errors.UnavailableError` naming the package when it cannot be imported.
         """
-        factory = offer.factory
-        if isinstance(factory, str):
-            factory = self._resolve(offer, factory)
-        return factory(*args)
+        if not isinstance(offer.factory, str):
+            return offer.factory
+        module_name, _, attribute = offer.factory.partition(":")
+        try:
+            return cast("Callable[..., Any]", getattr(importlib.import_module(module_name), attribute))
+        except Exception as error:
+            package = next(
+                (p.package for p in self.plugins if any(o is offer for _, o in p.offers)), "an unknown package"
+            )
+            logger.exception("cannot import %s for '%s'", offer.factory, offer.name)
+            raise UnavailableError(
+                f"'{offer.name}' of package '{package}' cannot be imported: {type(error).__name__}: {error}"
+            ) from error
 
     def backend_for(self, backend: str, platform: str) -> BackendPlugin:
         """The backend that a model configuration means.
@@ -189,24 +202,16 @@ class PluginRegistry:
         name = backend or KNOWN_PLATFORMS.get(platform, "")
         broken = [p for p in self.plugins if p.error and name and name in (p.name, *p.package.split("-"))]
         if broken:
-            raise UnavailableError(f"backend '{name}' of package '{broken[0].package}' failed to load: {broken[0].error}")
+            raise UnavailableError(
+                f"backend '{name}' of package '{broken[0].package}' failed to load: {broken[0].error}"
+            )
         wanted = f"backend '{name}'" if name else f"platform '{platform}'"
         hint = KNOWN_BACKENDS.get(name)
         installed = ", ".join(sorted(self.backends)) or "none"
         raise InvalidArgumentError(
-            f"unable to find {wanted}; " + (f"install it with: {hint}" if hint else f"installed backends are: {installed}")
+            f"unable to find {wanted}; "
+            + (f"install it with: {hint}" if hint else f"installed backends are: {installed}")
         )
-
-    def _resolve(self, offer: Offer, path: str) -> Callable[..., Any]:
-        module_name, _, attribute = path.partition(":")
-        try:
-            return cast("Callable[..., Any]", getattr(importlib.import_module(module_name), attribute))
-        except Exception as error:
-            package = next((p.package for p in self.plugins if any(o is offer for _, o in p.offers)), "an unknown package")
-            _log.exception("cannot import %s for '%s'", path, offer.name)
-            raise UnavailableError(
-                f"'{offer.name}' of package '{package}' cannot be imported: {type(error).__name__}: {error}"
-            ) from error
 
     def _offers(self, family: str) -> Iterator[tuple[InstalledPlugin, Offer]]:
         for plugin in self.plugins:
@@ -219,7 +224,7 @@ class PluginRegistry:
 
 
 def _entry_points() -> Iterator[tuple[EntryPoint, Distribution]]:
-    """Entry points of group ``trivet``, each installed distribution once (a path may show one twice), in stable order."""
+    """Entry points of group ``trivet`` in stable order; a distribution that the path shows twice counts once."""
     seen: dict[str, Distribution] = {}
     for dist in distributions():
         # An interrupted uninstall leaves metadata without a name behind.
@@ -238,7 +243,7 @@ def _load(entry_point: EntryPoint, dist: Distribution) -> InstalledPlugin:
         module = entry_point.load()
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises on import is reported and must not stop the server
         plugin.error = f"{type(error).__name__}: {error}"
-        _log.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
+        logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
         return plugin
     return _collect(plugin, module)
 
@@ -251,8 +256,8 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
         wanted = getattr(module, "TRIVET_API_VERSION", hookspecs.API_VERSION)
         if wanted != hookspecs.API_VERSION:
             raise InvalidArgumentError(
-                f"it was built for plugin API {wanted} and this kernel has {hookspecs.API_VERSION}; install a version of"
-                f" {plugin.package} for API {hookspecs.API_VERSION}, or another trivet-kernel"
+                f"it was built for plugin API {wanted} and this kernel has {hookspecs.API_VERSION}; install a version"
+                f" of {plugin.package} for API {hookspecs.API_VERSION}, or another trivet-kernel"
             )
         manager.register(module, name=plugin.name)
         manager.check_pending()
@@ -268,5 +273,5 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
         plugin.error = f"{type(error).__name__}: {error}"
         plugin.offers.clear()
         plugin.commands.clear()
-        _log.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
+        logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
     return plugin

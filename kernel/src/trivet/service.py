@@ -45,7 +45,7 @@ class Service(ABC):
 
     @property
     def addresses(self) -> Mapping[str, Sequence[str]]:
-        """What it listens on by itself, e.g. ``{"grpc": ["127.0.0.1:8001"]}``; routes mounted on HTTP are not listed."""
+        """What it listens on by itself, e.g. ``{"grpc": ["127.0.0.1:8001"]}``, routes mounted on HTTP left out."""
         return {}
 
 

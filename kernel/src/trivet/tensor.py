@@ -199,7 +199,9 @@ def decode_bytes(name: str, data: Buffer, count: int) -> list[bytes]:
                 f" but only {total - start} bytes available"
             )
         if len(items) == count:
-            raise InvalidArgumentError(f"unexpected number of string elements for inference input '{name}', expecting {count}")
+            raise InvalidArgumentError(
+                f"unexpected number of string elements for inference input '{name}', expecting {count}"
+            )
         items.append(bytes(view[start:end]))
         offset = end
     if len(items) != count:

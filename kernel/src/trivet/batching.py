@@ -1,0 +1,124 @@
+"""Tensors of many requests into one batch, and the batch's results back into responses.
+
+A batch of one request is not copied in either direction. A larger batch is copied once on the way in; on the way out
+each response holds a view of its rows. Runs on an instance's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trivet import datatypes
+from trivet.errors import InternalError
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trivet.backend import OutputValue
+    from trivet.config.spec import ModelSpec, TensorSpec
+
+
+def gather(
+    spec: ModelSpec, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, NDArray[Any]] | None
+) -> dict[str, Tensor]:
+    """The inputs of one execution, in the shapes that the model wants (``reshape`` applied).
+
+    With several requests each input is concatenated along its first dimension; all of them must give the same inputs.
+    """
+    if len(requests) == 1:
+        inputs = requests[0].inputs
+        if extra_inputs:
+            inputs = dict(inputs)
+    else:
+        inputs = {
+            name: Tensor.from_numpy(
+                name, np.concatenate([request.inputs[name].numpy() for request in requests]), tensor.datatype
+            )
+            for name, tensor in requests[0].inputs.items()
+        }
+    if spec.reshaped_inputs:
+        inputs = {
+            name: tensor.reshaped(_reshaped(spec, spec.inputs[name], tensor.shape, inward=True))
+            if name in spec.reshaped_inputs
+            else tensor
+            for name, tensor in inputs.items()
+        }
+    for name, array in (extra_inputs or {}).items():
+        inputs[name] = Tensor.from_numpy(name, array)
+    return inputs
+
+
+def split(
+    spec: ModelSpec, requests: Sequence[InferenceRequest], results: Mapping[str, OutputValue]
+) -> list[InferenceResponse]:
+    """One response per request from the results of one execution.
+
+    Raises :class:`~trivet.errors.InternalError` where an output is missing, or its datatype or batch dimension is not
+    what the configuration and the requests say.
+    """
+    if len(requests) == 1:
+        request = requests[0]
+        return [InferenceResponse([_output(spec, name, results) for name in _names(spec, request)])]
+    total = sum(request.batch_size for request in requests)
+    whole: dict[str, Tensor] = {}
+    responses: list[InferenceResponse] = []
+    start = 0
+    for request in requests:
+        end = start + request.batch_size
+        outputs: list[Tensor] = []
+        for name in _names(spec, request):
+            tensor = whole.get(name)
+            if tensor is None:
+                tensor = whole[name] = _output(spec, name, results)
+                if not tensor.shape or tensor.shape[0] != total:
+                    raise InternalError(
+                        f"output '{name}' of model '{spec.name}' has shape {list(tensor.shape)}, expected a first"
+                        f" dimension of {total} for the batch"
+                    )
+            outputs.append(Tensor.from_numpy(name, tensor.numpy()[start:end], tensor.datatype))
+        responses.append(InferenceResponse(outputs))
+        start = end
+    return responses
+
+
+def _names(spec: ModelSpec, request: InferenceRequest) -> Sequence[str]:
+    return spec.output_names if request.outputs is None else [output.name for output in request.outputs]
+
+
+def _output(spec: ModelSpec, name: str, results: Mapping[str, OutputValue]) -> Tensor:
+    value = results.get(name)
+    declared = spec.outputs[name]
+    if value is None:
+        raise InternalError(f"model '{spec.name}' did not return output '{name}'; it returned {sorted(results)}")
+    if isinstance(value, Tensor):
+        tensor = value if value.name == name else value.renamed(name)
+    elif isinstance(value, np.ndarray):
+        # BF16 and UINT16 share a host type; the configuration tells which is meant.
+        kind = declared.datatype if value.dtype == declared.datatype.numpy else datatypes.from_numpy(value.dtype)
+        tensor = Tensor.from_numpy(name, value, kind)
+    else:
+        # A framework's own tensor; its shape is an attribute in every framework that speaks DLPack.
+        tensor = Tensor.from_dlpack(name, value, declared.datatype, tuple(value.shape))  # type: ignore[attr-defined]
+    if tensor.datatype is not declared.datatype:
+        raise InternalError(
+            f"output '{name}' of model '{spec.name}' has datatype {tensor.datatype}, expected {declared.datatype}"
+        )
+    if name in spec.reshaped_outputs:
+        tensor = tensor.reshaped(_reshaped(spec, declared, tensor.shape, inward=False))
+    return tensor
+
+
+def _reshaped(spec: ModelSpec, declared: TensorSpec, shape: tuple[int, ...], *, inward: bool) -> tuple[int, ...]:
+    """``shape`` as the model sees it (inward), or as the caller does.
+
+    Source: Triton model configuration, "Reshape": each -1 of the reshape takes the next variable dimension in order.
+    """
+    model_dims = declared.reshape if declared.reshape is not None else declared.dims
+    source, target = (declared.dims, model_dims) if inward else (model_dims, declared.dims)
+    batch = shape[:1] if spec.max_batch_size > 0 else ()
+    variable = [size for dim, size in zip(source, shape[len(batch) :], strict=True) if dim < 0]
+    return (*batch, *(variable.pop(0) if dim < 0 else dim for dim in target))

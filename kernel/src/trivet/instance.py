@@ -1,0 +1,189 @@
+"""A model instance: a thread that takes batches from a queue, executes them, and posts the answers back.
+
+Everything a backend's :class:`~trivet.backend.BackendInstance` does, from creation to close, happens on this thread. It
+blocks on a C queue, so an idle instance costs nothing, and several instances of a model may share one queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
+from trivet.batching import gather, split
+from trivet.errors import InternalError, TrivetError
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.loop import LoopInbox
+from trivet.scheduling import Batch
+
+if TYPE_CHECKING:
+    from trivet.config.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+WorkQueue = SimpleQueue["Batch | None"]
+
+
+class Finished:
+    """What an instance posts to the event loop: answers to requests, and the batch if its execution ended with them."""
+
+    __slots__ = ("batch", "instance", "responses")
+
+    def __init__(
+        self,
+        instance: Instance,
+        responses: Sequence[tuple[InferenceRequest, InferenceResponse]],
+        batch: Batch | None,
+    ) -> None:
+        self.instance = instance
+        self.responses = responses
+        self.batch = batch
+
+
+class Instance:
+    """One instance of one model version. Constructed on the event loop; :meth:`start` runs its thread."""
+
+    def __init__(
+        self,
+        model: BackendModel,
+        context: InstanceContext,
+        spec: ModelSpec,
+        queue: WorkQueue,
+        inbox: LoopInbox[Finished],
+    ) -> None:
+        self._model = model
+        self.context = context
+        self._spec = spec
+        self._queue = queue
+        self._inbox = inbox
+        self._thread: threading.Thread | None = None
+        self._backend: BackendInstance | None = None
+
+    @property
+    def name(self) -> str:
+        return self.context.name
+
+    def submit(self, batch: Batch) -> None:
+        """Queue a batch for this thread. From the event loop; returns at once."""
+        self._queue.put(batch)
+
+    def start(self, started: Callable[[Exception | None], None]) -> None:
+        """Create the backend's instance on a new thread, and call ``started`` from that thread with what went wrong."""
+        # A daemon: a model that never returns must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, args=(started,), name=self.name, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let one thread that takes from this instance's queue end once the queue is empty. From the event loop."""
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread to end. From a worker thread."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, started: Callable[[Exception | None], None]) -> None:
+        try:
+            self._backend = self._model.create_instance(self.context)
+        except BaseException as error:  # noqa: BLE001 - a model's constructor may raise anything, SystemExit included
+            started(_as_error(error, f"failed to create model instance '{self.name}'"))
+            return
+        if isinstance(self._backend, ArrayInstance):
+            execute = self._execute_arrays
+        elif isinstance(self._backend, RequestInstance):
+            execute = self._execute_requests
+        else:
+            kind = type(self._backend).__name__
+            started(
+                InternalError(f"model instance '{self.name}' is a {kind}, expected an ArrayInstance or RequestInstance")
+            )
+            return
+        started(None)
+        take = self._queue.get
+        while (batch := take()) is not None:
+            execute(batch)
+            # Do not keep a request's tensors alive while waiting for the next one.
+            del batch
+        try:
+            self._backend.close()
+        except BaseException:
+            logger.exception("model instance '%s' failed to close", self.name)
+        self._backend = None
+
+    def _execute_arrays(self, batch: Batch) -> None:
+        requests = [request for request in batch.requests if not request.cancelled]
+        responses: list[tuple[InferenceRequest, InferenceResponse]] = []
+        if requests:
+            backend = self._backend
+            assert isinstance(backend, ArrayInstance)
+            start = perf_counter_ns()
+            input_end = infer_end = 0
+            for request in requests:
+                request.compute_start_ns = start
+            try:
+                inputs = gather(self._spec, requests, batch.extra_inputs)
+                names = self._wanted(requests)
+                input_end = perf_counter_ns()
+                results = backend.execute(inputs, names)
+                infer_end = perf_counter_ns()
+                answers = split(self._spec, requests, results)
+            except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
+                failure = _as_error(error, f"model instance '{self.name}' failed")
+                answers = [InferenceResponse(error=failure) for _ in requests]
+            end = perf_counter_ns()
+            for request in requests:
+                request.input_end_ns = input_end or end
+                request.infer_end_ns = infer_end or end
+                request.compute_end_ns = end
+                request.done = True
+            responses = list(zip(requests, answers, strict=True))
+        self._inbox.post(Finished(self, responses, batch))
+
+    def _execute_requests(self, batch: Batch) -> None:
+        requests = [request for request in batch.requests if not request.cancelled]
+        if requests:
+            backend = self._backend
+            assert isinstance(backend, RequestInstance)
+            start = perf_counter_ns()
+            for request in requests:
+                request.compute_start_ns = request.input_end_ns = start
+                request.responder = self._respond
+            try:
+                backend.execute(requests)
+            except BaseException as error:  # noqa: BLE001 - see _execute_arrays
+                failure = _as_error(error, f"model instance '{self.name}' failed")
+                for request in requests:
+                    if not request.done:
+                        self._respond(request, InferenceResponse(error=failure))
+        self._inbox.post(Finished(self, (), batch))
+
+    def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        """``InferenceRequest.respond`` of the requests executing here; any thread."""
+        if request.done:
+            logger.warning("instance '%s' answered request '%s' after its final response", self.name, request.id)
+            return
+        now = perf_counter_ns()
+        if not request.infer_end_ns:
+            request.infer_end_ns = now
+        request.compute_end_ns = now
+        request.done = response.final
+        self._inbox.post(Finished(self, ((request, response),), None))
+
+    def _wanted(self, requests: Sequence[InferenceRequest]) -> Sequence[str]:
+        """Names of the outputs that any of the requests asks for, in the configuration's order."""
+        if any(request.outputs is None for request in requests):
+            return self._spec.output_names
+        wanted = {output.name for request in requests for output in request.outputs or ()}
+        return [name for name in self._spec.output_names if name in wanted]
+
+
+def _as_error(error: BaseException, what: str) -> TrivetError:
+    """The error for the caller; anything that is not meant for one is logged with its traceback."""
+    if isinstance(error, TrivetError):
+        return error
+    logger.error("%s", what, exc_info=error)
+    return InternalError(f"{what}: {type(error).__name__}: {error}")

@@ -1,0 +1,163 @@
+"""The life of a model version: one state machine, and what it holds while it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from trivet.errors import InternalError
+from trivet.statistics import ModelStatistics
+
+if TYPE_CHECKING:
+    from trivet.backend import BackendModel
+    from trivet.config import ModelConfig
+    from trivet.config.spec import ModelSpec
+    from trivet.inference import InferenceRequest
+    from trivet.instance import Instance
+    from trivet.scheduling import Scheduler
+
+logger = logging.getLogger(__name__)
+
+
+class ModelState(Enum):
+    """States of a model version; the values are what the repository index shows."""
+
+    UNKNOWN = ""
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+# A ready version that is reloaded stays READY while its successor loads, so READY leads nowhere but to UNLOADING.
+_TRANSITIONS: Mapping[ModelState, frozenset[ModelState]] = {
+    ModelState.UNKNOWN: frozenset({ModelState.LOADING}),
+    ModelState.LOADING: frozenset({ModelState.READY, ModelState.UNAVAILABLE}),
+    ModelState.READY: frozenset({ModelState.READY, ModelState.UNLOADING}),
+    ModelState.UNLOADING: frozenset({ModelState.UNAVAILABLE}),
+    ModelState.UNAVAILABLE: frozenset({ModelState.LOADING}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """A model version changed its state."""
+
+    name: str
+    version: int
+    state: ModelState
+    reason: str
+
+
+class ModelVersion:
+    """One version of one model: its state, the reason for it, and the loaded model while there is one."""
+
+    __slots__ = ("loaded", "name", "reason", "state", "version")
+
+    def __init__(self, name: str, version: int) -> None:
+        self.name = name
+        self.version = version
+        self.state = ModelState.UNKNOWN
+        self.reason = ""
+        self.loaded: LoadedModel | None = None
+
+    def move(self, state: ModelState, reason: str = "", loaded: LoadedModel | None = None) -> ModelEvent:
+        """Change the state; raises :class:`~trivet.errors.InternalError` for a step that does not exist."""
+        if state not in _TRANSITIONS[self.state]:
+            raise InternalError(
+                f"model '{self.name}' version {self.version} cannot go from {self.state.name} to {state.name}"
+            )
+        self.state = state
+        self.reason = reason
+        self.loaded = loaded
+        return ModelEvent(self.name, self.version, state, reason)
+
+
+class LoadedModel:
+    """A model version in memory: configuration, scheduler, instances, statistics. Used on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        version: int,
+        config: ModelConfig,
+        spec: ModelSpec,
+        labels: Mapping[str, Sequence[str]],
+        backend_model: BackendModel,
+        instances: Sequence[Instance],
+        scheduler: Scheduler,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = spec.name
+        self.version = version
+        self.config = config
+        self.spec = spec
+        self.labels = labels
+        """Class labels by output name, for outputs that have a label file."""
+        self.instances = instances
+        self.scheduler = scheduler
+        self.statistics = ModelStatistics(spec.name, str(version))
+        self.in_flight: set[InferenceRequest] = set()
+        """Requests that were accepted and have no final response yet."""
+        self._backend_model = backend_model
+        self._on_close = on_close
+        self._idle: asyncio.Event | None = None
+
+    @property
+    def platform(self) -> str:
+        """What metadata calls the platform: the configuration's, else the backend's name."""
+        return self.config.platform or self.config.backend
+
+    def finished(self, request: InferenceRequest) -> None:
+        """The request has its final response."""
+        self.in_flight.discard(request)
+        if self._idle is not None and not self.in_flight:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until no request is in flight. The caller has made sure that no new one comes."""
+        if self.in_flight:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """Wait for what is in flight, then free instances and model. Never raises for a backend's failure."""
+        await self.drained()
+        self.scheduler.close()
+        for instance in self.instances:
+            instance.stop()
+        await to_thread.run_sync(self._free)
+
+    def _free(self) -> None:
+        for instance in self.instances:
+            instance.join()
+        try:
+            self._backend_model.close()
+        except Exception:
+            logger.exception("model '%s' version %d failed to close", self.name, self.version)
+        del self._backend_model
+        if self._on_close is not None:
+            self._on_close()
+        self.instances = ()
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give freed memory back to the operating system.
+
+    glibc keeps what was freed for the next allocation, so a process that unloaded a model looks as large as before.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

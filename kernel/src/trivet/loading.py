@@ -1,0 +1,335 @@
+"""From a model's folder to a model in memory.
+
+Reading, completing and checking the configuration and loading weights block, so they run on worker threads; instances
+are created on their own threads; the event loop only puts the pieces together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, cast
+
+from anyio import CapacityLimiter, to_thread
+
+from trivet import config as model_config
+from trivet.backend import Backend, BackendModel, ModelCaller, ModelContext
+from trivet.config.spec import ModelSpec
+from trivet.errors import InvalidArgumentError
+from trivet.extensions import FoundModel
+from trivet.instance import Finished, Instance, WorkQueue
+from trivet.lifecycle import LoadedModel
+from trivet.loop import LoopInbox
+from trivet.placement import place
+from trivet.repository import available_versions, read_labels
+from trivet.scheduling import DefaultScheduler, Scheduler, SchedulerContext
+
+if TYPE_CHECKING:
+    from trivet.config import ModelConfig
+    from trivet.engine import EngineOptions
+    from trivet.hookspecs import BackendPlugin
+    from trivet.plugins import PluginRegistry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class ResolvedModel:
+    """A model whose configuration was read and whose backend and versions are known, before anything is loaded."""
+
+    name: str
+    path: Path
+    config: ModelConfig
+    offer: BackendPlugin
+    versions: list[int]
+    fingerprint: object
+    """Equal for two loads that would give the same model."""
+    temporary: TemporaryFolder | None = None
+
+
+@dataclass(slots=True)
+class TemporaryFolder:
+    """A model's folder made of files that came with a load request; removed when its last version is closed."""
+
+    path: Path
+    users: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def acquire(self) -> None:
+        with self._lock:
+            self.users += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self.users -= 1
+            last = self.users <= 0
+        if last:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class BackendPool:
+    """The backends in use, each made once when the first model needs it. Thread-safe."""
+
+    def __init__(self, registry: PluginRegistry) -> None:
+        self._registry = registry
+        self._backends: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+
+    def get(self, offer: BackendPlugin) -> Backend:
+        """The backend; blocks while it imports its framework. Raises what :meth:`PluginRegistry.create` does."""
+        with self._lock:
+            backend = self._backends.get(offer.name)
+            if backend is None:
+                backend = self._backends[offer.name] = cast("Backend", self._registry.create(offer))
+            return backend
+
+    def close(self) -> None:
+        """Close all; from a worker thread. Failures are logged."""
+        with self._lock:
+            for name, backend in self._backends.items():
+                try:
+                    backend.close()
+                except Exception:
+                    logger.exception("backend '%s' failed to close", name)
+            self._backends.clear()
+
+
+class ModelLoader:
+    """Loads models. The coroutine runs on the event loop, everything else on worker threads."""
+
+    def __init__(
+        self,
+        registry: PluginRegistry,
+        options: EngineOptions,
+        backends: BackendPool,
+        *,
+        gpus: int,
+        caller: ModelCaller | None = None,
+    ) -> None:
+        self._registry = registry
+        self._options = options
+        self._backends = backends
+        self._gpus = gpus
+        self._caller = caller
+        self._limiter = CapacityLimiter(options.model_load_thread_count)
+
+    def resolve(
+        self, found: FoundModel, config_override: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> ResolvedModel:
+        """Read the configuration, choose the backend, select the versions. Blocks.
+
+        Raises :class:`~trivet.errors.TrivetError` saying what is wrong with the model.
+        """
+        temporary = _write_files(found.name, files) if files else None
+        try:
+            path = temporary.path if temporary else found.path
+            if config_override is not None:
+                config = model_config.parse_json_config(
+                    config_override, f"'config' of the load request for '{found.name}'"
+                )
+            else:
+                config = model_config.read_config(path, found.name, self._options.model_config_name or None)
+            if config.name and config.name != found.name:
+                raise InvalidArgumentError(
+                    f"unexpected directory name '{found.name}' for model '{config.name}', directory name must equal"
+                    " model name"
+                )
+            config.name = found.name
+            available = available_versions(path)
+            versions = model_config.select_versions(config, available)
+            if not versions:
+                raise InvalidArgumentError(
+                    f"at least one version must be available under the version policy of model '{found.name}'"
+                )
+            self._identify(config, path / str(versions[-1]))
+            offer = self._registry.backend_for(config.backend, config.platform)
+            fingerprint = (config_override, config.SerializeToString(deterministic=True), _file_stamps(path))
+            return ResolvedModel(found.name, path, config, offer, versions, fingerprint, temporary)
+        except BaseException:
+            if temporary:
+                temporary.release()
+            raise
+
+    def complete(self, resolved: ResolvedModel) -> None:
+        """Fill in what the configuration leaves out, add the defaults, and check the whole. Blocks."""
+        context = self._model_context(resolved, resolved.versions[-1])
+        config = resolved.config
+        if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
+            self._backends.get(resolved.offer).auto_complete(context)
+        model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
+        model_config.validate(config, gpu_count=self._gpus)
+        supported = [*resolved.offer.config_fields]
+        for name, scheduler in self._registry.schedulers.items():
+            supported += [name, *scheduler.config_fields]
+        for problem in model_config.unsupported(config, supported):
+            if problem.refused:
+                raise InvalidArgumentError(f"model '{resolved.name}': {problem.message}")
+            logger.warning("model '%s': %s", resolved.name, problem.message)
+
+    async def load(
+        self, resolved: ResolvedModel, version: int, inbox: LoopInbox[Finished], reject: Callable[..., None]
+    ) -> LoadedModel:
+        """Load one version of a resolved and completed model. On the event loop.
+
+        Raises :class:`~trivet.errors.TrivetError`, with nothing left behind, where model or instance cannot be made.
+        """
+        config = resolved.config
+        spec = ModelSpec.from_config(config)
+        context = self._model_context(resolved, version)
+        contexts = place(config, self._gpus)
+        if resolved.temporary:
+            resolved.temporary.acquire()
+        try:
+            labels, model = await to_thread.run_sync(self._load_model, resolved, context, spec, limiter=self._limiter)
+        except BaseException:
+            if resolved.temporary:
+                resolved.temporary.release()
+            raise
+        scheduler_class = self._scheduler_factory(config)
+        dedicated = bool(getattr(scheduler_class, "dedicated_queues", False))
+        shared: WorkQueue = SimpleQueue()
+        instances = [
+            Instance(model, place_, spec, SimpleQueue() if dedicated else shared, inbox) for place_ in contexts
+        ]
+        try:
+            await _start(instances)
+            scheduler = scheduler_class(
+                SchedulerContext(
+                    config=config,
+                    instances=instances,
+                    submit_any=shared.put,
+                    waiting=shared.qsize,
+                    reject=reject,
+                    call_later=asyncio.get_running_loop().call_later,
+                )
+            )
+        except BaseException:
+            # Every thread that started must end before the model that it holds is closed.
+            for instance in instances:
+                instance.stop()
+            await to_thread.run_sync(_abandon, instances, model, resolved)
+            raise
+        return LoadedModel(
+            version=version,
+            config=config,
+            spec=spec,
+            labels=labels,
+            backend_model=model,
+            instances=instances,
+            scheduler=scheduler,
+            on_close=resolved.temporary.release if resolved.temporary else None,
+        )
+
+    def _load_model(
+        self, resolved: ResolvedModel, context: ModelContext, spec: ModelSpec
+    ) -> tuple[dict[str, list[str]], BackendModel]:
+        labels = {
+            name: read_labels(resolved.path / output.label_filename)
+            for name, output in spec.outputs.items()
+            if output.label_filename
+        }
+        return labels, self._backends.get(resolved.offer).load(context)
+
+    def _scheduler_factory(self, config: ModelConfig) -> Callable[[SchedulerContext], Scheduler]:
+        choice = config.WhichOneof("scheduling_choice")
+        offer = self._registry.schedulers.get(choice) if choice else None
+        if offer is None:
+            return DefaultScheduler
+        return cast("Callable[[SchedulerContext], Scheduler]", self._registry.resolve(offer))
+
+    def _identify(self, config: ModelConfig, version_path: Path) -> None:
+        """Name the backend of a configuration that names none, by the model's file."""
+        if config.backend or config.platform:
+            return
+        names: list[str] = []
+        for offer in self._registry.backends.values():
+            for filename in offer.model_filenames:
+                if filename == config.default_model_filename or (version_path / filename).exists():
+                    config.backend = offer.name
+                    return
+                names.append(filename)
+        raise InvalidArgumentError(
+            f"cannot tell the backend of model '{config.name}': its configuration names neither 'backend' nor"
+            f" 'platform', and '{version_path}' holds none of the files that installed backends"
+            f" know: {', '.join(sorted(names)) or 'there are none'}"
+        )
+
+    def _model_context(self, resolved: ResolvedModel, version: int) -> ModelContext:
+        options = self._options.backend_config
+        return ModelContext(
+            name=resolved.name,
+            version=version,
+            model_path=resolved.path,
+            version_path=resolved.path / str(version),
+            config=resolved.config,
+            logger=logging.getLogger(f"trivet.model.{resolved.name}"),
+            backend_options={**options.get("", {}), **options.get(resolved.offer.name, {})},
+            call=self._caller,
+        )
+
+
+async def _start(instances: Sequence[Instance]) -> None:
+    """Start all instances at once and wait for all; raise the first failure."""
+    loop = asyncio.get_running_loop()
+
+    async def start(instance: Instance) -> None:
+        done: asyncio.Future[Exception | None] = loop.create_future()
+
+        def started(error: Exception | None) -> None:
+            loop.call_soon_threadsafe(done.set_result, error)
+
+        instance.start(started)
+        error = await done
+        if error is not None:
+            raise error
+
+    results = await asyncio.gather(*map(start, instances), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _abandon(instances: Sequence[Instance], model: BackendModel, resolved: ResolvedModel) -> None:
+    for instance in instances:
+        instance.join()
+    try:
+        model.close()
+    except Exception:
+        logger.exception("model '%s' failed to close after it failed to load", resolved.name)
+    if resolved.temporary:
+        resolved.temporary.release()
+
+
+def _write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
+    """A model's folder of the files of a load request. File names come from the caller and must stay inside."""
+    root = Path(tempfile.mkdtemp(prefix="trivet-model-"))
+    for filename, content in files.items():
+        relative = PurePosixPath(filename)
+        if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in filename:
+            shutil.rmtree(root, ignore_errors=True)
+            raise InvalidArgumentError(
+                f"file '{filename}' of the load request for '{name}' must be a path inside the model's folder, such as"
+                " '1/model.onnx'"
+            )
+        target = root.joinpath(*relative.parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    return TemporaryFolder(root)
+
+
+def _file_stamps(path: Path) -> frozenset[tuple[str, int, int]]:
+    """Name, size and modification time of every file of a model."""
+    stamps = set()
+    for file in path.rglob("*"):
+        # Compiled Python files appear when a model is first imported, and do not change it.
+        if "__pycache__" not in file.parts and file.is_file():
+            status = file.stat()
+            stamps.add((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
+    return frozenset(stamps)

@@ -1,0 +1,63 @@
+"""Where models are found: folders in Triton's layout, ``MODEL/VERSION/files`` with ``MODEL/config.pbtxt`` beside.
+
+Everything here blocks on disk and runs on worker threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trivet.errors import InvalidArgumentError
+from trivet.extensions import FoundModel, ModelRepository
+
+# Folders that tools leave in a repository, and that are no models.
+_IGNORED = frozenset({"__pycache__", "lost+found"})
+
+
+class DirectoryRepository(ModelRepository):
+    """A folder of models on local disk."""
+
+    def __init__(self, url: str) -> None:
+        """``url`` is a path, perhaps after ``file://``. Raises :class:`InvalidArgumentError` where it is no folder."""
+        self._url = url
+        self._root = Path(url.removeprefix("file://")).expanduser()
+        if not self._root.is_dir():
+            raise InvalidArgumentError(
+                f"model repository '{url}' is not a directory; expected a folder that holds one folder per model"
+            )
+
+    def models(self) -> Sequence[FoundModel]:
+        return [
+            FoundModel(path.name, self._url, path)
+            for path in sorted(self._root.iterdir())
+            if path.is_dir() and not path.name.startswith(".") and path.name not in _IGNORED
+        ]
+
+    def find(self, name: str) -> FoundModel | None:
+        # The name comes from a caller: one path segment, never a way out of the repository.
+        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            return None
+        path = self._root / name
+        return FoundModel(name, self._url, path) if path.is_dir() else None
+
+
+def available_versions(model_path: Path) -> list[int]:
+    """The numbers of the version folders, ascending.
+
+    Source: Triton model repository, "Model Versions": folders whose names are not numbers, or start with zero, are
+    ignored.
+    """
+    return sorted(
+        int(path.name)
+        for path in model_path.iterdir()
+        if path.name.isascii() and path.name.isdecimal() and not path.name.startswith("0") and path.is_dir()
+    )
+
+
+def read_labels(path: Path) -> list[str]:
+    """One label per line; the line's number is the class. Raises :class:`InvalidArgumentError` naming the file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"cannot read label file '{path}': {error}") from error
