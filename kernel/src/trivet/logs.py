@@ -1,0 +1,168 @@
+"""Structured logging on the standard library: text for people, JSON for machines, under tritonserver's option names.
+
+Everything goes to one handler on the root logger, on standard error or in ``--log-file``. Modules log through
+``logging.getLogger(__name__)`` and put figures and names that a machine may want into ``extra={...}``: the JSON format
+writes them as fields of their own, the text formats leave them out because the message says them already.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+Format = Literal["text", "default", "ISO8601", "json"]
+
+# What a record has by itself; whatever else is in its dictionary came through ``extra``.
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_LETTERS = {
+    logging.DEBUG: "V", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "E",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """How to log. The names and defaults are tritonserver's ``--log-*`` options."""
+
+    format: Format = "text"
+    """``text`` (alias ``default``) writes Triton's line, ``I1123 02:24:29.598440 PID server.py:305] message``;
+    ``ISO8601`` the same with a full UTC date; ``json`` one object per line."""
+    verbose: int = 0
+    """0 is off; 1 shows debug messages of the server and its plugins; 2 those of every library as well."""
+    info: bool = True
+    warning: bool = True
+    error: bool = True
+    file: Path | None = None
+    """Appended to; ``None`` is standard error."""
+
+
+class _EnabledLevels(logging.Filter):
+    """Levels are switched one by one as in Triton: ``--log-warning=false`` hides warnings and still shows errors."""
+
+    def __init__(self, options: LogOptions) -> None:
+        super().__init__()
+        self._info, self._warning, self._error = options.info, options.warning, options.error
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            return self._error
+        if record.levelno >= logging.WARNING:
+            return self._warning
+        return self._info if record.levelno >= logging.INFO else True
+
+
+class TextFormatter(logging.Formatter):
+    """Triton's two line formats. ``iso`` chooses ``2024-11-23T02:24:29Z I`` over ``I1123 02:24:29.598440``."""
+
+    def __init__(self, *, iso: bool = False) -> None:
+        super().__init__()
+        self._iso = iso
+
+    def format(self, record: logging.LogRecord) -> str:
+        letter = _LETTERS.get(record.levelno, "I")
+        when = datetime.fromtimestamp(record.created, tz=UTC)
+        local = when.astimezone()
+        head = f"{when:%Y-%m-%dT%H:%M:%SZ} {letter}" if self._iso else f"{letter}{local:%m%d %H:%M:%S.%f}"
+        text = f"{head} {record.process} {record.filename}:{record.lineno}] {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        if record.stack_info:
+            text += "\n" + self.formatStack(record.stack_info)
+        return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: ``time``, ``level``, ``logger``, ``message``, ``source``, ``process``, ``thread``,
+    ``exception`` where there is one, and what the caller passed as ``extra``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="microseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "source": f"{record.filename}:{record.lineno}",
+            "process": record.process,
+            "thread": record.threadName,
+        }
+        extras = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+        entry = extras | entry
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            entry["exception"] = {
+                "type": type(error).__qualname__,
+                "message": str(error),
+                "traceback": "".join(traceback.format_exception(error)),
+            }
+        if record.stack_info:
+            entry["stack"] = record.stack_info
+        # An extra that JSON has no word for (a path, a dtype) is better as text than as a lost line.
+        return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+def make_formatter(name: Format) -> logging.Formatter:
+    """The formatter that ``--log-format`` means."""
+    if name == "json":
+        return JsonFormatter()
+    return TextFormatter(iso=name == "ISO8601")
+
+
+def configure(options: LogOptions, *, packages: Iterable[str] = ("trivet",), stream: TextIO | None = None) -> None:
+    """Set up the root logger, Python's warnings and uncaught exceptions of threads. Called once, on the main thread.
+
+    ``packages`` are the import names whose debug messages ``--log-verbose=1`` shows: the kernel and the plugins.
+    ``stream`` replaces standard error. Raises :class:`OSError` where ``options.file`` cannot be opened.
+    """
+    handler: logging.Handler
+    if options.file is not None:
+        handler = logging.FileHandler(options.file, encoding="utf-8")
+    else:
+        handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(make_formatter(options.format))
+    handler.addFilter(_EnabledLevels(options))
+
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    # A level that is never shown is cheaper refused by the logger than by the filter.
+    lowest = logging.INFO if options.info else logging.WARNING if options.warning else logging.ERROR
+    root.setLevel(logging.DEBUG if options.verbose >= 2 else lowest)
+    for package in packages:
+        logging.getLogger(package).setLevel(logging.DEBUG if options.verbose >= 1 else logging.NOTSET)
+
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread_exception
+
+
+def flush() -> None:
+    """Write out what handlers hold; for the one place where the process ends without the interpreter's own clean-up."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def is_interactive(stream: TextIO | None = None) -> bool:
+    """Whether people watch: a terminal that can redraw lines."""
+    stream = stream or sys.stderr
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is SystemExit or args.exc_value is None:
+        return
+    name = args.thread.name if args.thread is not None else "an unknown thread"
+    logging.getLogger("trivet").error(
+        "uncaught exception in thread %s", name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+    )

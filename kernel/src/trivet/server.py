@@ -1,0 +1,280 @@
+"""The server: one engine, the protocols and exporters around it, and the life of the process.
+
+Start order, and why. Sockets open first, so that a port that is taken is known at once and not after minutes of
+loading, and so that a liveness probe gets its answer while models load; until loading is over the server says that it
+is not ready. (tritonserver opens its endpoints after the models are loaded: a client that asks for readiness sees the
+same, one that probes the port sees it open earlier.) A model that fails to load ends the process with status 1 unless
+``--exit-on-error=false``, as in Triton.
+
+Stop order: new requests are refused as unavailable, those in flight finish while the sockets stay open to deliver them,
+then sockets close, then models unload. All of it within ``--exit-timeout-secs``; a second signal ends the process at
+once.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+
+import anyio
+
+from trivet import logs
+from trivet.engine import Engine, LoadFailure
+from trivet.errors import TrivetError, UnavailableError
+from trivet.hookspecs import Offer
+from trivet.http import HttpTransport, Listener
+from trivet.options import Settings
+from trivet.plugins import PluginRegistry
+from trivet.server_options import check_settings, engine_options
+from trivet.service import Exporter, Protocol, ServerContext, Service
+from trivet.startup import announce, load_progress
+
+_log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter lock while another waits for it; Python's default is 5 ms. An instance's
+thread that runs Python (a Python model, the copy into a batch) would hold up the event loop that long, and all requests
+with it."""
+
+_DELIVERY_S = 1.0
+"""Every answer is computed when sockets close; this long, at least, clients get to take the last ones."""
+
+
+class StartupError(TrivetError):
+    """The server cannot start. The message is for the operator."""
+
+
+class Server:
+    """All parts of one server, on one event loop.
+
+    Embed it with :meth:`start` and :meth:`stop`; ``trivet serve`` adds signals and the exit status (:func:`run`).
+    """
+
+    def __init__(self, registry: PluginRegistry, settings: Settings) -> None:
+        """On the event loop's thread. ``settings`` has the values of ``trivet.server_options.ALL_OPTIONS`` and of
+        ``registry.options()``.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` for settings that exclude each other and for two plugins
+        that offer one name.
+        """
+        check_settings(settings)
+        registry.check()
+        self._registry = registry
+        self._settings = settings
+        self._listeners: dict[str, Listener] = {}
+        self._services: list[Service] = []
+        self._transport: HttpTransport | None = None
+        self.engine = Engine(registry, engine_options(settings))
+        self.engine.server_name = settings["id"]
+
+    @property
+    def addresses(self) -> Mapping[str, Sequence[str]]:
+        """Where it listens, by what is served there, e.g. ``{"http": ["http://0.0.0.0:8000"], "grpc": [...]}``."""
+        found: dict[str, list[str]] = {}
+        transports = [self._transport] if self._transport is not None else []
+        parts: list[HttpTransport | Service] = [*transports, *self._services]
+        for part in parts:
+            for name, addresses in part.addresses.items():
+                found.setdefault(name, []).extend(addresses)
+        return found
+
+    async def open(self) -> None:
+        """Make all services and bind their sockets. Nothing is ready yet.
+
+        Raises :class:`StartupError`, and then nothing is left open.
+        """
+        context = ServerContext(self.engine, self._settings, self._listeners)
+        try:
+            for offer in (*self._registry.exporters.values(), *self._registry.protocols.values()):
+                self._create(offer, context)
+            if not any(isinstance(service, Protocol) for service in self._services):
+                raise StartupError(
+                    "no protocol is installed, so nobody could reach this server;"
+                    " pip install trivet-protocol-kserve-v2 (see `trivet plugins` for what failed to load)"
+                )
+            for service in self._services:
+                await service.start()
+            if any(listener.routes for listener in self._listeners.values()):
+                self._transport = self._choose_transport()
+                await self._transport.start(self._listeners)
+        except OSError as error:
+            await self._close_services(0)
+            raise StartupError(f"cannot listen: {error}") from error
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._close_services(0)
+            raise
+
+    async def load(self) -> list[LoadFailure]:
+        """Load the models that the control mode asks for. Returns those that failed."""
+        return await self.engine.start()
+
+    async def stop(self, timeout_s: float) -> int:
+        """Refuse new requests, let those in flight finish for at most ``timeout_s`` seconds, close sockets, unload.
+
+        Returns how many requests were abandoned. Where that is not 0 models are left as they are: unloading would wait
+        for an execution that does not end, and the caller is about to end the process.
+        """
+        deadline = perf_counter() + timeout_s
+        self.engine.begin_drain()
+        left = await self.engine.drained(timeout_s)
+        await self._close_services(max(deadline - perf_counter(), _DELIVERY_S) if not left else 0)
+        if not left:
+            await self.engine.stop()
+        return left
+
+    def _create(self, offer: Offer, context: ServerContext) -> None:
+        """Make one service. One whose code cannot be imported is left out; the registry has logged why."""
+        try:
+            service = self._registry.create(offer, context)
+        except UnavailableError as error:
+            _log.error("'%s' is not served: %s", offer.name, error)
+            return
+        if not isinstance(service, (Protocol, Exporter)):
+            raise StartupError(f"the factory of '{offer.name}' returned {service!r}, expected a Protocol or Exporter")
+        self._services.append(service)
+
+    def _choose_transport(self) -> HttpTransport:
+        offers = self._registry.http_transports
+        wanted = self._settings["http_transport"] or (next(iter(offers)) if len(offers) == 1 else "")
+        if not offers:
+            raise StartupError(
+                "protocols want to be served over HTTP and no HTTP transport is installed;"
+                " pip install trivet-transport-http"
+            )
+        if wanted not in offers:
+            problem = f"there is no HTTP transport '{wanted}'" if wanted else "several HTTP transports are installed"
+            raise StartupError(f"{problem}; choose one with --http-transport: {', '.join(sorted(offers))}")
+        transport = self._registry.create(offers[wanted], self._settings)
+        if not isinstance(transport, HttpTransport):
+            raise StartupError(f"the factory of '{wanted}' returned {transport!r}, expected an HttpTransport")
+        return transport
+
+    async def _close_services(self, grace_s: float) -> None:
+        parts: list[Service | HttpTransport] = [*self._services]
+        if self._transport is not None:
+            parts.append(self._transport)
+        async with anyio.create_task_group() as tasks:
+            for part in parts:
+                tasks.start_soon(_close, part, grace_s)
+        self._services.clear()
+        self._transport = None
+
+
+async def _close(part: Service | HttpTransport, grace_s: float) -> None:
+    try:
+        await part.stop(grace_s)
+    except Exception:  # noqa: BLE001 - logged
+        # One part that cannot close must not keep the others from closing.
+        _log.exception("%s failed to stop", type(part).__qualname__)
+
+
+def run(registry: PluginRegistry, settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT. Call it on the main thread. Returns the process's exit status.
+
+    0: drained and stopped. 1: could not start, or a model failed to load with ``--exit-on-error``. Where requests are
+    still in flight after ``--exit-timeout-secs``, or anything hangs, the process ends here with status 1: threads that
+    execute a model cannot be stopped.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return anyio.run(_serve, registry, settings, backend_options={"use_uvloop": has_uvloop()})
+
+
+def has_uvloop() -> bool:
+    """Whether the faster event loop is installed."""
+    return importlib.util.find_spec("uvloop") is not None
+
+
+async def _serve(registry: PluginRegistry, settings: Settings) -> int:
+    stopping = anyio.Event()
+    status = 1
+    try:
+        server = Server(registry, settings)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_watch_signals, stopping, settings["exit_timeout_secs"])
+            try:
+                status = await _live(server, settings, stopping)
+            except TrivetError as error:
+                # Reported here: a task group would wrap it into a group of one.
+                _log.error("%s", error)
+            finally:
+                tasks.cancel_scope.cancel()
+    except TrivetError as error:
+        _log.error("%s", error)
+    return status
+
+
+async def _live(server: Server, settings: Settings, stopping: anyio.Event) -> int:
+    """From the first socket to the last."""
+    timeout_s: float = settings["exit_timeout_secs"]
+    started = perf_counter()
+    await server.open()
+    with load_progress(server.engine):
+        failures = await _load(server, stopping)
+    if failures is None:
+        await server.stop(0)
+        return 0
+    await announce(server.engine, server.addresses, failures, perf_counter() - started)
+    if failures and settings["exit_on_error"]:
+        await server.stop(0)
+        names = ", ".join(f"'{failure.name}'" for failure in failures)
+        raise StartupError(
+            f"failed to load {names}; exiting because of --exit-on-error"
+            " (--exit-on-error=false serves the other models)"
+        )
+    # What lives now lives long: full collections need not walk it again.
+    gc.collect()
+    gc.freeze()
+    await stopping.wait()
+    left = await server.stop(timeout_s)
+    if left:
+        _exit_now(f"exit timeout of {timeout_s:g} s passed with {left} requests in flight; exiting")
+    _log.info("stopped")
+    return 0
+
+
+async def _load(server: Server, stopping: anyio.Event) -> list[LoadFailure] | None:
+    """Load all models; ``None`` when a signal came first."""
+    failures: list[LoadFailure] | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def give_up() -> None:
+            await stopping.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(give_up)
+        failures = await server.load()
+        tasks.cancel_scope.cancel()
+    return failures
+
+
+async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
+    """Set ``stopping`` at the first SIGTERM or SIGINT, and leave the second to the operating system."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            name = signal.Signals(number).name
+            _log.info("%s: finishing requests in flight (at most %g s); once more to exit at once", name, timeout_s)
+            break
+    # Not a handler of ours: it would wait for an event loop that perhaps hangs.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    watchdog = threading.Timer(
+        timeout_s + 2 * _DELIVERY_S, _exit_now, ("stopping takes longer than the exit timeout; exiting",)
+    )
+    watchdog.daemon = True
+    watchdog.start()
+    stopping.set()
+
+
+def _exit_now(reason: str) -> None:
+    """End the process without waiting for threads that may never return."""
+    _log.error("%s", reason)
+    logs.flush()
+    os._exit(1)

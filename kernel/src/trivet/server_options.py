@@ -1,0 +1,175 @@
+"""The options of ``trivet serve`` that the kernel itself understands, under tritonserver's names and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trivet.errors import InvalidArgumentError
+from trivet.options import Option, Settings
+
+if TYPE_CHECKING:
+    from trivet.engine import EngineOptions
+    from trivet.logs import LogOptions
+
+SERVER_OPTIONS = (
+    Option("id", default="trivet", help="Identifier of this server in its metadata."),
+    Option(
+        "exit-timeout-secs",
+        "integer",
+        30,
+        "How long SIGTERM or SIGINT waits for inferences in flight before the server exits all the same.",
+    ),
+    Option(
+        "http-transport",
+        help="The plugin that serves HTTP, where several are installed (see `trivet plugins`).",
+    ),
+)
+
+REPOSITORY_OPTIONS = (
+    Option(
+        "model-repository",
+        multiple=True,
+        help="Folder that holds models, or a URL whose scheme a plugin serves. Repeat it for several; a model name that"
+        " two of them have is not served. The same as the positional REPOSITORY.",
+    ),
+    Option("exit-on-error", "boolean", True, "Exit with status 1 when a model fails to load at start."),
+    Option(
+        "strict-readiness",
+        "boolean",
+        True,
+        "The server is ready only while all its models are; when false, as soon as start-up is over.",
+    ),
+    Option(
+        "disable-auto-complete-config",
+        "boolean",
+        False,
+        "Take model configurations as they are written; do not let backends fill in what they leave out.",
+    ),
+    Option(
+        "strict-model-config",
+        "boolean",
+        False,
+        "The older name of --disable-auto-complete-config.",
+    ),
+    Option(
+        "model-control-mode",
+        "choice",
+        "none",
+        "none: load every model at start and never change that. explicit: load those of --load-model, and then"
+        " what the model control API asks for.",
+        choices=("none", "explicit"),
+    ),
+    Option(
+        "load-model",
+        multiple=True,
+        help="Model to load at start with --model-control-mode=explicit; repeat it for several, '*' is all.",
+    ),
+    Option(
+        "model-config-name",
+        default="",
+        help="Read MODEL/configs/NAME.pbtxt in place of MODEL/config.pbtxt where a model has it.",
+    ),
+    Option("model-load-thread-count", "integer", 4, "How many models load at the same time."),
+    Option("model-load-retry-count", "integer", 0, "How often loading a model is tried again after it failed."),
+)
+
+BACKEND_OPTIONS = (
+    Option(
+        "backend-config",
+        multiple=True,
+        help="Setting for one backend as NAME,KEY=VALUE, e.g. onnxruntime,intra_op_thread_count=1.",
+    ),
+)
+
+LOG_OPTIONS = (
+    Option(
+        "log-format",
+        "choice",
+        "text",
+        "text (or default): Triton's log line. ISO8601: the same with a full date. json: one object per line.",
+        choices=("text", "default", "ISO8601", "json"),
+    ),
+    Option("log-verbose", "integer", 0, "1: debug messages of the server and its plugins; 2: of every library."),
+    Option("log-info", "boolean", True, "Log at level info."),
+    Option("log-warning", "boolean", True, "Log warnings."),
+    Option("log-error", "boolean", True, "Log errors."),
+    Option("log-file", "path", None, "Append the log to this file instead of standard error."),
+)
+
+KERNEL_OPTIONS: Mapping[str, tuple[Option, ...]] = {
+    "Server": SERVER_OPTIONS,
+    "Model repository": REPOSITORY_OPTIONS,
+    "Backends": BACKEND_OPTIONS,
+    "Logging": LOG_OPTIONS,
+}
+"""Everything, under the headings of ``trivet serve --help``."""
+
+ALL_OPTIONS: tuple[Option, ...] = tuple(option for options in KERNEL_OPTIONS.values() for option in options)
+
+
+def log_options(settings: Settings) -> LogOptions:
+    """The ``--log-*`` settings."""
+    from trivet.logs import LogOptions  # noqa: PLC0415 - the command line reads this module just to print help
+
+    path = settings["log_file"]
+    return LogOptions(
+        format=settings["log_format"],
+        verbose=settings["log_verbose"],
+        info=settings["log_info"],
+        warning=settings["log_warning"],
+        error=settings["log_error"],
+        file=Path(path) if path else None,
+    )
+
+
+def engine_options(settings: Settings) -> EngineOptions:
+    """What the engine needs of the settings. Raises as :func:`backend_config` does."""
+    from trivet.engine import EngineOptions  # noqa: PLC0415 - see log_options
+
+    return EngineOptions(
+        model_repositories=list(settings["model_repository"]),
+        model_control_mode=settings["model_control_mode"],
+        load_models=list(settings["load_model"]),
+        strict_readiness=settings["strict_readiness"],
+        strict_model_config=settings["strict_model_config"],
+        disable_auto_complete_config=settings["disable_auto_complete_config"],
+        model_config_name=settings["model_config_name"],
+        backend_config=backend_config(settings["backend_config"]),
+        model_load_thread_count=settings["model_load_thread_count"],
+        model_load_retry_count=settings["model_load_retry_count"],
+    )
+
+
+def backend_config(values: list[str]) -> dict[str, dict[str, str]]:
+    """``NAME,KEY=VALUE`` settings by backend name.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` quoting what is malformed. ``,KEY=VALUE`` without a name
+    is Triton's setting for all backends and is kept under ``""``.
+    """
+    configs: dict[str, dict[str, str]] = {}
+    for value in values:
+        name, comma, setting = value.partition(",")
+        key, equals, text = setting.partition("=")
+        if not (comma and equals and key):
+            raise InvalidArgumentError(
+                f"--backend-config={value}: expected NAME,KEY=VALUE, e.g. onnxruntime,intra_op_thread_count=1"
+            )
+        configs.setdefault(name, {})[key] = text
+    return configs
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise :class:`~trivet.errors.InvalidArgumentError` for settings that exclude each other."""
+    explicit = settings["model_control_mode"] == "explicit"
+    wanted = settings["load_model"]
+    if wanted and not explicit:
+        raise InvalidArgumentError("Use of '--load-model' requires setting '--model-control-mode=explicit' as well.")
+    if "*" in wanted and len(wanted) > 1:
+        raise InvalidArgumentError(
+            "Wildcard model name '*' must be the ONLY startup model if specified at all; remove the other --load-model."
+        )
+    for key, least in (("exit_timeout_secs", 0), ("model_load_thread_count", 1), ("model_load_retry_count", 0)):
+        if settings[key] < least:
+            raise InvalidArgumentError(f"--{key.replace('_', '-')}={settings[key]}: expected at least {least}")

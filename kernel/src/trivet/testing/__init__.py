@@ -1,0 +1,9 @@
+"""Run an engine or a whole server inside a test, in a few lines.
+
+For the tests of plugins, yours included: :func:`running_engine` needs no socket, :func:`running_server` has real ones
+on free ports of the loopback interface.
+"""
+
+from trivet.testing.running import RunningServer, running_engine, running_server
+
+__all__ = ["RunningServer", "running_engine", "running_server"]
