@@ -51,9 +51,9 @@ def orientation_pixels(image: Image.Image) -> Floats:
 
 
 def page_pixels(image: Image.Image) -> Floats:
-    """FP32 [1, 3, height, width]: a page, blue first, its sides rounded up to multiples of 32 as detection needs."""
-    width, height = (-(-side // 32) * 32 for side in image.size)
-    return np.ascontiguousarray(channels_first(image.convert("RGB").resize((width, height)))[:, ::-1])
+    """FP32 [1, 3, height, width]: a page, blue first, its edges drawn out to multiples of 32 as detection needs."""
+    pixels = channels_first(image.convert("RGB"))[:, ::-1]
+    return np.pad(pixels, [(0, 0), (0, 0), (0, -image.height % 32), (0, -image.width % 32)], mode="edge")
 
 
 def ctc_text(scores: Floats, characters: str) -> str:
@@ -66,16 +66,19 @@ def ctc_text(scores: Floats, characters: str) -> str:
 def text_boxes(score_map: Floats) -> list[tuple[int, int, int, int]]:
     """The lines of horizontal text in a detection map [height, width], top to bottom, as (left, top, right, bottom).
 
-    The model marks the core of a line, so each box grows by what it was trained with: 1.6 x area / perimeter.
+    The map is cut where whole rows, and then whole columns, are empty. The model marks the core of a line, so each box
+    grows by what it was trained with: 1.6 x area / perimeter.
     """
     text = score_map > 0.3
     boxes = []
     for top, bottom in runs(text.any(axis=1)):
-        columns = np.flatnonzero(text[top:bottom].any(axis=0))
-        left, right = int(columns[0]), int(columns[-1]) + 1
-        width, height = right - left, bottom - top
-        grow = round(1.6 * width * height / (2 * (width + height)))
-        boxes.append((max(left - grow, 0), max(top - grow, 0), right + grow, bottom + grow))
+        for left, right in runs(text[top:bottom].any(axis=0)):
+            rows = np.flatnonzero(text[top:bottom, left:right].any(axis=1)) + top
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            width, height = right - left, last - first
+            if min(width, height) > 3:
+                grow = round(1.6 * width * height / (2 * (width + height)))
+                boxes.append((max(left - grow, 0), max(first - grow, 0), right + grow, last + grow))
     return boxes
 
 

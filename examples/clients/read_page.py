@@ -22,7 +22,6 @@ page = Image.open(args.image).convert("RGB")
 with triton.InferenceServerClient(args.url) as client:
     characters = client.get_model_config("text_recognition")["parameters"]["character"]["string_value"]
     score_map = infer("text_detection", page_pixels(page), "fetch_name_0")[0]
-    page = page.resize(score_map.shape[::-1])
     for box in text_boxes(score_map):
         line = page.crop(box)
         (orientation,) = infer("text_orientation", orientation_pixels(line), ORIENTATION, class_count=1)
