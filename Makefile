@@ -1,0 +1,64 @@
+# Everything runs in a virtual environment of its own, made on first use from the exact versions in constraints.txt.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+PACKAGES := $(wildcard kernel/pyproject.toml plugins/*/pyproject.toml)
+SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugins/backend_onnx[cpu] plugins/backend_python
+EXAMPLES := examples/model_repository
+SOURCES := kernel plugins tests bench examples tools docs
+
+.PHONY: serve test test-slow lint format bench docs wheels clean
+
+## Build the example models and serve them.
+serve: $(VENV)/served
+	$(BIN)/python examples/build_repository.py --only light --output $(EXAMPLES)
+	$(BIN)/trivet serve $(EXAMPLES)
+
+## Run every test but the slow ones.
+test: $(VENV)/developed
+	$(BIN)/python examples/build_repository.py --only all --output $(EXAMPLES)
+	TRIVET_REAL_TRITON="$(CURDIR)/tools/real_triton.py" $(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+## Run the tests that take minutes.
+test-slow: $(VENV)/developed
+	$(BIN)/python examples/build_repository.py --only all --output $(EXAMPLES)
+	TRIVET_REAL_TRITON="$(CURDIR)/tools/real_triton.py" $(BIN)/python -m pytest -m slow --timeout 1800 $(PYTEST)
+
+## Style, types, who imports whom, links.
+lint: $(VENV)/developed
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_links.py
+
+format: $(VENV)/developed
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+## Measure; see docs/benchmarks.md.
+bench: $(VENV)/developed
+	$(BIN)/python examples/build_repository.py --only all --output $(EXAMPLES)
+	$(BIN)/python -m bench
+
+docs: $(VENV)/developed
+	$(BIN)/mkdocs build --strict
+
+wheels: $(VENV)/developed
+	for package in . $(dir $(PACKAGES)); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
+
+clean:
+	rm -rf $(VENV) dist build site $(EXAMPLES) examples/.cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --disable-pip-version-check install -q -U "pip>=25.1"
+
+$(VENV)/served: $(BIN)/python pyproject.toml constraints.txt $(PACKAGES)
+	$(PIP) $(foreach package,$(SERVED),-e "./$(package)") --group examples
+	touch $@
+
+$(VENV)/developed: $(BIN)/python pyproject.toml constraints.txt $(PACKAGES)
+	$(PIP) $(foreach package,$(SERVED),-e "./$(package)") --group examples --group dev
+	touch $@

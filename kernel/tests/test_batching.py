@@ -1,0 +1,79 @@
+"""Many requests into one batch, and the results back."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from trivet import datatypes
+from trivet.batching import gather, split
+from trivet.config.spec import ModelSpec, TensorSpec
+from trivet.errors import InternalError
+from trivet.inference import InferenceRequest, RequestedOutput
+from trivet.tensor import Tensor
+
+
+def spec(*, max_batch_size: int = 8, dims: tuple[int, ...] = (2,), reshape: tuple[int, ...] | None = None) -> ModelSpec:
+    tensors = {"x": TensorSpec("x", datatypes.FP32, dims, reshape=reshape)}
+    results = {name: TensorSpec(name, datatypes.FP32, dims, reshape=reshape) for name in ("y", "z")}
+    shaped = frozenset({"x"}) if reshape is not None else frozenset()
+    return ModelSpec("m", tensors, results, ("y", "z"), max_batch_size, False, shaped, shaped and frozenset(results))
+
+
+def request(array: np.ndarray, outputs: Sequence[str] | None = None) -> InferenceRequest:
+    wanted = None if outputs is None else [RequestedOutput(name) for name in outputs]
+    made = InferenceRequest("m", {"x": Tensor.from_numpy("x", array)}, outputs=wanted)
+    made.batch_size = array.shape[0]
+    return made
+
+
+def test_one_request_is_not_copied() -> None:
+    array = np.ones((1, 2), np.float32)
+    assert gather(spec(), [request(array)], None)["x"].numpy() is array
+
+
+def test_requests_are_concatenated_and_each_gets_its_rows_back() -> None:
+    requests = [request(np.full((rows, 2), rows, np.float32)) for rows in (1, 3, 2)]
+    batch = gather(spec(), requests, None)["x"].numpy()
+    assert batch.shape == (6, 2)
+    responses = split(spec(), requests, {"y": batch * 2, "z": batch})
+    for asked, response in zip(requests, responses, strict=True):
+        y, z = response.outputs
+        assert (y.numpy() == 2 * asked.inputs["x"].numpy()).all()
+        assert np.shares_memory(z.numpy(), batch)
+
+
+def test_each_request_gets_the_outputs_it_asked_for_in_its_order() -> None:
+    requests = [request(np.zeros((1, 2), np.float32), names) for names in (["z"], ["z", "y"])]
+    array = np.zeros((2, 2), np.float32)
+    responses = split(spec(), requests, {"y": array, "z": array})
+    assert [[output.name for output in response.outputs] for response in responses] == [["z"], ["z", "y"]]
+
+
+def test_scheduler_inputs_join_the_batch_without_touching_the_request() -> None:
+    asked = request(np.zeros((1, 2), np.float32))
+    batch = gather(spec(), [asked], {"START": np.ones((1, 1), np.int32)})
+    assert set(batch) == {"x", "START"}
+    assert set(asked.inputs) == {"x"}
+
+
+def test_reshape_is_applied_inward_and_outward() -> None:
+    shaped = spec(dims=(-1,), reshape=(1, -1))
+    batch = gather(shaped, [request(np.zeros((2, 5), np.float32))], None)["x"]
+    assert batch.numpy().shape == (2, 1, 5)
+    [response] = split(shaped, [request(np.zeros((2, 5), np.float32))], {"y": batch.numpy(), "z": batch.numpy()})
+    assert response.outputs[0].numpy().shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ({"y": np.zeros((2, 2), np.float32)}, "did not return output 'z'"),
+        ({"y": np.zeros((2, 2)), "z": np.zeros((2, 2))}, "datatype FP64, expected FP32"),
+        ({"y": np.zeros((1, 2), np.float32), "z": np.zeros((1, 2), np.float32)}, "expected a first dimension of 2"),
+    ],
+)
+def test_wrong_results_are_named(results: dict[str, np.ndarray], message: str) -> None:
+    requests = [request(np.zeros((1, 2), np.float32)) for _ in range(2)]
+    with pytest.raises(InternalError, match=message):
+        split(spec(), requests, results)

@@ -1,0 +1,95 @@
+"""Tensors are views: what goes in comes out, and nothing is copied that need not be."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from trivet import datatypes
+from trivet.errors import InvalidArgumentError
+from trivet.tensor import Tensor, decode_bytes, element_count, encode_bytes, object_array
+
+NUMERIC = [d for d in datatypes.ALL if d not in (datatypes.BYTES, datatypes.BF16)]
+
+
+@pytest.mark.parametrize("datatype", NUMERIC, ids=repr)
+@given(data=st.data())
+def test_wire_layout_round_trips_every_numeric_type(datatype: datatypes.DataType, data: st.DataObject) -> None:
+    array = data.draw(hnp.arrays(datatype.numpy, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)))
+    wire = bytes(Tensor.from_numpy("x", array).wire())
+    again = Tensor.from_wire("x", datatype, array.shape, wire).numpy()
+    assert again.dtype == array.dtype
+    assert again.tobytes() == array.tobytes()
+    assert again.shape == array.shape
+
+
+@given(st.lists(st.binary(max_size=20), max_size=10))
+def test_bytes_elements_round_trip(items: list[bytes]) -> None:
+    wire = encode_bytes(object_array(items, (len(items),)))
+    assert decode_bytes("x", wire, len(items)) == items
+
+
+@given(st.binary(max_size=40), st.integers(0, 5))
+def test_arbitrary_bytes_are_elements_or_an_error(data: bytes, count: int) -> None:
+    try:
+        items = decode_bytes("x", data, count)
+    except InvalidArgumentError as error:
+        assert "'x'" in error.message
+    else:
+        assert encode_bytes(object_array(items, (count,))) == data
+
+
+def test_bytes_keep_trailing_zeros_that_numpy_text_would_drop() -> None:
+    array = Tensor.from_wire("x", datatypes.BYTES, (1,), b"\x02\0\0\0a\0").numpy()
+    assert array[0] == b"a\0"
+
+
+def test_wire_to_array_is_a_view() -> None:
+    wire = bytearray(8)
+    array = Tensor.from_wire("x", datatypes.FP32, (2,), wire).numpy()
+    wire[0:4] = np.float32(1.5).tobytes()
+    assert array.tolist() == [1.5, 0.0]
+
+
+def test_array_to_wire_is_a_view_where_it_is_contiguous() -> None:
+    array = np.arange(4, dtype=np.int64)
+    wire = Tensor.from_numpy("x", array).wire()
+    array[0] = 7
+    assert np.frombuffer(wire, np.int64)[0] == 7
+
+
+def test_transposed_and_big_endian_arrays_are_written_row_major_and_little_endian() -> None:
+    array = np.arange(6, dtype=">i4").reshape(2, 3).T
+    wire = Tensor.from_numpy("x", array).wire()
+    assert np.frombuffer(wire, "<i4").tolist() == [0, 3, 1, 4, 2, 5]
+
+
+def test_bf16_is_told_apart_from_uint16_by_the_caller() -> None:
+    bits = np.array([0x3F80], dtype=np.uint16)
+    assert Tensor.from_numpy("x", bits).datatype is datatypes.UINT16
+    assert Tensor.from_numpy("x", bits, datatypes.BF16).datatype is datatypes.BF16
+
+
+def test_wrong_size_names_tensor_and_expectation() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"input 'x' has 7 bytes of data, expected 8 for FP32 of shape \[2\]"
+    ):
+        Tensor.from_wire("x", datatypes.FP32, (2,), bytes(7)).numpy()
+
+
+def test_element_count_of_a_hostile_shape_does_not_overflow() -> None:
+    assert element_count((2**40, 2**40)) == 2**80
+
+
+def test_dlpack_gives_the_memory_itself() -> None:
+    array = np.arange(3, dtype=np.float32)
+    tensor = Tensor.from_dlpack("x", array, datatypes.FP32, (3,))
+    assert not tensor.on_device
+    assert np.shares_memory(tensor.numpy(), array)
+    assert tensor.dlpack() is array
+
+
+def test_complex_numbers_are_no_tensor() -> None:
+    with pytest.raises(TypeError, match="complex128 has no tensor datatype"):
+        Tensor.from_numpy("x", np.zeros(1, np.complex128))
