@@ -1,0 +1,78 @@
+"""Filling in what a configuration leaves out, from the model's own signature.
+
+Source: Triton model configuration, "Auto-Generated Model Configuration", and the ONNX Runtime backend's
+``--backend-config=onnxruntime,default-max-batch-size``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from trivet.config import ModelConfig
+from trivet.errors import InvalidArgumentError
+
+from trivet_backend_onnx.signature import Signature, TensorSignature
+
+
+def is_complete(config: ModelConfig) -> bool:
+    """Whether inputs and outputs are there: then, as in Triton, nothing is filled in, not ``max_batch_size`` either."""
+    return bool((config.input or config.batch_input) and config.output)
+
+
+def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger) -> None:
+    """Fill in ``max_batch_size``, ``dynamic_batching``, ``input`` and ``output`` where they are missing.
+
+    A model whose inputs and outputs all have a first dimension of any size can batch. It gets
+    ``default_max_batch_size`` where the configuration says nothing, and ``dynamic_batching`` where that is more than 1
+    and no scheduler is chosen. Raises :class:`~trivet.errors.InvalidArgumentError` for a ``max_batch_size`` that the
+    model cannot have.
+    """
+    _complete_max_batch_size(config, signature, default_max_batch_size, logger)
+    if not config.input:
+        _complete_tensors(config, config.input, "input", signature.inputs.values())
+    if not config.output:
+        _complete_tensors(config, config.output, "output", signature.outputs.values())
+
+
+def _complete_max_batch_size(
+    config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
+) -> None:
+    if not signature.batches:
+        if config.max_batch_size > 0:
+            raise InvalidArgumentError(
+                f"autofill failed for model '{config.name}': model does not support batching while non-zero"
+                " max_batch_size is specified"
+            )
+        return
+    if config.max_batch_size == 0 and default_max_batch_size > 0:
+        config.max_batch_size = default_max_batch_size
+        logger.info(
+            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
+            config.name,
+            default_max_batch_size,
+        )
+    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
+        config.dynamic_batching.SetInParent()
+
+
+def _complete_tensors(config: ModelConfig, target: Any, what: str, signatures: Iterable[TensorSignature]) -> None:
+    for signature in signatures:
+        if signature.kind != "ONNX_TYPE_TENSOR":
+            raise InvalidArgumentError(
+                f"autofill failed for model '{config.name}': Unsupported ONNX Type '{signature.kind}' for I/O"
+                f" '{signature.name}', expected 'ONNX_TYPE_TENSOR'; export the model without it"
+                + (", or name the outputs that you want in config.pbtxt" if what == "output" else "")
+            )
+        if signature.datatype is None:
+            raise InvalidArgumentError(
+                f"autofill failed for model '{config.name}': unsupported datatype {signature.onnx_type} for {what}"
+                f" '{signature.name}'"
+            )
+        tensor = target.add(name=signature.name, data_type=signature.datatype.config_value)
+        dims = signature.dims[1:] if config.max_batch_size > 0 else signature.dims
+        tensor.dims.extend(dims or (1,))
+        if not dims and config.max_batch_size > 0:
+            # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
+            tensor.reshape.SetInParent()

@@ -1,0 +1,184 @@
+"""The backend: models, and the instances that execute them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, InstanceKind, ModelContext
+from trivet.config.model_config_pb2 import ModelInstanceGroup
+from trivet.errors import InternalError, InvalidArgumentError
+from trivet.tensor import Tensor
+
+from trivet_backend_onnx import autocomplete
+from trivet_backend_onnx.providers import execution_providers
+from trivet_backend_onnx.runtime import (
+    describe,
+    forward_log,
+    ort,
+    release_freed_memory,
+    use_global_thread_pool,
+)
+from trivet_backend_onnx.session import create_session, model_file
+from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_misspellings
+from trivet_backend_onnx.signature import Signature
+from trivet_backend_onnx.tensors import feed_for, fetch_for
+from trivet_backend_onnx.validation import validate
+
+
+class OnnxBackend(Backend):
+    """ONNX Runtime. Source: Triton's onnxruntime_backend, whose parameters and messages it shares."""
+
+    def __init__(self) -> None:
+        forward_log()
+
+    def auto_complete(self, context: ModelContext) -> None:
+        """Fill in inputs, outputs, ``max_batch_size`` and ``dynamic_batching`` from the model file.
+
+        Does nothing, and opens no file, where inputs and outputs are configured.
+        """
+        if autocomplete.is_complete(context.config):
+            return
+        settings = _settings(context)
+        # A throwaway session, for its signature only; optimizing the graph would be work for nothing. It is on a GPU
+        # where the instances are, as a model may have operators that no other device knows.
+        groups = context.config.instance_group
+        kind: InstanceKind = "GPU" if any(g.kind == ModelInstanceGroup.KIND_GPU for g in groups) else "CPU"
+        session = create_session(context, settings.unoptimized(), model_file(context), kind)
+        signature = Signature.of(session)
+        del session
+        release_freed_memory()
+        options = BackendOptions.read(context)
+        autocomplete.complete(context.config, signature, options.default_max_batch_size, context.logger)
+
+    def load(self, context: ModelContext) -> BackendModel:
+        """Read the settings and find the file; sessions are created with the instances.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` or :class:`~trivet.errors.UnavailableError`.
+        """
+        warn_of_misspellings(context, context.logger)
+        settings = _settings(context)
+        execution_providers(context, "CPU", 0)  # refuses unknown accelerators before an instance starts
+        return OnnxModel(context, settings, model_file(context))
+
+
+def _settings(context: ModelContext) -> SessionSettings:
+    pool = BackendOptions.read(context).global_thread_pool
+    if pool is not None:
+        try:
+            use_global_thread_pool(*pool)
+        except RuntimeError as error:
+            raise InvalidArgumentError(f"--backend-config=onnxruntime,enable-global-threadpool: {error}") from error
+    return SessionSettings.read(context)
+
+
+class OnnxModel(BackendModel):
+    """One model version, and the sessions that its instances share.
+
+    A session may be run by many threads at once. On the CPU all instances share one: MiniLM ran as many inferences per
+    second with one session as with one for each of two instances, and a second session costs another 105 MB for its
+    90 MB of weights. On a GPU each instance has its own, as in Triton, so that each has its own stream.
+    ``share_session_between_instances`` decides otherwise.
+    """
+
+    def __init__(self, context: ModelContext, settings: SessionSettings, path: Path) -> None:
+        self._context = context
+        self._settings = settings
+        self._path = path
+        self._lock = threading.Lock()
+        self._shared: dict[tuple[InstanceKind, int], Any] = {}
+
+    def create_instance(self, context: InstanceContext) -> ArrayInstance:
+        """Raises what :func:`~trivet_backend_onnx.session.create_session` and validation raise."""
+        session = self._session(context.kind, context.device_id)
+        signature = Signature.of(session)
+        validate(self._context.config, signature)
+        return OnnxInstance(self._context, self._settings, session, signature)
+
+    def _session(self, kind: InstanceKind, device_id: int) -> Any:
+        share = self._settings.share_session
+        if not (kind != "GPU" if share is None else share):
+            return self._create(kind, device_id)
+        with self._lock:
+            session = self._shared.get((kind, device_id))
+            if session is None:
+                session = self._shared[kind, device_id] = self._create(kind, device_id)
+            return session
+
+    def _create(self, kind: InstanceKind, device_id: int) -> Any:
+        return create_session(self._context, self._settings, self._path, kind, device_id, logger=self._context.logger)
+
+    def close(self) -> None:
+        """Drop the sessions, whose instances are closed, and give their memory back."""
+        self._shared.clear()
+        release_freed_memory()
+
+
+class OnnxInstance(ArrayInstance):
+    """Runs a session on this instance's thread. ``session.run`` releases the GIL while it computes."""
+
+    def __init__(self, context: ModelContext, settings: SessionSettings, session: Any, signature: Signature) -> None:
+        config = context.config
+        self._name = f"'{context.name}' version {context.version}"
+        self._session = session
+        inputs = signature.inputs | signature.optional_inputs
+        self._feeds = {name: feed_for(tensor, config.max_batch_size) for name, tensor in inputs.items()}
+        self._fetches = {
+            output.name: fetch_for(signature.outputs[output.name], _scalar_shape(output, config.max_batch_size))
+            for output in config.output
+        }
+        self._bfloat16 = frozenset(
+            output.name for output in config.output if signature.outputs[output.name].onnx_type == "tensor(bfloat16)"
+        )
+        self._options = ort.RunOptions()
+        # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
+        self._options.log_severity_level = 4
+        for key, value in settings.run_config_entries:
+            self._options.add_run_config_entry(key, value)
+
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` for text that is not UTF-8, and
+        :class:`~trivet.errors.InternalError` with ONNX Runtime's message where the run fails.
+        """
+        feeds = self._feeds
+        values = {name: feeds[name](tensor) for name, tensor in inputs.items()}
+        try:
+            if self._bfloat16.isdisjoint(outputs):
+                results = self._session.run(outputs, values, self._options)
+            else:
+                results = self._run_bound(values, outputs)
+        except UnicodeDecodeError as error:
+            raise InternalError(f"model {self._name} computed text that is not valid UTF-8: {error}") from error
+        except Exception as error:
+            raise InternalError(f"{describe(error)} (model {self._name})") from error
+        return {name: self._fetches[name](value) for name, value in zip(outputs, results, strict=True)}
+
+    def _run_bound(self, values: Mapping[str, Any], outputs: Sequence[str]) -> Sequence[Any]:
+        """As ``session.run``, but the results are ``OrtValue`` objects: numpy has no bfloat16 for ``run`` to return."""
+        binding = self._session.io_binding()
+        for name, value in values.items():
+            if isinstance(value, ort.OrtValue):
+                binding.bind_ortvalue_input(name, value)
+            else:
+                binding.bind_cpu_input(name, value)
+        for name in outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding, self._options)
+        values_out: Sequence[Any] = binding.get_outputs()
+        return values_out
+
+    def close(self) -> None:
+        """Let go of the session; the last instance of a session frees it."""
+        self._session = None
+
+
+def _scalar_shape(output: Any, max_batch_size: int) -> tuple[int, ...] | None:
+    """What shape a rank-0 result takes: the configuration's, as far as the model is concerned."""
+    if max_batch_size > 0:
+        return None
+    return tuple(output.reshape.shape) if output.HasField("reshape") else tuple(output.dims)

@@ -1,0 +1,208 @@
+"""The settings of a model's sessions, read from ``parameters`` and ``optimization`` of its configuration.
+
+Source: README of Triton's onnxruntime_backend, "Model Config Options" and "Command line options". Each parameter can
+also be given for all models by ``--backend-config=onnxruntime,NAME=VALUE``; the model's own value wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from trivet.backend import ModelContext
+from trivet.errors import InvalidArgumentError
+
+T = TypeVar("T")
+
+_TRUE = ("true", "on", "1")
+_FALSE = ("false", "off", "0")
+
+# CUDA options that Triton also takes from `parameters`; providers.py reads them.
+CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
+_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+_PARAMETERS = (
+    "intra_op_thread_count",
+    "inter_op_thread_count",
+    "execution_mode",
+    "enable_mem_arena",
+    "enable_mem_pattern",
+    "share_session_between_instances",
+    _SHRINKAGE,
+    *CUDA_PARAMETERS,
+)
+_BACKEND_OPTIONS = (*_PARAMETERS, "default-max-batch-size", "enable-global-threadpool")
+
+# Keys that go to ONNX Runtime's session as they are (onnxruntime_session_options_config_keys.h).
+_CONFIG_ENTRY_PREFIXES = ("session.", "optimization.", "ep.", "mlas.")
+
+_DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
+
+DEFAULT_MAX_BATCH_SIZE = 4
+_MAX_THREADS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How to build the sessions of one model. ``None`` leaves a choice to ONNX Runtime, or to the kind of instance."""
+
+    intra_op_threads: int = 0
+    """0: one per physical core."""
+    inter_op_threads: int = 0
+    parallel: bool = False
+    """Run independent branches of the graph at the same time."""
+    optimization: str = "ORT_ENABLE_ALL"
+    memory_arena: bool | None = None
+    memory_pattern: bool | None = None
+    share_session: bool | None = None
+    global_thread_pool: bool = False
+    config_entries: tuple[tuple[str, str], ...] = ()
+    run_config_entries: tuple[tuple[str, str], ...] = ()
+    op_libraries: tuple[str, ...] = ()
+
+    def unoptimized(self) -> SessionSettings:
+        """The same without graph optimization, for a session that is only looked at."""
+        return replace(self, optimization="ORT_DISABLE_ALL")
+
+    @classmethod
+    def read(cls, context: ModelContext) -> SessionSettings:
+        """Read and check the settings of one model.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` naming the parameter, its value and what is allowed.
+        """
+        parameters = Parameters.of(context)
+        arena = parameters.boolean("enable_mem_arena")
+        run_entries: list[tuple[str, str]] = []
+        shrinkage = parameters.text(_SHRINKAGE)
+        if shrinkage is not None:
+            if not re.fullmatch(r"(cpu|gpu):\d+(;(cpu|gpu):\d+)*", shrinkage):
+                raise parameters.bad(_SHRINKAGE, "a list of devices such as 'cpu:0' or 'cpu:0;gpu:0'")
+            if arena is False and "cpu:" in shrinkage:
+                raise parameters.bad(_SHRINKAGE, "no 'cpu' device, since enable_mem_arena is off")
+            run_entries.append((_SHRINKAGE, shrinkage))
+        # ONNX Runtime takes any text for an entry; this one is documented by Triton, so a wrong value is worth telling.
+        if parameters.text(_DEVICE_ALLOCATOR) not in (None, "0", "1"):
+            raise parameters.bad(_DEVICE_ALLOCATOR, "0 or 1")
+        return cls(
+            intra_op_threads=parameters.integer("intra_op_thread_count", 0, _MAX_THREADS),
+            inter_op_threads=parameters.integer("inter_op_thread_count", 0, _MAX_THREADS),
+            parallel=parameters.choice("execution_mode", {"0": False, "1": True}, default=False),
+            optimization=_optimization(context),
+            memory_arena=arena,
+            memory_pattern=parameters.boolean("enable_mem_pattern"),
+            share_session=parameters.boolean("share_session_between_instances"),
+            global_thread_pool=BackendOptions.read(context).global_thread_pool is not None,
+            config_entries=tuple(
+                (key, value) for key, value in parameters.values.items() if key.startswith(_CONFIG_ENTRY_PREFIXES)
+            ),
+            run_config_entries=tuple(run_entries),
+            op_libraries=tuple(
+                _op_library(context, name) for name in context.config.model_operations.op_library_filename
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What ``--backend-config=onnxruntime,...`` says beyond the defaults of parameters."""
+
+    default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    global_thread_pool: tuple[int, int] | None = None
+    """Intra-op and inter-op threads of the pools that all sessions share; ``None``: every session has its own."""
+
+    @classmethod
+    def read(cls, context: ModelContext) -> BackendOptions:
+        """Raises :class:`~trivet.errors.InvalidArgumentError` for a value that an option cannot have."""
+        options = Parameters("--backend-config=onnxruntime", context.backend_options)
+        return cls(
+            default_max_batch_size=options.integer("default-max-batch-size", DEFAULT_MAX_BATCH_SIZE),
+            global_thread_pool=(
+                (
+                    options.integer("intra_op_thread_count", 0, _MAX_THREADS),
+                    options.integer("inter_op_thread_count", 0, _MAX_THREADS),
+                )
+                if options.boolean("enable-global-threadpool")
+                else None
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Values by name, and readers that say what is wrong with one. ``owner`` is whose they are, for the message."""
+
+    owner: str
+    values: Mapping[str, str]
+
+    @classmethod
+    def of(cls, context: ModelContext) -> Parameters:
+        """The model's parameters over the backend's defaults."""
+        return cls(f"model '{context.name}'", {**context.backend_options, **context.parameters})
+
+    def bad(self, name: str, expected: str) -> InvalidArgumentError:
+        """The error for a value that is not what was ``expected``."""
+        return InvalidArgumentError(f"parameter '{name}' of {self.owner} is '{self.values[name]}', expected {expected}")
+
+    def text(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    def integer(self, name: str, default: int, maximum: int = 2**31 - 1) -> int:
+        """A number from 0 to ``maximum``."""
+        value = self.values.get(name)
+        if value is None:
+            return default
+        # 20 digits hold every size_t; int() of more is slow on purpose.
+        if not re.fullmatch(r"[0-9]{1,20}", value) or int(value) > maximum:
+            raise self.bad(name, f"an integer from 0 to {maximum}")
+        return int(value)
+
+    def boolean(self, name: str) -> bool | None:
+        """Triton's spellings, upper or lower case; ``None`` where it is not given."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if value.lower() in _TRUE:
+            return True
+        if value.lower() in _FALSE:
+            return False
+        raise self.bad(name, f"one of {', '.join((*_TRUE, *_FALSE))}")
+
+    def choice(self, name: str, choices: Mapping[str, T], *, default: T) -> T:
+        value = self.values.get(name)
+        if value is None:
+            return default
+        if value not in choices:
+            raise self.bad(name, f"one of {', '.join(choices)}")
+        return choices[value]
+
+
+def warn_of_misspellings(context: ModelContext, logger: logging.Logger) -> None:
+    """Parameters are free-form, so an unknown one is no error; one that nearly is one of ours deserves a word."""
+    for owner, given, known in (
+        (f"model '{context.name}'", context.parameters, _PARAMETERS),
+        ("--backend-config=onnxruntime", context.backend_options, _BACKEND_OPTIONS),
+    ):
+        for name in given:
+            if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
+                logger.warning("%s sets parameter '%s', which has no effect; did you mean '%s'?", owner, name, close[0])
+
+
+def _optimization(context: ModelContext) -> str:
+    """The name of a ``GraphOptimizationLevel``. Source: Triton's README, ``optimization { graph { level } }``."""
+    levels = {0: "ORT_ENABLE_ALL", -1: "ORT_ENABLE_BASIC", 1: "ORT_ENABLE_EXTENDED", 2: "ORT_DISABLE_ALL"}
+    level = context.config.optimization.graph.level
+    if level not in levels:
+        raise InvalidArgumentError(
+            f"optimization.graph.level of model '{context.name}' is {level}, expected -1 (basic), 0 (all),"
+            " 1 (extended) or 2 (none)"
+        )
+    return levels[level]
+
+
+def _op_library(context: ModelContext, filename: str) -> str:
+    """A library with custom operators: an absolute path, a file of the model's folder, or a name for the loader."""
+    inside = context.model_path / filename
+    return str(inside) if inside.is_file() else filename

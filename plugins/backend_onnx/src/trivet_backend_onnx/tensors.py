@@ -1,0 +1,128 @@
+"""Tensors of the kernel into values that a session takes, and a session's results into arrays.
+
+Plain numbers pass as they are: ``session.run`` works on numpy's memory in place, in both directions, and was the
+fastest way for every size that was measured (against I/O binding and ``OrtValue``, 16 to 4 million elements, on the
+CPU). What needs a step of its own is text, bfloat16 (which numpy lacks) and scalars (which a configuration cannot
+express).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from trivet.datatypes import BF16, BYTES
+from trivet.errors import InvalidArgumentError
+from trivet.tensor import Tensor, object_array
+
+from trivet_backend_onnx.runtime import ort
+from trivet_backend_onnx.signature import TensorSignature
+
+Feed = Callable[[Tensor], Any]
+Fetch = Callable[[Any], NDArray[Any]]
+
+# onnx.TensorProto.BFLOAT16
+_BFLOAT16 = 16
+
+
+def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
+    """How to give an input to the session. The result views the tensor's memory where that is possible."""
+    if signature.datatype is BYTES:
+        feed = _text
+    elif signature.datatype is BF16:
+        feed = _bfloat16
+    else:
+        feed = _numbers
+    if signature.dims or max_batch_size > 0:
+        return feed
+    # A scalar travels as [1]. ONNX Runtime shows a tensor of unknown rank in the same way; like Triton we take it for a
+    # scalar.
+    return lambda tensor: feed(tensor.reshaped(()))
+
+
+def fetch_for(signature: TensorSignature, scalar_shape: tuple[int, ...] | None) -> Fetch:
+    """How to take an output from the session. A scalar is given ``scalar_shape``, unless that is ``None``."""
+    if signature.datatype is BYTES:
+        fetch = _encoded
+    elif signature.datatype is BF16:
+        fetch = _bit_patterns
+    else:
+        fetch = _as_is
+    if signature.dims or scalar_shape is None:
+        return fetch
+
+    def fetch_scalar(value: Any) -> NDArray[Any]:
+        array = fetch(value)
+        return array if array.ndim else array.reshape(scalar_shape)
+
+    return fetch_scalar
+
+
+def _numbers(tensor: Tensor) -> NDArray[Any]:
+    array = tensor.numpy()
+    # ONNX Runtime reads the bytes of a big-endian array as if they were little-endian.
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _text(tensor: Tensor) -> NDArray[Any]:
+    """Text is decoded here: given bytes, ONNX Runtime would take their Python representation (``b'...'``)."""
+    array = tensor.numpy()
+    items = array.reshape(-1).tolist()
+    try:
+        texts = [item.decode() if isinstance(item, bytes) else item for item in items]
+    except UnicodeDecodeError:
+        raise _not_utf8(tensor.name, items) from None
+    decoded = np.empty(len(texts), dtype=np.object_)
+    decoded[:] = texts
+    return decoded.reshape(array.shape)
+
+
+def _not_utf8(name: str, items: list[Any]) -> InvalidArgumentError:
+    for index, item in enumerate(items):
+        try:
+            item.decode()
+        except UnicodeDecodeError as error:
+            return InvalidArgumentError(
+                f"element {index} of input '{name}' is not valid UTF-8 (byte 0x{item[error.start]:02x} at offset"
+                f" {error.start}), which ONNX models need of text"
+            )
+        except AttributeError:
+            continue
+    raise AssertionError("unreachable: called for items one of which cannot be decoded")
+
+
+def _bfloat16(tensor: Tensor) -> Any:
+    patterns = np.ascontiguousarray(_numbers(tensor)).reshape(tensor.shape)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(patterns, _BFLOAT16)
+
+
+def _as_is(value: Any) -> NDArray[Any]:
+    array: NDArray[Any] = value if isinstance(value, np.ndarray) else value.numpy()
+    return array
+
+
+def _encoded(value: Any) -> NDArray[Any]:
+    array = _as_is(value)
+    return object_array([item.encode() for item in array.reshape(-1).tolist()], array.shape)
+
+
+class _HostMemory:
+    """The memory of an ``OrtValue`` on the host for numpy, which keeps this object, and it the memory."""
+
+    __slots__ = ("__array_interface__", "_value")
+
+    def __init__(self, value: Any, typestr: str) -> None:
+        self._value = value
+        self.__array_interface__ = {
+            "version": 3, "shape": tuple(value.shape()), "typestr": typestr, "data": (value.data_ptr(), False),
+        }  # fmt: skip
+
+
+def _bit_patterns(value: Any) -> NDArray[Any]:
+    """A bfloat16 ``OrtValue`` as uint16; ONNX Runtime itself gives no array, and no DLPack that numpy would take."""
+    shape = tuple(value.shape())
+    if 0 in shape:
+        return np.empty(shape, dtype=np.uint16)
+    return np.asarray(_HostMemory(value, np.dtype(np.uint16).str))
