@@ -34,7 +34,7 @@ from trivet.loading import BackendPool, ModelLoader, ResolvedModel
 from trivet.loop import LoopInbox
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
-from trivet.repository import DirectoryRepository
+from trivet.repository import open_repository
 from trivet.statistics import ModelStatistics
 from trivet.validation import validate
 
@@ -310,7 +310,7 @@ class Engine:
         Returns the models that failed. Raises :class:`~trivet.errors.InvalidArgumentError` for a repository that cannot
         be opened or a named model that no repository holds.
         """
-        self._repositories = [await to_thread.run_sync(self._open, url) for url in self.options.model_repositories]
+        self._repositories = [await to_thread.run_sync(open_repository, self.registry, url) for url in self.options.model_repositories]
         names = await self._startup_models()
         results = await asyncio.gather(*(self._load(name) for name in names), return_exceptions=True)
         failures = []
@@ -522,18 +522,6 @@ class Engine:
             places = ", ".join(self.options.model_repositories)
             raise InvalidArgumentError(f"--load-model names {missing}, which no model repository holds ({places})")
         return wanted
-
-    def _open(self, url: str) -> ModelRepository:
-        scheme = url.partition("://")[0] if "://" in url else "file"
-        if scheme == "file":
-            return DirectoryRepository(url)
-        offer = self.registry.repositories.get(scheme)
-        if offer is None:
-            raise InvalidArgumentError(
-                f"model repository '{url}': no installed plugin reads '{scheme}://'; give a local folder"
-            )
-        repository: ModelRepository = self.registry.create(offer, url)
-        return repository
 
     def _check_control(self) -> None:
         if self.options.model_control_mode != "explicit":

@@ -157,8 +157,11 @@ class ModelLoader:
                 temporary.release()
             raise
 
-    def complete(self, resolved: ResolvedModel) -> None:
-        """Fill in what the configuration leaves out, add the defaults, and check the whole. Blocks."""
+    def complete(self, resolved: ResolvedModel) -> list[str]:
+        """Fill in what the configuration leaves out, add the defaults, and check the whole. Blocks.
+
+        Returns the warnings, which are in the log too. Raises :class:`~trivet.errors.TrivetError` for what is wrong.
+        """
         context = self._model_context(resolved, resolved.versions[-1])
         config = resolved.config
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
@@ -168,10 +171,13 @@ class ModelLoader:
         supported = [*resolved.offer.config_fields]
         for name, scheduler in self._registry.schedulers.items():
             supported += [name, *scheduler.config_fields]
+        warnings = []
         for problem in model_config.unsupported(config, supported):
             if problem.refused:
                 raise InvalidArgumentError(f"model '{resolved.name}': {problem.message}")
             logger.warning("model '%s': %s", resolved.name, problem.message)
+            warnings.append(problem.message)
+        return warnings
 
     async def load(
         self, resolved: ResolvedModel, version: int, inbox: LoopInbox[Finished], reject: Callable[..., None]

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trivet.errors import InvalidArgumentError
 from trivet.extensions import FoundModel, ModelRepository
+
+if TYPE_CHECKING:
+    from trivet.plugins import PluginRegistry
 
 # Folders that tools leave in a repository, and that are no models.
 _IGNORED = frozenset({"__pycache__", "lost+found"})
@@ -40,6 +44,23 @@ class DirectoryRepository(ModelRepository):
             return None
         path = self._root / name
         return FoundModel(name, self._url, path) if path.is_dir() else None
+
+
+def open_repository(registry: PluginRegistry, url: str) -> ModelRepository:
+    """The repository that ``url`` names: a local folder, or what the plugin for its scheme makes of it.
+
+    Raises :class:`InvalidArgumentError` where it cannot be opened or no plugin reads its scheme.
+    """
+    scheme = url.partition("://")[0] if "://" in url else "file"
+    if scheme == "file":
+        return DirectoryRepository(url)
+    offer = registry.repositories.get(scheme)
+    if offer is None:
+        raise InvalidArgumentError(
+            f"model repository '{url}': no installed plugin reads '{scheme}://'; give a local folder"
+        )
+    repository: ModelRepository = registry.create(offer, url)
+    return repository
 
 
 def available_versions(model_path: Path) -> list[int]:

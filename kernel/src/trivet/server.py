@@ -36,7 +36,7 @@ from trivet.server_options import check_settings, engine_options
 from trivet.service import Exporter, Protocol, ServerContext, Service
 from trivet.startup import announce, load_progress
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter lock while another waits for it; Python's default is 5 ms. An instance's
@@ -135,7 +135,7 @@ class Server:
         try:
             service = self._registry.create(offer, context)
         except UnavailableError as error:
-            _log.error("'%s' is not served: %s", offer.name, error)
+            logger.error("'%s' is not served: %s", offer.name, error)
             return
         if not isinstance(service, (Protocol, Exporter)):
             raise StartupError(f"the factory of '{offer.name}' returned {service!r}, expected a Protocol or Exporter")
@@ -171,9 +171,9 @@ class Server:
 async def _close(part: Service | HttpTransport, grace_s: float) -> None:
     try:
         await part.stop(grace_s)
-    except Exception:  # noqa: BLE001 - logged
+    except Exception:
         # One part that cannot close must not keep the others from closing.
-        _log.exception("%s failed to stop", type(part).__qualname__)
+        logger.exception("%s failed to stop", type(part).__qualname__)
 
 
 def run(registry: PluginRegistry, settings: Settings) -> int:
@@ -203,11 +203,11 @@ async def _serve(registry: PluginRegistry, settings: Settings) -> int:
                 status = await _live(server, settings, stopping)
             except TrivetError as error:
                 # Reported here: a task group would wrap it into a group of one.
-                _log.error("%s", error)
+                logger.error("%s", error)
             finally:
                 tasks.cancel_scope.cancel()
     except TrivetError as error:
-        _log.error("%s", error)
+        logger.error("%s", error)
     return status
 
 
@@ -236,7 +236,7 @@ async def _live(server: Server, settings: Settings, stopping: anyio.Event) -> in
     left = await server.stop(timeout_s)
     if left:
         _exit_now(f"exit timeout of {timeout_s:g} s passed with {left} requests in flight; exiting")
-    _log.info("stopped")
+    logger.info("stopped")
     return 0
 
 
@@ -260,7 +260,7 @@ async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             name = signal.Signals(number).name
-            _log.info("%s: finishing requests in flight (at most %g s); once more to exit at once", name, timeout_s)
+            logger.info("%s: finishing requests in flight (at most %g s); once more to exit at once", name, timeout_s)
             break
     # Not a handler of ours: it would wait for an event loop that perhaps hangs.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -275,6 +275,6 @@ async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
 
 def _exit_now(reason: str) -> None:
     """End the process without waiting for threads that may never return."""
-    _log.error("%s", reason)
+    logger.error("%s", reason)
     logs.flush()
     os._exit(1)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from trivet.engine import Engine, LoadFailure
     from trivet.lifecycle import ModelEvent
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -65,13 +65,13 @@ async def announce(
     known = {row[0] for row in rows}
     rows += [(failure.name, "-", "UNAVAILABLE", failure.reason) for failure in failures if failure.name not in known]
     if rows:
-        _log.info("models:\n%s", table(("Model", "Version", "State", "Reason"), rows))
+        logger.info("models:\n%s", table(("Model", "Version", "State", "Reason"), rows))
     else:
-        _log.info("no models")
+        logger.info("no models")
     for name, urls in sorted(addresses.items()):
         for url in urls:
-            _log.info("listening for %s on %s", name, url, extra={"listener": name, "address": url})
-    _log.info("started in %.2f s", elapsed_s, extra={"elapsed_s": round(elapsed_s, 3)})
+            logger.info("listening for %s on %s", name, url, extra={"listener": name, "address": url})
+    logger.info("started in %.2f s", elapsed_s, extra={"elapsed_s": round(elapsed_s, 3)})
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
