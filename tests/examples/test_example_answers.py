@@ -26,6 +26,7 @@ from processing import (
     text_boxes,
     text_pixels,
 )
+from tritonclient.utils import InferenceServerException
 
 ORIENTATION = "save_infer_model/scale_0.tmp_1"
 Sample = Callable[[str], Path]
@@ -211,10 +212,14 @@ class TestEmbeddingSentences:
         beside = client.infer("text_embedding", {"text": both}, "embedding")
         np.testing.assert_allclose(beside[0], alone[0], atol=1e-5)
 
+    def test_an_error_of_an_inner_model_reaches_the_client(self, needs_export: None, client: Any) -> None:
+        with pytest.raises(InferenceServerException, match="text has to be UTF-8: 'utf-8' codec can't decode"):
+            client.infer("text_embedding", {"text": np.array([[b"\xff"]], dtype=object)}, "embedding")
+
     def test_more_sentences_than_a_batch_holds_are_refused(self, needs_export: None, client: Any) -> None:
         """The message names the limit, and the next request is served."""
         text = np.array([[b"word"]] * 33, dtype=object)
-        with pytest.raises(Exception, match="32"):
+        with pytest.raises(InferenceServerException, match="32"):
             client.infer("text_embedding", {"text": text}, "embedding")
         assert client.infer("text_embedding", {"text": text[:32]}, "embedding").shape == (32, 384)
 

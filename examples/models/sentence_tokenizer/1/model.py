@@ -27,7 +27,12 @@ class TritonPythonModel:
 
     def tokenize(self, request):
         text = pb_utils.get_input_tensor_by_name(request, "text").as_numpy()
-        encodings = self.tokenizer.encode_batch([sentence.decode() for sentence in text[:, 0]])
+        try:
+            sentences = [sentence.decode() for sentence in text[:, 0]]
+        except UnicodeDecodeError as error:  # one request's fault: the others of this call are answered all the same
+            message = f"text has to be UTF-8: {error}"
+            return pb_utils.InferenceResponse([], error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
+        encodings = self.tokenizer.encode_batch(sentences)
         columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         return pb_utils.InferenceResponse(
             [

@@ -11,14 +11,14 @@ class TritonPythonModel:
 
     def embed(self, request):
         text = pb_utils.get_input_tensor_by_name(request, "text")
-        tokens = infer("sentence_tokenizer", [text], TOKENS)
-        (embedding,) = infer("sentence_embedding", tokens, ["sentence_embedding"])
+        response = infer("sentence_tokenizer", [text], TOKENS)
+        if not response.has_error():
+            response = infer("sentence_embedding", response.output_tensors(), ["sentence_embedding"])
+        if response.has_error():
+            return pb_utils.InferenceResponse([], error=response.error())
+        (embedding,) = response.output_tensors()
         return pb_utils.InferenceResponse([pb_utils.Tensor("embedding", embedding.as_numpy())])
 
 
 def infer(model, inputs, outputs):
-    """Ask another model of this server. What it refuses becomes this model's error, and so the client's."""
-    response = pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=outputs).exec()
-    if response.has_error():
-        raise pb_utils.TritonModelException(response.error().message())
-    return [pb_utils.get_output_tensor_by_name(response, name) for name in outputs]
+    return pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=outputs).exec()
