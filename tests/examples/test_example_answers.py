@@ -28,6 +28,8 @@ from processing import (
 )
 from tritonclient.utils import InferenceServerException
 
+pytestmark = pytest.mark.timeout(600)  # the first test downloads and exports what is not cached
+
 ORIENTATION = "save_infer_model/scale_0.tmp_1"
 Sample = Callable[[str], Path]
 Draw = Callable[..., bytes]

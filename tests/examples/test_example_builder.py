@@ -11,6 +11,8 @@ import pytest
 from repository_builder import packages
 from repository_builder.packages import Package, Wheels, write
 
+pytestmark = pytest.mark.timeout(600)  # the first test downloads and exports what is not cached
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # the first test downloads and exports what is not cached
+
 CLIENTS = Path(__file__).resolve().parents[2] / "examples" / "clients"
 Sample = Callable[[str], Path]
 Run = Callable[..., list[str]]
