@@ -1,0 +1,1 @@
+"""The protocol over gRPC: the service, and the two servers that it runs on."""

@@ -1,0 +1,177 @@
+"""The service on grpcio's asyncio server."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from trivet.errors import TrivetError
+
+from trivet_protocol_kserve_v2.errors import grpc_status
+from trivet_protocol_kserve_v2.grpc.control import SERVICE, ControlMethod
+from trivet_protocol_kserve_v2.grpc.inference import Inference
+from trivet_protocol_kserve_v2.grpc.reflection import PATHS, Reflection
+from trivet_protocol_kserve_v2.grpc.restricted import Metadata
+from trivet_protocol_kserve_v2.grpc.settings import Compression, GrpcSettings, Tls
+from trivet_protocol_kserve_v2.grpc.stream import InferenceStream
+from trivet_protocol_kserve_v2.proto.reflection_pb2 import ServerReflectionRequest
+
+INFER = f"/{SERVICE.full_name}/ModelInfer"
+STREAM_INFER = f"/{SERVICE.full_name}/ModelStreamInfer"
+
+_STATUS: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+# The algorithms that grpc-core would choose for these levels.
+_COMPRESSION: dict[Compression, grpc.Compression] = {
+    "low": grpc.Compression.Gzip,
+    "medium": grpc.Compression.Deflate,
+    "high": grpc.Compression.Deflate,
+}
+
+if TYPE_CHECKING:
+    # Generic in the type stubs only.
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class GrpcServer(ABC):
+    """What runs the service. All methods on the event loop."""
+
+    @abstractmethod
+    async def start(self) -> int:
+        """Listen; returns the port. Raises :class:`OSError` naming the address that cannot be bound."""
+
+    @abstractmethod
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, let those in flight finish for at most ``grace_s`` seconds, then end them."""
+
+
+class Handlers:
+    """The service's methods as grpc.aio's handlers, by path. Messages pass through as bytes: the codec parses them."""
+
+    def __init__(
+        self, inference: Inference, methods: Sequence[ControlMethod], reflection: Reflection, compression: Compression
+    ) -> None:
+        self._inference = inference
+        self._methods = methods
+        self._reflection = reflection
+        self._compression = _COMPRESSION.get(compression)
+
+    def unary(self) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {INFER: grpc.unary_unary_rpc_method_handler(self._infer)}
+        for method in self._methods:
+            handlers[method.path] = grpc.unary_unary_rpc_method_handler(_control(method))
+        return handlers
+
+    def streaming(self) -> dict[str, Handler]:
+        handlers: dict[str, Handler] = {STREAM_INFER: grpc.stream_stream_rpc_method_handler(self._stream)}
+        for path in PATHS:
+            handlers[path] = grpc.stream_stream_rpc_method_handler(self._reflect)
+        return handlers
+
+    async def _infer(self, payload: bytes, context: Context) -> bytes:
+        if self._compression is not None:
+            context.set_compression(self._compression)
+        inference = self._inference
+        answered: asyncio.Future[bytes | TrivetError] = asyncio.get_running_loop().create_future()
+
+        def answer(result: bytes | TrivetError) -> None:
+            if not answered.done():
+                answered.set_result(result)
+
+        try:
+            request = inference.submit(payload, _metadata(context) if inference.needs_metadata else (), answer)
+        except TrivetError as error:
+            return await _abort(context, error)
+        try:
+            result = await answered
+        except asyncio.CancelledError:
+            # The caller has gone, or its deadline has passed.
+            inference.engine.cancel(request)
+            raise
+        if isinstance(result, bytes):
+            return result
+        return await _abort(context, result)
+
+    async def _stream(self, _: object, context: Context) -> None:
+        if self._compression is not None:
+            context.set_compression(self._compression)
+
+        async def read() -> bytes | None:
+            message = await context.read()
+            return None if message is grpc.aio.EOF else message
+
+        try:
+            await InferenceStream(self._inference, _metadata(context)).run(read, context.write)
+        except TrivetError as error:
+            await _abort(context, error)
+
+    async def _reflect(self, _: object, context: Context) -> None:
+        while (question := await context.read()) is not grpc.aio.EOF:
+            answer = self._reflection.answer(ServerReflectionRequest.FromString(question))
+            await context.write(answer.SerializeToString())
+
+
+class AioServer(GrpcServer):
+    """grpcio's asyncio server, which runs on the kernel's event loop."""
+
+    def __init__(self, settings: GrpcSettings, handlers: Handlers) -> None:
+        self._settings = settings
+        self._server = grpc.aio.server(options=settings.channel_arguments())
+        add_handlers(self._server, handlers.unary() | handlers.streaming())
+
+    async def start(self) -> int:
+        target, tls = self._settings.target, self._settings.tls
+        try:
+            if tls is None:
+                port = self._server.add_insecure_port(target)
+            else:
+                port = self._server.add_secure_port(target, _credentials(tls))
+        except RuntimeError as error:
+            raise OSError(f"gRPC address {target}: {error}") from error
+        await self._server.start()
+        return port
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+
+def add_handlers(server: grpc.aio.Server, handlers: dict[str, Handler]) -> None:
+    """Mount handlers by path."""
+    services: dict[str, dict[str, Handler]] = {}
+    for path, handler in handlers.items():
+        _, service, method = path.split("/")
+        services.setdefault(service, {})[method] = handler
+    for service, methods in services.items():
+        server.add_registered_method_handlers(service, methods)
+
+
+def _control(method: ControlMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    async def handle(payload: bytes, context: Context) -> bytes:
+        try:
+            return await method(payload, _metadata(context))
+        except TrivetError as error:
+            return await _abort(context, error)
+
+    return handle
+
+
+def _metadata(context: Context) -> Metadata:
+    return tuple(context.invocation_metadata() or ())
+
+
+async def _abort(context: Context, error: TrivetError) -> bytes:
+    """End the call with an error's status; does not return."""
+    await context.abort(_STATUS[grpc_status(error)], error.message)
+    raise AssertionError("abort() raises")
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.certificate)],
+        root_certificates=tls.client_root,
+        require_client_auth=tls.client_root is not None,
+    )

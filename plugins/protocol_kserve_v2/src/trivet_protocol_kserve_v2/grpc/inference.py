@@ -1,0 +1,82 @@
+"""``ModelInfer``: bytes in, ``Engine.submit``, bytes out.
+
+Written with callbacks, so that a server which hands over many calls at once needs no task for each.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+
+from trivet.engine import Engine
+from trivet.errors import InternalError, TrivetError, UnimplementedError
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.tensor import Buffer
+
+from trivet_protocol_kserve_v2.codec.protobuf import DecodedRequest, decode_request, encode_response, parse_request
+from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
+from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
+
+_log = logging.getLogger(__name__)
+
+Answer = Callable[[bytes | TrivetError], None]
+"""Takes the response message, or the error that ends the call; called once, on the event loop."""
+
+
+class Inference:
+    """Runs inference for calls of the service. All of it on the event loop."""
+
+    def __init__(self, engine: Engine, header_pattern: re.Pattern[str] | None, restriction: Restriction | None) -> None:
+        self.engine = engine
+        self.restriction = restriction
+        self._header_pattern = header_pattern
+        self.needs_metadata = header_pattern is not None or restriction is not None
+        """Whether :meth:`submit` looks at a call's metadata, which costs a server time to provide."""
+
+    def submit(self, payload: bytes, metadata: Metadata, answer: Answer) -> InferenceRequest:
+        """Start one ``ModelInfer`` call; ``Engine.cancel`` takes the request that is returned.
+
+        Raises :class:`~trivet.errors.TrivetError` where it is refused; ``answer`` is then never called.
+        """
+        if self.restriction is not None:
+            self.restriction.check(metadata)
+        message, raw = parse_request(payload)
+        # Triton looks for the model before it reads the inputs: where both are wrong, clients hear of the model.
+        if self.engine.model(message.model_name, message.model_version).spec.decoupled:
+            raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
+        request, _ = self.decode(message, raw, metadata)
+        request.on_response = _respond
+        request.context = answer
+        self.engine.submit(request)
+        return request
+
+    def decode(self, message: ModelInferRequest, raw: Sequence[Buffer], metadata: Metadata) -> DecodedRequest:
+        """The request that a message and its call's metadata make. Raises :class:`~trivet.errors.TrivetError`."""
+        decoded = decode_request(message, raw)
+        if self._header_pattern is not None:
+            matches = self._header_pattern.search
+            forwarded = {key: value for key, value in metadata if isinstance(value, str) and matches(key)}
+            if forwarded:
+                decoded.request.parameters = {**decoded.request.parameters, **forwarded}
+        return decoded
+
+
+def _respond(request: InferenceRequest, response: InferenceResponse) -> None:
+    """``on_response`` of a unary call, which has one response; what a model adds to it goes nowhere."""
+    answer: Answer | None = request.context
+    if answer is None:
+        return
+    request.context = None
+    if response.error is not None:
+        answer(response.error)
+        return
+    try:
+        encoded = encode_response(request, response)
+    except TrivetError as error:
+        answer(error)
+    except Exception as error:  # noqa: BLE001 - whatever it holds, the caller must not be left waiting
+        _log.exception("response of model '%s' cannot be encoded", request.model_name)
+        answer(InternalError(f"response of model '{request.model_name}' cannot be encoded: {error}"))
+    else:
+        answer(encoded)

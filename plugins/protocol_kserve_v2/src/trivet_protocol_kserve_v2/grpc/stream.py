@@ -1,0 +1,208 @@
+"""``ModelStreamInfer``: many requests in flight on one call, each with any number of responses.
+
+Order, as in Triton: responses of models that are not decoupled go out in the order of their requests; responses of
+decoupled models go out as they come. An error concerns its request alone and travels as ``error_message``; with the
+metadata ``triton_grpc_error: true`` the first error ends the call instead, with a status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from trivet.errors import InternalError, TrivetError
+from trivet.inference import InferenceRequest, InferenceResponse
+
+from trivet_protocol_kserve_v2.codec.protobuf import (
+    encode_stream_end,
+    encode_stream_error,
+    encode_stream_refusal,
+    encode_stream_response,
+    parse_request,
+)
+from trivet_protocol_kserve_v2.grpc.inference import Inference
+from trivet_protocol_kserve_v2.grpc.restricted import Metadata
+from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
+
+_log = logging.getLogger(__name__)
+
+MAX_PENDING = 1024
+"""Requests in flight and responses not yet sent, on one stream; with more, no further request is read."""
+MAX_PENDING_BYTES = 256 * 2**20
+"""The same in bytes of messages. One message may exceed it."""
+
+Read = Callable[[], Awaitable[bytes | None]]
+"""The next message, ``None`` when the client has sent its last."""
+Write = Callable[[bytes], Awaitable[None]]
+"""Send a message; returns when there is room for the next."""
+
+
+class _Turn:
+    """A request's place on the stream, and its responses as long as they wait for those of earlier requests."""
+
+    __slots__ = ("done", "empty_final", "messages", "ordered", "size")
+
+    def __init__(self, *, ordered: bool, size: int) -> None:
+        self.ordered = ordered
+        self.size = size
+        self.empty_final = False
+        """The caller wants to hear when a decoupled model is done, also where its last answer holds nothing."""
+        self.messages: list[bytes] = []
+        self.done = False
+
+
+class InferenceStream:
+    """One call of ``ModelStreamInfer``, on the event loop."""
+
+    def __init__(self, inference: Inference, metadata: Metadata) -> None:
+        self._inference = inference
+        self._engine = inference.engine
+        self._metadata = metadata
+        self._fail_call = any(key == "triton_grpc_error" and value == "true" for key, value in metadata)
+        self._in_flight: dict[InferenceRequest, _Turn] = {}
+        self._order: deque[_Turn] = deque()
+        self._outbox: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._reading = True
+        self._failure: TrivetError | None = None
+        self._changed = asyncio.Event()
+        """There is something to send, or nothing more to come."""
+        self._room = asyncio.Event()
+        """Cleared while no further request may be read."""
+        self._room.set()
+
+    async def run(self, read: Read, write: Write) -> None:
+        """Serve the call until the client has sent its last request and got its last response.
+
+        Raises :class:`~trivet.errors.TrivetError` where the call ends with an error. Cancelling this cancels all
+        requests in flight.
+        """
+        if self._inference.restriction is not None:
+            self._inference.restriction.check(self._metadata)
+        reader = asyncio.ensure_future(self._read_all(read))
+        try:
+            await self._write_all(write)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            abandoned, self._in_flight = self._in_flight, {}
+            for request in abandoned:
+                self._engine.cancel(request)
+
+    async def _read_all(self, read: Read) -> None:
+        try:
+            while (payload := await read()) is not None:
+                self._accept(payload)
+                await self._room.wait()
+        except TrivetError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001 - the call must end, whatever it was
+            _log.exception("reading from a stream failed")
+            self._failure = InternalError(f"reading from the stream failed: {error}")
+        finally:
+            self._reading = False
+            self._changed.set()
+
+    async def _write_all(self, write: Write) -> None:
+        while True:
+            while self._outbox and self._failure is None:
+                message = self._outbox.popleft()
+                await write(message)
+                self._pending_bytes -= len(message)
+                self._measure_room()
+            if self._failure is not None:
+                raise self._failure
+            if not self._reading and not self._in_flight:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _accept(self, payload: bytes) -> None:
+        """Submit one request. Raises :class:`~trivet.errors.TrivetError` only where that ends the call."""
+        message, raw = parse_request(payload)
+        turn = _Turn(ordered=not self._is_decoupled(message), size=len(payload))
+        if turn.ordered:
+            self._order.append(turn)
+        try:
+            # Triton looks for the model before it reads the inputs: where both are wrong, clients hear of the model.
+            self._engine.model(message.model_name, message.model_version)
+            request, turn.empty_final = self._inference.decode(message, raw, self._metadata)
+            request.on_response = self._respond
+            # Known before it is submitted, as a scheduler may answer it at once.
+            self._in_flight[request] = turn
+            self._pending_bytes += turn.size
+            try:
+                self._engine.submit(request)
+            except TrivetError:
+                self._forget(request)
+                raise
+        except TrivetError as error:
+            if self._fail_call:
+                raise
+            self._deliver(turn, encode_stream_refusal(message.id, error.message), last=True)
+        self._measure_room()
+
+    def _is_decoupled(self, message: ModelInferRequest) -> bool:
+        try:
+            return self._engine.model(message.model_name, message.model_version).spec.decoupled
+        except TrivetError:
+            return False
+
+    def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        """``on_response`` of the stream's requests."""
+        turn = self._in_flight.get(request)
+        if turn is None:
+            return
+        if response.final:
+            self._forget(request)
+        try:
+            message = self._encode(turn, request, response)
+        except TrivetError as error:
+            if self._fail_call:
+                self._failure = error
+                self._changed.set()
+                return
+            message = encode_stream_error(request, error.message, final=response.final)
+        self._deliver(turn, message, last=response.final)
+
+    def _encode(self, turn: _Turn, request: InferenceRequest, response: InferenceResponse) -> bytes | None:
+        """The message for a response, if it makes one. Raises :class:`~trivet.errors.TrivetError` for an error."""
+        if response.error is not None:
+            raise response.error
+        if response.final and not turn.ordered and not response.outputs:
+            return encode_stream_end(request) if turn.empty_final else None
+        try:
+            return encode_stream_response(request, response)
+        except TrivetError:
+            raise
+        except Exception as error:
+            _log.exception("response of model '%s' cannot be encoded", request.model_name)
+            raise InternalError(f"response of model '{request.model_name}' cannot be encoded: {error}") from error
+
+    def _forget(self, request: InferenceRequest) -> None:
+        self._pending_bytes -= self._in_flight.pop(request).size
+
+    def _deliver(self, turn: _Turn, message: bytes | None, *, last: bool) -> None:
+        """Queue a message where its turn has come, and those that waited for this turn."""
+        if message is not None:
+            self._pending_bytes += len(message)
+            (turn.messages if turn.ordered else self._outbox).append(message)
+        turn.done = last
+        while self._order:
+            first = self._order[0]
+            self._outbox.extend(first.messages)
+            first.messages.clear()
+            if not first.done:
+                break
+            self._order.popleft()
+        self._changed.set()
+        self._measure_room()
+
+    def _measure_room(self) -> None:
+        pending = len(self._in_flight) + len(self._outbox)
+        if pending < MAX_PENDING and self._pending_bytes < MAX_PENDING_BYTES:
+            self._room.set()
+        else:
+            self._room.clear()
