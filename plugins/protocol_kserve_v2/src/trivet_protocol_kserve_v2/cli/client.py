@@ -1,0 +1,116 @@
+"""A small blocking client of the protocol's HTTP side, on the standard library.
+
+Source: Open Inference Protocol v2, REST; Triton's model repository and binary tensor data extensions.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import click
+
+
+class ServerError(click.ClickException):
+    """The server cannot be reached, or answered with an error. The message is for the person at the terminal."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """One connection to one server. Every method raises :class:`ServerError`."""
+
+    def __init__(self, url: str, timeout_s: float, ca_certificate: str | None = None) -> None:
+        """``url`` is ``HOST:PORT`` or has a scheme, and may have a path prefix."""
+        self.url = url if "://" in url else f"http://{url}"
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError as error:
+            raise click.UsageError(f"--url {url}: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise click.UsageError(f"--url {url}: expected HOST:PORT or http(s)://HOST:PORT")
+        self._prefix = parts.path.rstrip("/")
+        self._connection: http.client.HTTPConnection
+        if parts.scheme == "https":
+            try:
+                context = ssl.create_default_context(cafile=ca_certificate)
+            except OSError as error:
+                raise click.UsageError(f"--ca-certificate {ca_certificate}: {error.strerror or error}") from error
+            self._connection = http.client.HTTPSConnection(parts.hostname, port, timeout=timeout_s, context=context)
+        else:
+            self._connection = http.client.HTTPConnection(parts.hostname, port or 80, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def get(self, *segments: str) -> Any:
+        """The JSON document at ``/v2/SEGMENT/…``; segments are percent-encoded here."""
+        return _json(self._exchange("GET", segments, None, {})[1])
+
+    def post(self, *segments: str, document: Any = None) -> Any:
+        """Post ``document`` as JSON and return the answer's JSON; ``None`` where the answer is empty."""
+        body = json.dumps({} if document is None else document).encode()
+        answer = self._exchange("POST", segments, body, {"Content-Type": "application/json"})[1]
+        return _json(answer) if answer else None
+
+    def post_binary(self, *segments: str, header: Mapping[str, Any], data: bytes) -> tuple[Any, bytes]:
+        """An inference with the binary tensor data extension: JSON header and the tensors' bytes, both ways."""
+        head = json.dumps(header).encode()
+        headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
+        answered, answer = self._exchange("POST", segments, head + data, headers)
+        length = answered.get("inference-header-content-length")
+        if length is None:
+            return _json(answer), b""
+        return _json(answer[: int(length)]), answer[int(length) :]
+
+    def _exchange(
+        self, method: str, segments: tuple[str, ...], body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[dict[str, str], bytes]:
+        path = "/".join([self._prefix, "v2", *(quote(segment, safe="") for segment in segments)])
+        try:
+            self._connection.request(method, path, body, dict(headers))
+            response = self._connection.getresponse()
+            answer = response.read()
+        except TimeoutError as error:
+            raise ServerError(f"{self.url} did not answer in {self._connection.timeout:g} s (see --timeout)") from error
+        except ConnectionRefusedError as error:
+            raise ServerError(
+                f"nobody listens at {self.url}; start a server with `trivet serve REPOSITORY`, or name one with --url"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"cannot talk to {self.url}: {str(error) or type(error).__name__}") from error
+        if response.status >= 400:
+            raise ServerError(
+                _message(answer) or f"{self.url} answered {response.status} {response.reason}", response.status
+            )
+        return {name.lower(): value for name, value in response.getheaders()}, answer
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ServerError(f"the server's answer is not JSON ({error}); does it speak KServe v2?") from error
+
+
+def _message(answer: bytes) -> str:
+    """The ``error`` of an error body, "" where it has none."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        return ""
+    error = document.get("error", "") if isinstance(document, dict) else ""
+    return str(error)
