@@ -1,0 +1,108 @@
+"""HTTP/2 and HTTP/3 by hypercorn, over the same router and handlers. Imported only where one of them is asked for.
+
+hypercorn's own ``serve`` wants to own sockets and signals. A connection that turns out to speak HTTP/2 is already
+accepted here, so its connection classes are used directly; the version of hypercorn is pinned for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any, cast
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.udp_server import UDPServer
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+
+from trivet_transport_http.asgi import HandlerApp
+from trivet_transport_http.options import Limits
+from trivet_transport_http.router import Router
+from trivet_transport_http.tls import TlsFiles
+
+logger = logging.getLogger("trivet.http")
+
+
+class HypercornLane:
+    """Everything of one listener that does not speak HTTP/1.1. Lives on one event loop."""
+
+    def __init__(self, router: Router, limits: Limits, files: TlsFiles | None) -> None:
+        config = Config()
+        config.errorlog = logger
+        config.include_date_header = False
+        config.include_server_header = False
+        config.keep_alive_timeout = limits.keep_alive_timeout
+        config.keep_alive_max_requests = 2**63
+        config.h2_max_header_list_size = limits.max_header_size
+        if files is not None:
+            config.certfile = str(files.certificate)
+            config.keyfile = str(files.key)
+        self._config = config
+        self._loop = asyncio.get_running_loop()
+        self._handlers = HandlerApp(router, limits)
+        self._app = ASGIWrapper(cast("Any", self._handlers))
+        self._context = WorkerContext(None)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._quic: list[tuple[UDPServer, asyncio.Task[None]]] = []
+
+    def advertise(self, port: int) -> None:
+        """Tell clients of HTTP/2 that HTTP/3 is at this UDP port (RFC 7838)."""
+        self._config.alt_svc_headers = [f'h3=":{port}"; ma=86400']
+
+    def take(self, transport: asyncio.Transport, received: bytes) -> None:
+        """Go on with a connection that speaks HTTP/2, of which ``received`` was read already."""
+        reader = asyncio.StreamReader(loop=self._loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if received:
+            reader.feed_data(received)
+        transport.resume_reading()
+        writer = asyncio.StreamWriter(transport, protocol, reader, self._loop)
+        server = TCPServer(self._app, self._loop, self._config, self._context, {}, reader, writer)
+        task = self._loop.create_task(self._run(server))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def serve_quic(self, sock: socket.socket) -> None:
+        """Serve HTTP/3 on a bound UDP socket."""
+        server = UDPServer(self._app, self._loop, self._config, self._context, {})
+        await self._loop.create_datagram_endpoint(lambda: server, sock=sock)
+        self._quic.append((server, self._loop.create_task(server.run())))
+
+    async def drain(self, grace_s: float) -> None:
+        """Close idle connections now, others after their answers, and all that are left after ``grace_s`` seconds."""
+        await self._context.terminated.set()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._handlers.idle()
+                if self._tasks:
+                    await asyncio.wait(self._tasks)
+        except TimeoutError:
+            logger.warning("closing %d HTTP/2 connections that are still busy", len(self._tasks))
+        tasks = [*self._tasks]
+        for server, task in self._quic:
+            await self._close_quic(server)
+            tasks.append(task)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, server: TCPServer) -> None:
+        try:
+            await server.run()
+        except Exception:
+            # What a peer can do wrong past HTTP/2's own error handling ends its connection and nothing else.
+            logger.warning("an HTTP/2 connection failed", exc_info=True)
+
+    @staticmethod
+    async def _close_quic(server: UDPServer) -> None:
+        protocol = getattr(server, "protocol", None)
+        if protocol is not None:
+            for connection in {id(c): c for c in protocol.connections.values()}.values():
+                connection.quic.close()
+                await protocol.send_all(connection)
+        if server.transport is not None:
+            server.transport.close()
