@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-
 from trivet import datatypes
 from trivet.batching import gather, split
 from trivet.config.spec import ModelSpec, TensorSpec

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
 from trivet import datatypes
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor, decode_bytes, element_count, encode_bytes, object_array
@@ -34,10 +33,9 @@ def test_bytes_elements_round_trip(items: list[bytes]) -> None:
 def test_arbitrary_bytes_are_elements_or_an_error(data: bytes, count: int) -> None:
     try:
         items = decode_bytes("x", data, count)
-    except InvalidArgumentError as error:
-        assert "'x'" in error.message
-    else:
-        assert encode_bytes(object_array(items, (count,))) == data
+    except InvalidArgumentError:
+        return
+    assert encode_bytes(object_array(items, (count,))) == data
 
 
 def test_bytes_keep_trailing_zeros_that_numpy_text_would_drop() -> None:

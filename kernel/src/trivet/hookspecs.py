@@ -61,6 +61,8 @@ class BackendPlugin(Offer):
     """Names in a version folder by which a model without configuration is recognized; the first is the default."""
     config_fields: tuple[str, ...] = ()
     """Configuration fields that the kernel does not implement and this backend does, as dotted paths."""
+    default_cpu_instances: int = 1
+    """Instances of a group on the CPU whose configuration gives no count."""
     requires: tuple[str, ...] = ()
     """Modules that the framework comes in, for ``trivet doctor``; looked for, not imported."""
 

@@ -1,0 +1,406 @@
+"""The engine: models are loaded, asked, reloaded and unloaded, and no request is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from anyio import to_thread
+from arithmetic_backend import ArithmeticPlugin, Journal
+from trivet.engine import Engine
+from trivet.errors import (
+    Code,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    TrivetError,
+    UnavailableError,
+)
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.lifecycle import ModelEvent, ModelState
+from trivet.plugins import PluginRegistry
+from trivet.tensor import Tensor
+from trivet.testing import running_engine
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def plugin() -> ArithmeticPlugin:
+    return ArithmeticPlugin()
+
+
+@pytest.fixture
+def journal(plugin: ArithmeticPlugin) -> Journal:
+    return plugin.journal
+
+
+class Repository:
+    """A model repository in the making."""
+
+    def __init__(self, path: Path, plugin: ArithmeticPlugin) -> None:
+        self.path = path
+        self._plugin = plugin
+
+    def add(self, name: str, config: str = "", **factors: float) -> None:
+        """A model with versions ``v1=2.0, v3=...``; ``config`` is text of a ``config.pbtxt``."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        if config:
+            (folder / "config.pbtxt").write_text(config)
+        for version, factor in (factors or {"v1": 2.0}).items():
+            (folder / version[1:]).mkdir(exist_ok=True)
+            (folder / version[1:] / "model.arith").write_text(str(factor))
+
+    def serve(self, **options: Any) -> AbstractAsyncContextManager[Engine]:
+        return running_engine(self.path, registry=PluginRegistry.of(arithmetic=self._plugin), **options)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, plugin: ArithmeticPlugin) -> Repository:
+    return Repository(tmp_path, plugin)
+
+
+@pytest.fixture
+async def engine(repository: Repository) -> AsyncIterator[Engine]:
+    """An engine under explicit control that serves the model ``double``."""
+    repository.add("double")
+    async with repository.serve(model_control_mode="explicit", load_models=["*"]) as running:
+        yield running
+
+
+def request(model: str = "double", *values: float, version: str = "", **fields: Any) -> InferenceRequest:
+    array = np.array(values or (1.0,), np.float32)
+    return InferenceRequest(model, {"x": Tensor.from_numpy("x", array)}, model_version=version, **fields)
+
+
+async def ask(engine: Engine, model: str = "double", *values: float, version: str = "") -> list[float]:
+    response = await engine.infer(request(model, *values, version=version))
+    if response.error:
+        raise response.error
+    return response.outputs[0].numpy().tolist()
+
+
+async def test_a_request_is_answered(engine: Engine) -> None:
+    assert await ask(engine, "double", 1.0, 2.5) == [2.0, 5.0]
+
+
+async def test_every_part_of_an_instance_runs_on_one_thread_of_its_own(engine: Engine, journal: Journal) -> None:
+    await ask(engine)
+    await engine.unload("double")
+    await engine.stop()
+    assert journal.threads["create"] == journal.threads["execute"] == journal.threads["close"]
+    assert len(journal.threads["execute"]) == 1
+    assert journal.closed == ["double/1"]
+
+
+async def test_a_failing_execution_costs_only_its_own_request(engine: Engine) -> None:
+    response = await engine.infer(request("double", -1.0))
+    assert response.error is not None
+    assert response.error.code is Code.INTERNAL
+    assert "ValueError: negative input" in response.error.message
+    assert await ask(engine) == [2.0]
+
+
+async def test_unknown_models_and_versions_are_named(engine: Engine) -> None:
+    with pytest.raises(NotFoundError, match="Request for unknown model: 'nope' is not found"):
+        await ask(engine, "nope")
+    with pytest.raises(NotFoundError, match="Request for unknown model: 'double' version 7 is not found"):
+        await ask(engine, "double", version="7")
+    with pytest.raises(InvalidArgumentError, match="failed to get model version from specified version string 'x'"):
+        await ask(engine, "double", version="x")
+
+
+async def test_the_latest_version_is_the_default_and_policy_chooses(repository: Repository) -> None:
+    repository.add("many", "version_policy { all {} }", v1=1.0, v2=2.0, v10=10.0)
+    repository.add("latest", "version_policy { latest { num_versions: 2 } }", v1=1.0, v2=2.0, v10=10.0)
+    repository.add("one", "version_policy { specific { versions: [2] } }", v1=1.0, v2=2.0, v10=10.0)
+    repository.add("default", v1=1.0, v2=2.0)
+    async with repository.serve() as engine:
+        assert engine.versions("many") == [1, 2, 10]
+        assert engine.versions("latest") == [2, 10]
+        assert engine.versions("one") == [2]
+        assert engine.versions("default") == [2]
+        assert await ask(engine, "many") == [10.0]
+        assert await ask(engine, "many", version="2") == [2.0]
+
+
+async def test_an_instance_group_runs_that_many_at_once(repository: Repository, journal: Journal) -> None:
+    repository.add("double", "instance_group { count: 2 kind: KIND_CPU }")
+    async with repository.serve() as engine:
+        with journal.gate:
+            answers = [asyncio.ensure_future(ask(engine)) for _ in range(2)]
+            for _ in answers:
+                await to_thread.run_sync(journal.gate.wait_until_entered)
+        assert await asyncio.gather(*answers) == [[2.0], [2.0]]
+        assert len(journal.threads["execute"]) == 2
+
+
+async def test_requests_of_one_instance_are_served_in_the_order_they_came(engine: Engine) -> None:
+    order: list[str] = []
+    done = asyncio.Event()
+
+    def on_response(answered: InferenceRequest, _: InferenceResponse) -> None:
+        order.append(answered.id)
+        if len(order) == 50:
+            done.set()
+
+    for number in range(50):
+        engine.submit(request(id=str(number), on_response=on_response))
+    await done.wait()
+    assert order == [str(number) for number in range(50)]
+
+
+async def test_statistics_count_successes_failures_and_time(engine: Engine) -> None:
+    for value in (1.0, 1.0, -1.0):
+        await engine.infer(request("double", value))
+    with pytest.raises(InvalidArgumentError):
+        engine.submit(InferenceRequest("double", {}))
+    [stats] = engine.statistics("double")
+    assert (stats.success.count, stats.fail.count) == (2, 1)
+    assert (stats.inference_count, stats.execution_count) == (2, 3)
+    assert stats.batches[1].compute_infer.count == 3
+    parts = (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output)
+    assert all(part.count == 2 for part in parts)
+    assert 0 < sum(part.ns for part in parts) <= stats.success.ns
+    assert stats.last_inference_ms > 0
+
+
+async def test_a_decoupled_model_answers_many_times_and_the_last_is_final(repository: Repository) -> None:
+    repository.add(
+        "stream",
+        'model_transaction_policy { decoupled: true } parameters { key: "contract" value { string_value: "requests" } }'
+        ' parameters { key: "responses" value { string_value: "3" } }',
+    )
+    async with repository.serve() as engine:
+        finals: list[bool] = []
+        done = asyncio.Event()
+
+        def on_response(_: InferenceRequest, response: InferenceResponse) -> None:
+            finals.append(response.final)
+            if response.final:
+                done.set()
+
+        engine.submit(request("stream", on_response=on_response))
+        await done.wait()
+        assert finals == [False, False, True]
+
+
+async def test_both_contracts_give_the_same_answer(repository: Repository) -> None:
+    repository.add("requests", 'parameters { key: "contract" value { string_value: "requests" } }')
+    async with repository.serve() as engine:
+        assert await ask(engine, "requests", 3.0) == [6.0]
+        response = await engine.infer(request("requests", -3.0))
+        assert response.error is not None
+
+
+class TestCancellation:
+    async def test_a_waiting_request_is_answered_at_once_and_never_executed(
+        self, engine: Engine, journal: Journal
+    ) -> None:
+        with journal.gate:
+            first = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            answers: list[InferenceResponse] = []
+            waiting = request(on_response=lambda _, response: answers.append(response))
+            engine.submit(waiting)
+            engine.cancel(waiting)
+            assert [answer.error and answer.error.code for answer in answers] == [Code.CANCELLED]
+        await first
+        await ask(engine)
+        assert len(journal.batches) == 2
+
+    async def test_an_executing_request_is_answered_at_once_and_its_result_dropped(
+        self, engine: Engine, journal: Journal
+    ) -> None:
+        answers: list[InferenceResponse] = []
+        running = request(on_response=lambda _, response: answers.append(response))
+        with journal.gate:
+            engine.submit(running)
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            engine.cancel(running)
+        await ask(engine)
+        assert len(answers) == 1
+        assert engine.statistics("double")[0].fail.count == 1
+
+    async def test_cancelling_the_waiting_task_cancels_the_request(self, engine: Engine, journal: Journal) -> None:
+        asked = request()
+        with journal.gate:
+            task = asyncio.ensure_future(engine.infer(asked))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert asked.cancelled
+
+
+class TestControl:
+    async def test_unloaded_models_are_gone_and_their_requests_finish(self, engine: Engine, journal: Journal) -> None:
+        with journal.gate:
+            last = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            await engine.unload("double")
+            with pytest.raises(NotFoundError, match="'double' has no available versions"):
+                await ask(engine)
+            assert [entry.state for entry in await engine.repository_index()] == ["UNLOADING"]
+        assert await last == [2.0]
+
+    async def test_a_model_can_be_loaded_again(self, engine: Engine) -> None:
+        for _ in range(3):
+            await engine.unload("double")
+            assert not engine.model_ready("double")
+            await engine.load("double")
+            assert await ask(engine) == [2.0]
+
+    async def test_loading_what_did_not_change_does_nothing(self, engine: Engine) -> None:
+        before = engine.model("double")
+        await engine.load("double")
+        assert engine.model("double") is before
+
+    async def test_a_changed_model_replaces_the_old_one_without_a_gap(
+        self, engine: Engine, repository: Repository, journal: Journal
+    ) -> None:
+        with journal.gate:
+            old = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            repository.add("double", v1=30.0)
+            await engine.load("double")
+            assert engine.model_ready("double")
+            new = asyncio.ensure_future(ask(engine))
+        assert await old == [2.0]
+        assert await new == [30.0]
+
+    async def test_a_reload_that_fails_leaves_the_old_model_serving(
+        self, engine: Engine, repository: Repository
+    ) -> None:
+        (repository.path / "double" / "1" / "model.arith").write_text("not a number")
+        with pytest.raises(
+            InvalidArgumentError,
+            match="load failed for model 'double': version 1 is at UNAVAILABLE state: Internal: Val",
+        ):
+            await engine.load("double")
+        assert await ask(engine) == [2.0]
+        assert engine.ready
+
+    async def test_a_configuration_can_come_with_the_request(self, engine: Engine) -> None:
+        await engine.load("double", config=json.dumps({"backend": "arithmetic", "max_batch_size": 4}))
+        assert engine.model("double").spec.max_batch_size == 4
+        with pytest.raises(InvalidArgumentError, match="batch-size must be <= 4"):
+            engine.submit(InferenceRequest("double", {"x": Tensor.from_numpy("x", np.zeros((5, 1), np.float32))}))
+
+    async def test_files_can_come_with_the_request_and_go_with_the_model(
+        self, engine: Engine, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = tmp_path_factory.mktemp("uploads")
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        await engine.load("double", config='{"backend": "arithmetic"}', files={"1/model.arith": b"5"})
+        assert await ask(engine) == [5.0]
+        assert len(list(folder.iterdir())) == 1
+        await engine.load("double")
+        assert await ask(engine) == [2.0]
+        await engine.stop()
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "1/../../evil", ""])
+    async def test_files_cannot_leave_the_model(self, engine: Engine, path: str) -> None:
+        with pytest.raises(InvalidArgumentError, match="must be a path inside the model's folder"):
+            await engine.load("double", config='{"backend": "arithmetic"}', files={path: b""})
+        assert await ask(engine) == [2.0]
+
+    @pytest.mark.parametrize("name", ["nope", "", "..", "../double", "a/b", "a\0b"])
+    async def test_loading_what_no_repository_holds(self, engine: Engine, name: str) -> None:
+        with pytest.raises(InternalError, match="failed to poll from model repository"):
+            await engine.load(name)
+
+    async def test_without_explicit_control_models_cannot_be_loaded(self, repository: Repository) -> None:
+        repository.add("double")
+        async with repository.serve() as engine:
+            with pytest.raises(UnavailableError, match="explicit model load / unload is not allowed"):
+                await engine.unload("double")
+
+    async def test_events_tell_each_step(self, repository: Repository) -> None:
+        repository.add("double")
+        async with repository.serve(model_control_mode="explicit") as engine:
+            events: list[ModelEvent] = []
+            engine.on_model_event.append(events.append)
+            await engine.load("double")
+            await engine.unload("double")
+            await engine.load("double")
+            assert [event.state for event in events] == [
+                ModelState.LOADING,
+                ModelState.READY,
+                ModelState.UNLOADING,
+                ModelState.UNAVAILABLE,
+                ModelState.LOADING,
+                ModelState.READY,
+            ]
+
+
+class TestBadModels:
+    @pytest.mark.parametrize(
+        ("config", "reason"),
+        [
+            ('parameters { key: "fail" value { string_value: "create" } }', "RuntimeError: no room for this instance"),
+            ('backend: "nope"', "unable to find backend 'nope'; installed backends are: arithmetic"),
+            ('backend: "onnxruntime"', r"install it with: pip install 'trivet-backend-onnx\[cpu\]'"),
+            ("instance_group { kind: KIND_GPU gpus: [9] count: 1 }", "GPU"),
+            ("version_policy { specific { versions: [9] } }", "version"),
+        ],
+    )
+    async def test_a_bad_model_says_why_and_leaves_its_neighbour_alone(
+        self, repository: Repository, config: str, reason: str
+    ) -> None:
+        repository.add("good")
+        repository.add("bad", config)
+        async with repository.serve(allow_failures=True, model_control_mode="explicit", load_models=["*"]) as engine:
+            assert await ask(engine, "good") == [2.0]
+            assert not engine.model_ready("bad")
+            with pytest.raises(TrivetError, match=reason):
+                await engine.load("bad")
+
+    async def test_strict_readiness_waits_for_every_model(self, repository: Repository) -> None:
+        repository.add("good")
+        repository.add("bad", 'parameters { key: "fail" value { string_value: "create" } }')
+        async with repository.serve(allow_failures=True) as strict:
+            assert not strict.ready
+        async with repository.serve(allow_failures=True, strict_readiness=False) as lenient:
+            assert lenient.ready
+
+    async def test_a_failed_model_shows_its_reason_in_the_index(self, repository: Repository) -> None:
+        repository.add("bad", 'parameters { key: "fail" value { string_value: "create" } }')
+        async with repository.serve(allow_failures=True) as engine:
+            [entry] = await engine.repository_index()
+            assert (entry.version, entry.state) == ("1", "UNAVAILABLE")
+            assert "no room for this instance" in entry.reason
+            assert await engine.repository_index(ready_only=True) == []
+
+
+class TestStopping:
+    async def test_draining_refuses_new_requests_and_finishes_old_ones(self, engine: Engine, journal: Journal) -> None:
+        with journal.gate:
+            old = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            engine.begin_drain()
+            assert not engine.ready
+            with pytest.raises(UnavailableError, match="stopping"):
+                await ask(engine)
+            assert await engine.drained(timeout_s=0) == 1
+        assert await engine.drained(timeout_s=30) == 0
+        assert await old == [2.0]
+
+    async def test_stopping_answers_what_is_left(self, engine: Engine, journal: Journal) -> None:
+        answers: list[InferenceResponse] = []
+        with journal.gate:
+            engine.submit(request(on_response=lambda _, response: answers.append(response)))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            stopping = asyncio.ensure_future(engine.stop())
+            await asyncio.sleep(0)
+            assert [answer.error and answer.error.code for answer in answers] == [Code.UNAVAILABLE]
+        await stopping
