@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 from trivet import __version__
-from trivet.cli.check import check
-from trivet.cli.doctor import doctor
-from trivet.cli.plugins import plugins
+from trivet.cli.check import check as check_command
+from trivet.cli.doctor import doctor as doctor_command
+from trivet.cli.plugins import plugins as plugins_command
 from trivet.cli.registry import installed
-from trivet.cli.serve import serve
+from trivet.cli.serve import serve as serve_command
 from trivet.errors import TrivetError
 
 
@@ -59,7 +59,7 @@ def cli() -> None:
     """Serve trained models to any client of the Triton Inference Server, from pip packages."""
 
 
-for _command in (serve, check, plugins, doctor):
+for _command in (serve_command, check_command, plugins_command, doctor_command):
     cli.add_command(_command)
 
 

@@ -4,9 +4,9 @@ They are plain HTTP clients of the published protocol, so they work with any ser
 whenever the command line starts and imports click alone.
 """
 
-from trivet_protocol_kserve_v2.cli.infer import infer
-from trivet_protocol_kserve_v2.cli.models import models
+from trivet_protocol_kserve_v2.cli.infer import infer as infer_command
+from trivet_protocol_kserve_v2.cli.models import models as models_command
 
-COMMANDS = (infer, models)
+COMMANDS = (infer_command, models_command)
 
 __all__ = ["COMMANDS"]
