@@ -19,7 +19,6 @@ from trivet_backend_onnx.runtime import (
     describe,
     forward_log,
     ort,
-    release_freed_memory,
     use_global_thread_pool,
 )
 from trivet_backend_onnx.session import create_session, model_file
@@ -50,7 +49,6 @@ class OnnxBackend(Backend):
         session = create_session(context, settings.unoptimized(), model_file(context), kind)
         signature = Signature.of(session)
         del session
-        release_freed_memory()
         options = BackendOptions.read(context)
         autocomplete.complete(context.config, signature, options.default_max_batch_size, context.logger)
 
@@ -112,9 +110,8 @@ class OnnxModel(BackendModel):
         return create_session(self._context, self._settings, self._path, kind, device_id, logger=self._context.logger)
 
     def close(self) -> None:
-        """Drop the sessions, whose instances are closed, and give their memory back."""
+        """Drop the sessions, whose instances are closed: that frees them, without waiting for a garbage collection."""
         self._shared.clear()
-        release_freed_memory()
 
 
 class OnnxInstance(ArrayInstance):

@@ -1,4 +1,4 @@
-"""ONNX Runtime itself: its import, its log, its errors, the threads it shares, and the memory it leaves behind.
+"""ONNX Runtime itself: its import, its log, its errors, and the threads it shares.
 
 Every other module of this package takes ``onnxruntime`` from here.
 """
@@ -6,12 +6,9 @@ Every other module of this package takes ``onnxruntime`` from here.
 from __future__ import annotations
 
 import atexit
-import ctypes
 import logging
 import re
 import threading
-from collections.abc import Callable
-from typing import Any
 
 try:
     import onnxruntime as ort  # type: ignore[import-untyped]
@@ -21,7 +18,7 @@ except ImportError as error:
         " or pip install 'trivet-backend-onnx[gpu]' for CUDA and TensorRT"
     ) from error
 
-__all__ = ["describe", "forward_log", "ort", "release_freed_memory", "use_global_thread_pool"]
+__all__ = ["describe", "forward_log", "ort", "use_global_thread_pool"]
 
 _log = logging.getLogger("onnxruntime")
 
@@ -74,23 +71,3 @@ def use_global_thread_pool(intra_op_threads: int, inter_op_threads: int) -> None
             _pool_sizes = sizes
         elif _pool_sizes != sizes:
             raise RuntimeError(f"the global thread pools have {_pool_sizes} threads already and cannot become {sizes}")
-
-
-def _find_malloc_trim() -> Callable[[int], Any] | None:
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, TypeError, AttributeError):
-        return None  # not glibc
-
-
-_malloc_trim = _find_malloc_trim()
-
-
-def release_freed_memory() -> None:
-    """Give memory that was freed back to the operating system.
-
-    glibc keeps what a session frees, unless it lies at the end of a heap: without this an unloaded 90 MB model leaves
-    75 MB resident, and a server that loads and unloads creeps upwards. Takes milliseconds, without the GIL.
-    """
-    if _malloc_trim is not None:
-        _malloc_trim(0)

@@ -1,0 +1,192 @@
+"""Which providers an instance gets, with which options, and what happens where they are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+from trivet.backend import ArrayInstance
+from trivet.errors import InvalidArgumentError, UnavailableError
+from trivet_backend_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, execution_providers
+from trivet_backend_onnx.runtime import ort
+
+Instance = Callable[..., ArrayInstance]
+
+
+def accelerator(where: str, name: str, **parameters: str) -> str:
+    """Text of a config.pbtxt that asks for one accelerator."""
+    return f"optimization {{ execution_accelerators {{ {one(where, name, **parameters)} }} }} "
+
+
+def one(where: str, name: str, **parameters: str) -> str:
+    values = " ".join(f'parameters {{ key: "{key}" value: "{value}" }}' for key, value in parameters.items())
+    return f'{where}_execution_accelerator {{ name: "{name}" {values} }} '
+
+
+def test_a_cpu_instance_has_the_cpu_alone(context: Any) -> None:
+    assert execution_providers(context(None), "CPU", 0) == [(CPU, {})]
+    assert execution_providers(context(None), "MODEL", 0) == [(CPU, {})]
+
+
+def test_a_gpu_instance_has_cuda_on_its_device(context: Any) -> None:
+    assert execution_providers(context(None), "GPU", 3) == [(CUDA, {"device_id": "3"}), (CPU, {})]
+
+
+def test_accelerators_go_first(context: Any) -> None:
+    both = one("cpu", "openvino") + one("gpu", "tensorrt")
+    config = f"optimization {{ execution_accelerators {{ {both} }} }}"
+    assert [name for name, _ in execution_providers(context(None, config), "GPU", 0)] == [TENSORRT, CUDA, OPENVINO, CPU]
+    assert [name for name, _ in execution_providers(context(None, config), "CPU", 0)] == [OPENVINO, CPU]
+
+
+def test_tensorrt_parameters(context: Any) -> None:
+    config = accelerator(
+        "gpu",
+        "tensorrt",
+        precision_mode="FP16",
+        max_workspace_size_bytes="1073741824",
+        int8_calibration_table_name="table",
+        int8_use_native_calibration_table="false",
+        trt_engine_cache_enable="1",
+        trt_engine_cache_path="/cache",
+        trt_auxiliary_streams="-1",
+        trt_profile_min_shapes="x:1x3",
+    )
+    assert execution_providers(context(None, config), "GPU", 1)[0] == (
+        TENSORRT,
+        {
+            "device_id": "1",
+            "trt_fp16_enable": "True",
+            "trt_max_workspace_size": "1073741824",
+            "trt_int8_calibration_table_name": "table",
+            "trt_int8_use_native_calibration_table": "False",
+            "trt_engine_cache_enable": "True",
+            "trt_engine_cache_path": "/cache",
+            "trt_auxiliary_streams": "-1",
+            "trt_profile_min_shapes": "x:1x3",
+        },
+    )
+
+
+def test_cuda_options_in_both_spellings(context: Any) -> None:
+    older = " ".join(
+        f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}'
+        for key, value in {
+            "cudnn_conv_algo_search": "1",
+            "gpu_mem_limit": "18446744073709551615",
+            "arena_extend_strategy": "1",
+            "do_copy_in_default_stream": "0",
+        }.items()
+    )
+    newer = accelerator("gpu", "cuda", cudnn_conv_algo_search="DEFAULT", use_ep_level_unified_stream="true")
+    assert execution_providers(context(None, older + newer), "GPU", 0)[0] == (
+        CUDA,
+        {
+            "device_id": "0",
+            "cudnn_conv_algo_search": "DEFAULT",  # the accelerator's own parameter wins
+            "gpu_mem_limit": "18446744073709551615",
+            "arena_extend_strategy": "kSameAsRequested",
+            "do_copy_in_default_stream": "0",
+            "use_ep_level_unified_stream": "1",
+        },
+    )
+
+
+def test_openvino_options(context: Any) -> None:
+    config = accelerator("cpu", "openvino", num_of_threads="2", precision="FP32")
+    assert execution_providers(context(None, config), "CPU", 0)[0] == (
+        OPENVINO,
+        {"device_type": "CPU", "num_of_threads": "2", "precision": "FP32"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            accelerator("gpu", "auto_mixed_precision"),
+            (
+                "unknown Execution Accelerator 'auto_mixed_precision' is requested in gpu_execution_accelerator of"
+                " model 'm', expected one of tensorrt, cuda"
+            ),
+        ),
+        (accelerator("cpu", "tensorrt"), "unknown Execution Accelerator 'tensorrt' is requested in cpu_execution"),
+        (
+            accelerator("gpu", "tensorrt", trt_magic="1"),
+            (
+                "unknown parameter 'trt_magic' is provided for TensorRT Execution Accelerator;"
+                " gpu_execution_accelerator 'tensorrt' of model 'm' can have int8_calibration_table_name"
+            ),
+        ),
+        (
+            accelerator("gpu", "tensorrt", precision_mode="FP8"),
+            (
+                "parameter 'precision_mode' of gpu_execution_accelerator 'tensorrt' of model 'm' is 'FP8', expected"
+                " one of FP32, FP16, BF16, INT8"
+            ),
+        ),
+        (accelerator("gpu", "tensorrt", trt_dla_core="a"), "parameter 'trt_dla_core' of gpu_execution_accelerator"),
+        (accelerator("gpu", "tensorrt", max_workspace_size_bytes="1G"), "parameter 'max_workspace_size_bytes' of"),
+        (accelerator("gpu", "cuda", user_compute_stream="0"), "is set by the server and cannot be given"),
+        (
+            accelerator("cpu", "openvino", speed="max"),
+            "unknown parameter 'speed' is provided for OpenVINO Execution Accelerator",
+        ),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(config: str, message: str, context: Any) -> None:
+    """Also by a CPU instance, which does not use the GPU's accelerators."""
+    with pytest.raises(InvalidArgumentError) as raised:
+        execution_providers(context(None, config), "CPU", 0)
+    assert message in str(raised.value)
+
+
+def test_a_build_without_cuda_says_how_to_get_it(add_sub: onnx.ModelProto, context: Any, instance: Instance) -> None:
+    if CUDA in ort.get_available_providers():
+        pytest.skip("this build of ONNX Runtime has CUDA")
+    with pytest.raises(
+        UnavailableError,
+        match=r"model 'm' needs CUDAExecutionProvider, which the installed onnxruntime .* does not have .*"
+        r"pip install 'trivet-backend-onnx\[gpu\]', or set instance_group \{ kind: KIND_CPU \}",
+    ):
+        instance(context(add_sub), kind="GPU")
+
+
+def test_a_build_without_openvino_says_how_to_get_it(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance
+) -> None:
+    if OPENVINO in ort.get_available_providers():
+        pytest.skip("this build of ONNX Runtime has OpenVINO")
+    with pytest.raises(UnavailableError, match="pip install onnxruntime-openvino"):
+        instance(context(add_sub, accelerator("cpu", "openvino")))
+
+
+def test_a_silent_fallback_to_the_cpu_fails_the_load(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build lists CUDA, as it does on a machine without a GPU, and the session comes up without it.
+
+    The provider list and the request for CUDA are all that is changed here: the session is a real one, on the CPU.
+    """
+    real = ort.InferenceSession
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, options, providers, **more: real(path, options, providers=[CPU], **more)
+    )
+    with pytest.raises(
+        UnavailableError,
+        match=r"model 'm' needs CUDAExecutionProvider on device 1, but ONNX Runtime fell back to CPUExecutionProvider;"
+        r" check that the device is there \(nvidia-smi\)",
+    ):
+        instance(context(add_sub), kind="GPU", device_id=1)
+
+
+def test_the_log_says_what_a_session_runs_on(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="trivet.model.m"):
+        instance(context(add_sub))
+    assert "model 'm' runs on CPUExecutionProvider: 2 nodes" in [record.message for record in caplog.records]
