@@ -3,10 +3,10 @@
     python tools/generate_protos.py            write FILE_pb2.py and FILE_pb2.pyi beside each FILE.proto
     python tools/generate_protos.py --check    write nothing; exit 1 and name what differs from a fresh generation
 
-A .proto file is found wherever it stands under ``kernel/src/`` or ``plugins/*/src/``; nothing has to be registered here.
+A .proto file is found wherever it stands under ``kernel/src/`` or ``plugins/*/src/``; nothing has to be registered.
 It imports another by its bare file name (``import "model_config.proto";``), so file names are unique in the repository.
-The written module adds the file to ``trivet.config.POOL``, not to protobuf's default pool (``trivet.config.descriptors``
-says why), and offers
+The written module adds the file to ``trivet.config.POOL`` and not to protobuf's default pool (the reason stands in
+``trivet.config.descriptors``), and offers
 
 * ``DESCRIPTOR``, the file; a service stands in ``DESCRIPTOR.services_by_name``, its methods with their message types;
 * a class per top-level message, with nested ones inside;
@@ -65,11 +65,12 @@ def module_name(proto: Path) -> str:
 
 def parse(protos: dict[str, Path]) -> list[FileDescriptorProto]:
     """The descriptors of all files."""
-    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415  (so that whoever lacks it can still import this module)
+    # Imported here so that the tests can import this module and skip where grpcio-tools is missing.
+    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "descriptors.bin"
-        includes = [f"-I{folder}" for folder in sorted({str(path.parent) for path in protos.values()})]
+        includes = [f"-I{path}" for path in sorted({path.parent for path in protos.values()})]
         arguments = ["protoc", *includes, f"--descriptor_set_out={output}", *protos]
         if protoc.main(arguments) != 0:
             raise SystemExit("protoc failed; its messages are above")

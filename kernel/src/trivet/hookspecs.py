@@ -63,6 +63,8 @@ class BackendPlugin(Offer):
     """Configuration fields that the kernel does not implement and this backend does, as dotted paths."""
     default_cpu_instances: int = 1
     """Instances of a group on the CPU whose configuration gives no count."""
+    default_cpu_instances: int = 1
+    """Instances of a group on the CPU whose configuration gives no ``count`` (2 for ONNX Runtime in Triton)."""
     requires: tuple[str, ...] = ()
     """Modules that the framework comes in, for ``trivet doctor``; looked for, not imported."""
 

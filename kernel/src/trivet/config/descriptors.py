@@ -8,8 +8,10 @@ that its messages can contain the kernel's.
 
 from __future__ import annotations
 
+from typing import Any
+
 from google.protobuf import descriptor_pool, message_factory
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import FieldDescriptor, FileDescriptor
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 
@@ -36,3 +38,23 @@ def message_class(full_name: str, module: str) -> type[Message]:
 def enum_type(full_name: str) -> EnumTypeWrapper:
     """Names and numbers of an enum of :data:`POOL`."""
     return EnumTypeWrapper(POOL.FindEnumTypeByName(full_name))
+
+
+def fields_of(descriptor: Any) -> list[FieldDescriptor]:
+    """The fields of a message's descriptor, in the order of the .proto file."""
+    return list(descriptor.fields)
+
+
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether the field holds many values; a map does. Protobuf before 6.31 has no ``field.is_repeated``."""
+    if hasattr(field, "is_repeated"):
+        return bool(field.is_repeated)
+    return bool(getattr(field, "label") == FieldDescriptor.LABEL_REPEATED)  # noqa: B009  (gone from the types)
+
+
+def map_parts(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor] | None:
+    """What the keys and the values of a map are; ``None`` for a field that is no map."""
+    entry: Any = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return None
+    return entry.fields_by_name["key"], entry.fields_by_name["value"]

@@ -1,0 +1,163 @@
+"""The three notations of a configuration: protobuf text, YAML and JSON, each read into a :class:`ModelConfig`.
+
+All errors are :class:`~trivet.errors.InvalidArgumentError`, one line per mistake: ``ORIGIN:LINE:COLUMN: FIELD: what is
+wrong; what would be right``. The parsers are imported when a file of their kind is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from trivet.config.descriptors import POOL, fields_of
+from trivet.config.model_config_pb2 import ModelConfig
+from trivet.config.tree import Mistake, Path, format_path, merge, suggestion
+from trivet.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import yaml
+
+Position = tuple[int, int]
+"""Line and column, both from 1."""
+
+
+def parse_text_config(text: str, origin: str) -> ModelConfig:
+    """Read protobuf text (``config.pbtxt``). ``origin`` names the source in errors."""
+    from google.protobuf import text_format  # noqa: PLC0415
+
+    config = ModelConfig()
+    try:
+        return text_format.Parse(text, config, descriptor_pool=POOL)
+    except text_format.ParseError as error:
+        line, column = error.GetLine(), error.GetColumn()
+        problem = _explain(re.sub(r"^\d+:\d+ : ", "", str(error)))
+        place = f"{origin}:{line}:{column}" if line is not None and column is not None else origin
+        raise InvalidArgumentError(f"{place}: {problem}") from error
+
+
+def parse_yaml_config(text: str, origin: str) -> ModelConfig:
+    """Read YAML with the fields of the schema as keys, enumerators by name."""
+    import yaml  # noqa: PLC0415
+
+    loader = yaml.SafeLoader(text)
+    positions: dict[Path, Position] = {}
+    try:
+        node = loader.get_single_node()
+        value = {} if node is None else _yaml_value(loader, node, (), positions)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
+        raise InvalidArgumentError(f"{place}: not valid YAML: {error.problem or error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InvalidArgumentError(f"{origin}: not valid YAML: {error}") from error
+    except RecursionError:
+        raise InvalidArgumentError(f"{origin}: not valid: nested too deeply, or an alias contains itself") from None
+    finally:
+        loader.dispose()
+    return _build(value, origin, positions.get)
+
+
+def parse_json_config(text: str, origin: str) -> ModelConfig:
+    """Read JSON: ``config.json``, or the ``config`` of a load request."""
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise InvalidArgumentError(f"{origin}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
+    except ValueError as error:  # a key that is there twice, an integer of thousands of digits
+        raise InvalidArgumentError(f"{origin}: not valid JSON: {error}") from error
+    except RecursionError:
+        raise InvalidArgumentError(f"{origin}: not valid: nested too deeply") from None
+    return _build(value, origin, lambda path: _json_position(text, path))
+
+
+def _build(value: object, origin: str, position: Callable[[Path], Position | None]) -> ModelConfig:
+    config = ModelConfig()
+    mistakes = merge(config, value)
+    if mistakes:
+        raise InvalidArgumentError("\n".join(_line(mistake, origin, position) for mistake in mistakes))
+    return config
+
+
+def _line(mistake: Mistake, origin: str, position: Callable[[Path], Position | None]) -> str:
+    found = position(mistake.path)
+    place = f"{origin}:{found[0]}:{found[1]}" if found else origin
+    field = format_path(mistake.path)
+    return f"{place}: {field}: {mistake.problem}" if field else f"{place}: {mistake.problem}"
+
+
+def _explain(problem: str) -> str:
+    """What text_format says, with the name that was probably meant."""
+    unknown = re.search(r'type "([\w.]+)" has no (field|value) named "?([\w.]+?)"?\.?$', problem)
+    if unknown is None:
+        return problem
+    owner, what, word = unknown.groups()
+    if what == "field":
+        known = [field.name for field in fields_of(POOL.FindMessageTypeByName(owner))]
+    else:
+        known = list(POOL.FindEnumTypeByName(owner).values_by_name)
+    return f"{owner.rpartition('.')[2]} has no {what} '{word}'{suggestion(word, known)}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"'{twice}' is there twice in one object")
+    return result
+
+
+def _json_position(text: str, path: Path) -> Position:
+    """Where the key or element at ``path`` begins in JSON that is known to be valid."""
+    decoder = json.JSONDecoder()
+    blanks = re.compile(r"[ \t\r\n]*")
+
+    def skip(index: int) -> int:
+        match = blanks.match(text, index)
+        return match.end() if match else index
+
+    at = value = skip(0)
+    for part in path:
+        index = skip(value + 1)
+        position = 0
+        while True:
+            at = index
+            if isinstance(part, str):
+                key, index = decoder.raw_decode(text, index)
+                value = skip(skip(index) + 1)
+                if key == part:
+                    break
+            else:
+                value = index
+                if position == part:
+                    break
+                position += 1
+            _, index = decoder.raw_decode(text, value)
+            index = skip(skip(index) + 1)
+    return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+
+
+def _yaml_value(loader: yaml.SafeLoader, node: yaml.Node, path: Path, positions: dict[Path, Position]) -> object:
+    """The plain value of a node; remembers where each key and element stands."""
+    import yaml  # noqa: PLC0415
+
+    positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.SequenceNode):
+        return [_yaml_value(loader, item, (*path, index), positions) for index, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return loader.construct_object(node)
+    loader.flatten_mapping(node)  # "<<: *alias"
+    result: dict[Hashable, object] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        mark = key_node.start_mark
+        if not isinstance(key, Hashable):
+            raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=mark)
+        key = key if isinstance(key, str) else str(key)
+        if key in result:
+            raise yaml.MarkedYAMLError(problem=f"'{key}' is there twice in one mapping", problem_mark=mark)
+        positions[*path, key] = (mark.line + 1, mark.column + 1)
+        result[key] = _yaml_value(loader, value_node, (*path, key), positions)
+    return result

@@ -1,0 +1,150 @@
+"""Which fields of the schema are implemented, and what becomes of the others.
+
+No field is ignored in silence. One whose absence would change answers is refused; one that only costs speed or
+convenience is warned about. A plugin that implements a field claims it by its path, with everything below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf.message import Message
+
+from trivet.config.descriptors import fields_of, is_repeated, map_parts
+from trivet.config.model_config_pb2 import ModelConfig
+
+Action = Literal["refused", "warned"]
+
+IMPLEMENTED = frozenset(
+    (
+        "name",
+        "platform",
+        "backend",
+        "version_policy",
+        "max_batch_size",
+        "input.name",
+        "input.data_type",
+        "input.format",
+        "input.dims",
+        "input.reshape",
+        "input.optional",
+        "output.name",
+        "output.data_type",
+        "output.dims",
+        "output.reshape",
+        "output.label_filename",
+        "instance_group.name",
+        "instance_group.kind",
+        "instance_group.count",
+        "instance_group.gpus",
+        "instance_group.profile",
+        "default_model_filename",
+        "parameters",
+        "model_transaction_policy.decoupled",
+    )
+)
+"""What the kernel does itself or hands to every backend, by path, each with everything below it."""
+
+_UNBATCHED = "each request is executed on its own"
+_SLOWER = "the model answers the same, possibly slower"
+_PINNED = "host memory is not pinned in any case"
+_NO_METRIC = "the model's metrics go without it"
+
+NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {
+    "runtime": ("warned", "the backend is chosen by 'backend' alone"),
+    "input.is_shape_tensor": ("refused", "the backend would take the shape for data"),
+    "input.is_non_linear_format_io": ("refused", "the tensor's memory layout would be taken for a linear one"),
+    "input.allow_ragged_batch": ("refused", "requests of different shapes could not be batched"),
+    "output.is_shape_tensor": ("refused", "the backend would take the shape for data"),
+    "output.is_non_linear_format_io": ("refused", "the tensor's memory layout would be taken for a linear one"),
+    "batch_input": ("refused", "the model would miss an input"),
+    "batch_output": ("refused", "outputs would not be split over the requests of a batch"),
+    "optimization.graph": ("warned", _SLOWER),
+    "optimization.priority": ("warned", _SLOWER),
+    "optimization.cuda": ("warned", _SLOWER),
+    "optimization.execution_accelerators": ("warned", _SLOWER),
+    "optimization.input_pinned_memory": ("warned", _PINNED),
+    "optimization.output_pinned_memory": ("warned", _PINNED),
+    "optimization.gather_kernel_buffer_threshold": ("warned", _SLOWER),
+    "optimization.eager_batching": ("warned", _SLOWER),
+    "dynamic_batching": ("warned", f"{_UNBATCHED}, and its queue policies and priorities do not apply"),
+    "sequence_batching": ("refused", "requests of one sequence would go to any instance, without their controls"),
+    "ensemble_scheduling": ("refused", "there would be nothing to run the steps"),
+    "instance_group.rate_limiter": ("warned", "instances execute whenever they are free"),
+    "instance_group.secondary_devices": ("warned", _SLOWER),
+    "instance_group.passive": ("refused", "the instance would be given requests"),
+    "instance_group.host_policy": ("warned", _SLOWER),
+    "cc_model_filenames": ("refused", "the default model file would be loaded on every GPU"),
+    "metric_tags": ("warned", _NO_METRIC),
+    "model_warmup": ("warned", "the first requests may take longer"),
+    "model_operations": ("refused", "the model's custom operations would be missing"),
+    "model_repository_agents": ("refused", "the model's files would be loaded unchecked and unchanged"),
+    "response_cache.enable": ("warned", "every request is executed"),
+    "model_metrics": ("warned", _NO_METRIC),
+}
+"""All other fields, by path, each with everything below it: what happens, and what a model goes without."""
+
+# `normalize` writes these for every model; asking for the default asks for nothing.
+_DEFAULTS = frozenset(("optimization.input_pinned_memory.enable", "optimization.output_pinned_memory.enable"))
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A field that a configuration sets and nothing installed implements."""
+
+    field: str
+    """Its path without indices, e.g. ``input.allow_ragged_batch``."""
+    action: Action
+    message: str
+
+    @property
+    def refused(self) -> bool:
+        """Whether the model must not be loaded."""
+        return self.action == "refused"
+
+
+def unsupported(config: ModelConfig, supported: Collection[str] = ()) -> list[Unsupported]:
+    """The fields that ``config`` sets and that neither the kernel nor the plugins implement, each once.
+
+    ``supported`` are the paths that plugins claim (``BackendPlugin.config_fields``, a scheduler's name): a path covers
+    everything below it. A field that holds its default counts as not set.
+    """
+    found: dict[str, Unsupported] = {}
+    for path in _set_paths(config, ""):
+        listed = next((entry for entry in NOT_IMPLEMENTED if _covers(entry, path)), None)
+        if listed is None or any(_covers(claimed, path) for claimed in supported):
+            continue
+        # A plugin may implement a part of what the table lists as one: then the rest is reported by its own path.
+        partly = any(_covers(listed, claimed) for claimed in supported)
+        if partly and path == listed:
+            continue
+        field = path if partly else listed
+        action, consequence = NOT_IMPLEMENTED[listed]
+        word = "is not supported" if action == "refused" else "is ignored"
+        found.setdefault(field, Unsupported(field, action, f"field '{field}' {word}: {consequence}"))
+    return list(found.values())
+
+
+def _covers(entry: str, path: str) -> bool:
+    return path == entry or path.startswith(f"{entry}.")
+
+
+def _set_paths(message: Message, prefix: str) -> Iterator[str]:
+    """The paths of all fields that are set, down to scalars, maps and messages that hold nothing."""
+    empty = True
+    for field in fields_of(message.DESCRIPTOR):
+        path = f"{prefix}.{field.name}" if prefix else field.name
+        value = getattr(message, field.name)
+        if field.message_type is not None and map_parts(field) is None:
+            for part in value if is_repeated(field) else [value] if message.HasField(field.name) else []:
+                empty = False
+                yield from _set_paths(part, path)
+        elif value and path not in _DEFAULTS:
+            empty = False
+            yield path
+        else:
+            empty = empty and not value
+    if empty and prefix:
+        yield prefix
