@@ -1,0 +1,31 @@
+"""What a model's exception says to the caller, in the form that Triton gives it."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+_OWN_FOLDER = str(Path(__file__).parent)
+
+
+def describe(error: BaseException) -> str:
+    """``Type: message`` and below it where it happened, innermost frame first.
+
+    Frames of this package and of the import system are left out: in Triton they are not Python.
+    """
+    message = str(error) or "<EMPTY MESSAGE>"
+    text = f"{type(error).__name__}: {message}"
+    frames = [
+        f"  {frame.filename}({frame.lineno}): {frame.name}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(
+            (
+                _OWN_FOLDER,
+                "<frozen importlib",
+            )
+        )
+    ]
+    if not frames:
+        return text
+    where = "\n".join(reversed(frames))
+    return f"{text}\n\nAt:\n{where}\n"

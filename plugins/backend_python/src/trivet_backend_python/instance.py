@@ -1,0 +1,168 @@
+"""One instance of a Triton Python model: its ``TritonPythonModel`` object, and the way to it and back."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trivet.backend import InstanceContext, ModelContext, RequestInstance
+from trivet.config import to_json
+from trivet.errors import InternalError
+from trivet.inference import InferenceRequest as KernelRequest
+from trivet.inference import InferenceResponse as KernelResponse
+from trivet.inference import ParameterValue
+
+from trivet_backend_python.failures import describe
+from trivet_backend_python.modules import ModelPackage
+from trivet_backend_python.pb_utils.errors import to_kernel
+from trivet_backend_python.pb_utils.request import ServedRequest, Service
+from trivet_backend_python.pb_utils.response import InferenceResponse
+
+_NO_PARAMETERS: Mapping[str, ParameterValue] = {}
+
+
+class _BadReturnError(Exception):
+    """What ``execute`` returned is not what it has to return."""
+
+
+class TritonInstance(RequestInstance):
+    """Calls ``initialize``, ``execute`` and ``finalize``. Owns the import of the model's code, and closes it."""
+
+    def __init__(self, package: ModelPackage, model_class: Any, context: InstanceContext, *, to_host: bool) -> None:
+        """``to_host``: inputs on a device are given as host arrays.
+
+        Raises :class:`~trivet.errors.InternalError` with the model's exception.
+        """
+        self._package = package
+        self._name = context.name
+        self._logger = package.logger
+        config = package.context.config
+        self._decoupled = config.model_transaction_policy.decoupled
+        self._declared = frozenset(output.name for output in config.output)
+        self._undeclared: set[str] = set()
+        self._service = Service(self._answer, self._declared, decoupled=self._decoupled, to_host=to_host)
+        self._runner: asyncio.Runner | None = None
+        try:
+            self._model = model_class()
+            initialize = getattr(self._model, "initialize", None)
+            if initialize is not None:
+                initialize(_arguments(package.context, context))
+        except BaseException as error:
+            raise InternalError(describe(error)) from error
+        self._execute = self._model.execute
+
+    def execute(self, requests: Sequence[KernelRequest]) -> None:
+        """Answers all requests, or raises :class:`~trivet.errors.InternalError` for all that the model left open."""
+        served = [ServedRequest(request, self._service) for request in requests]
+        try:
+            returned = self._execute(served)
+            if type(returned) is not list:
+                returned = self._as_list(returned, len(served))
+            answers = self._answers(requests, served, returned)
+        except _BadReturnError as error:
+            raise self._failure(str(error)) from None
+        except BaseException as error:
+            self._logger.error("model instance '%s' failed to process requests", self._name, exc_info=error)
+            raise self._failure(describe(error)) from error
+        for request, answer in zip(requests, answers, strict=True):
+            if answer is not None:
+                request.respond(answer)
+
+    def close(self) -> None:
+        """Raises what ``finalize`` raises, but frees everything all the same."""
+        try:
+            finalize = getattr(self._model, "finalize", None)
+            if finalize is not None:
+                finalize()
+        finally:
+            if self._runner is not None:
+                self._runner.close()
+            del self._execute, self._model
+            self._package.close()
+
+    def _as_list(self, returned: Any, count: int) -> list[Any]:
+        """What ``execute`` returned, where it is not a list at once."""
+        if inspect.iscoroutine(returned):
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            returned = self._runner.run(returned)
+        if returned is None:
+            return [None] * count
+        if not isinstance(returned, list):
+            raise _BadReturnError(f"Expected a list in the execute return, found type '{type(returned)}'.")
+        return returned
+
+    def _answers(
+        self, requests: Sequence[KernelRequest], served: list[ServedRequest], returned: list[Any]
+    ) -> list[KernelResponse | None]:
+        """The kernel's responses; ``None`` for a request that the model answers through its response sender."""
+        if len(returned) != len(requests):
+            raise _BadReturnError(
+                "Number of InferenceResponse objects do not match the number of InferenceRequest objects."
+                f" InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(returned)}\n"
+            )
+        for index, response in enumerate(returned):
+            if response is None:
+                # A request that the model neither answered nor kept is then answered when its sender goes away.
+                served[index].get_response_sender()
+            elif self._decoupled:
+                raise _BadReturnError(
+                    f"Python model '{self._name}' is using the decoupled mode and the execute function must return"
+                    " None."
+                )
+            elif not isinstance(response, InferenceResponse):
+                raise _BadReturnError(
+                    "Expected an 'InferenceResponse' object in the execute function return list, found type"
+                    f" '{type(response)}'."
+                )
+            else:
+                served[index]._release_inputs()
+        return [
+            None if response is None else self._answer(request, response, True)
+            for request, response in zip(requests, returned, strict=True)
+        ]
+
+    def _answer(self, request: KernelRequest, response: InferenceResponse | None, final: bool) -> KernelResponse:
+        """The requested outputs in the order in which the model gave them, as Triton's backend sends them."""
+        if response is None:
+            return KernelResponse(final=final)
+        if response._error is not None:
+            return KernelResponse(error=to_kernel(response._error), final=final)
+        outputs = request.outputs
+        wanted = self._declared if outputs is None else {output.name for output in outputs}
+        tensors = [tensor._to_output() for tensor in response._tensors if tensor._name in wanted]
+        if len(tensors) != len(response._tensors):
+            self._warn_of_undeclared(response)
+        return KernelResponse(tensors, parameters=response._parameters or _NO_PARAMETERS, final=final)
+
+    def _warn_of_undeclared(self, response: InferenceResponse) -> None:
+        """An output that was not requested is left out; one that nobody can request is probably misspelt."""
+        for tensor in response._tensors:
+            name = tensor._name
+            if name not in self._declared and name not in self._undeclared:
+                self._undeclared.add(name)
+                self._logger.warning(
+                    "model instance '%s' returns a tensor '%s', which is left out: its configuration has the"
+                    " outputs %s",
+                    self._name,
+                    name,
+                    ", ".join(sorted(self._declared)),
+                )
+
+    def _failure(self, reason: str) -> InternalError:
+        return InternalError(f"Failed to process the request(s) for model '{self._name}', message: {reason}")
+
+
+def _arguments(model: ModelContext, instance: InstanceContext) -> dict[str, str]:
+    """What ``initialize`` is given. Source: Triton's Python backend, "initialize"."""
+    return {
+        "model_config": to_json(model.config),
+        "model_instance_kind": instance.kind,
+        "model_instance_name": instance.name,
+        "model_instance_device_id": str(instance.device_id),
+        "model_repository": str(model.model_path),
+        "model_version": str(model.version),
+        "model_name": model.name,
+    }

@@ -1,0 +1,59 @@
+"""``pb_utils.Logger``: a model's messages in the server's log."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import ClassVar
+
+from trivet_backend_python.modules import calling_model
+
+_log = logging.getLogger("trivet.model")
+
+
+class LogLevel(Enum):
+    """Triton's levels; each value is the level of Python's :mod:`logging`."""
+
+    INFO = logging.INFO
+    WARNING = logging.WARNING
+    ERROR = logging.ERROR
+    VERBOSE = logging.DEBUG
+
+
+class Logger:
+    """Writes to the log of the model that calls, with its file and line. Any thread."""
+
+    INFO: ClassVar = LogLevel.INFO
+    WARNING: ClassVar = LogLevel.WARNING
+    ERROR: ClassVar = LogLevel.ERROR
+    VERBOSE: ClassVar = LogLevel.VERBOSE
+
+    @staticmethod
+    def log(message: str, level: LogLevel = LogLevel.INFO) -> None:
+        _write(message, level)
+
+    @staticmethod
+    def log_info(message: str) -> None:
+        _write(message, LogLevel.INFO)
+
+    @staticmethod
+    def log_warn(message: str) -> None:
+        _write(message, LogLevel.WARNING)
+
+    @staticmethod
+    def log_error(message: str) -> None:
+        _write(message, LogLevel.ERROR)
+
+    @staticmethod
+    def log_verbose(message: str) -> None:
+        _write(message, LogLevel.VERBOSE)
+
+
+def _write(message: str, level: LogLevel) -> None:
+    if not isinstance(message, str):
+        raise TypeError(f"Logger takes a str, got {type(message).__name__}")
+    if not isinstance(level, LogLevel):
+        raise TypeError(f"Logger takes a level such as Logger.INFO, got {level!r}")
+    model = calling_model()
+    # Two frames up is the line in the model.
+    (model.logger if model else _log).log(level.value, "%s", message, stacklevel=3)
