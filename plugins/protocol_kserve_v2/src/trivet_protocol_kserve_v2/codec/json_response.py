@@ -1,0 +1,92 @@
+"""An inference response over HTTP: a JSON header, and the bytes of binary tensors behind it.
+
+Source: Open Inference Protocol v2, "Inference Response JSON Object"; Triton's binary tensor data, classification and
+shared memory extensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from trivet.errors import InternalError
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.tensor import Buffer, Tensor
+
+from trivet_protocol_kserve_v2.codec.classification import classified
+from trivet_protocol_kserve_v2.codec.json_request import ResponseFormat
+from trivet_protocol_kserve_v2.codec.json_tensor import encode_data, quote
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+
+
+class EncodedResponse(NamedTuple):
+    """The buffers of a body, to be sent one after the other.
+
+    ``json_size`` is the ``Inference-Header-Content-Length`` where binary data follows the JSON, 0 where none does.
+    """
+
+    buffers: Sequence[Buffer]
+    json_size: int
+
+
+def encode_response(
+    request: InferenceRequest, response: InferenceResponse, memory: SharedMemory | None = None
+) -> EncodedResponse:
+    """The body that answers ``request``, whose ``context`` is its :class:`ResponseFormat`. Tensors are not copied.
+
+    Raises the response's error if it has one, and :class:`~trivet.errors.TrivetError` for an output that cannot be
+    given in the way the caller wants.
+    """
+    if response.error is not None:
+        raise response.error
+    model = request.model
+    if model is None:
+        raise InternalError("response to a request that no model has taken")
+    response_format: ResponseFormat = request.context
+    outputs = response.outputs if request.outputs is None else classified(request, response.outputs)
+
+    document: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
+    if request.id:
+        document = {"id": request.id, **document}
+    if response.parameters:
+        document["parameters"] = dict(response.parameters)
+    buffers: list[Buffer] = [b""]
+    document["outputs"] = [_encode_output(tensor, response_format, buffers, memory) for tensor in outputs]
+    header = _dump(document)
+    buffers[0] = header
+    return EncodedResponse(buffers, len(header) if len(buffers) > 1 else 0)
+
+
+def _encode_output(
+    tensor: Tensor, response_format: ResponseFormat, buffers: list[Buffer], memory: SharedMemory | None
+) -> dict[str, Any]:
+    name = tensor.name
+    fields: dict[str, Any] = {"name": name, "datatype": tensor.datatype.name, "shape": tensor.shape}
+    if name in response_format.regions and memory is not None:
+        memory.write(response_format.regions[name], tensor)
+    elif response_format.outputs.get(name, response_format.binary):
+        data = tensor.wire()
+        size = memoryview(data).nbytes
+        fields["parameters"] = {"binary_data_size": size}
+        if size:
+            buffers.append(data)
+    else:
+        fields["data"] = encode_data(tensor)
+    return fields
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except TypeError:
+        return _write(document)
+
+
+def _write(value: Any) -> bytes:
+    """JSON with text that is not UTF-8, such as an id that came so, written as it came."""
+    if isinstance(value, dict):
+        return b"{" + b",".join(quote(key) + b":" + _write(item) for key, item in value.items()) + b"}"
+    if isinstance(value, list | tuple):
+        return b"[" + b",".join(map(_write, value)) + b"]"
+    return quote(value) if isinstance(value, str) else orjson.dumps(value)

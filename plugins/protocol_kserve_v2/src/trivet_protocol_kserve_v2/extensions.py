@@ -1,0 +1,21 @@
+"""The protocol extensions that this package implements, as server metadata announces them."""
+
+from __future__ import annotations
+
+from trivet.engine import Engine
+
+# Shared memory, trace, logging, sequence and schedule_policy join them when something serves them.
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
+
+
+def announce(engine: Engine) -> None:
+    """Add the extensions to the server's, once, however many transports of the protocol there are."""
+    engine.extensions += [name for name in EXTENSIONS if name not in engine.extensions]

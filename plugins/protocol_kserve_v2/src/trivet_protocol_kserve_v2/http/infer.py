@@ -1,0 +1,176 @@
+"""Inference over HTTP.
+
+The usual request costs no task: the handler decodes and submits it, and the engine's callback answers it. A request
+that is compressed, or wants its response so, takes a task, in which the work of compressing leaves the event loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from anyio import to_thread
+from trivet.engine import Engine
+from trivet.errors import (
+    InternalError,
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    TrivetError,
+    UnimplementedError,
+)
+from trivet.http import Body, HandlerResult, Header, HttpRequest, HttpResponse
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.lifecycle import LoadedModel
+
+from trivet_protocol_kserve_v2.codec import compression
+from trivet_protocol_kserve_v2.codec.compression import Coding
+from trivet_protocol_kserve_v2.codec.json_request import decode_request
+from trivet_protocol_kserve_v2.codec.json_response import EncodedResponse, encode_response
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+from trivet_protocol_kserve_v2.http.responses import JSON, error_response
+from trivet_protocol_kserve_v2.http.versions import path_version
+
+_HEADER_LENGTH = b"inference-header-content-length"
+_LEADING_INTEGER = re.compile(rb"\s*([+-]?[0-9]{1,20})")
+_BINARY: Header = (b"content-type", b"application/octet-stream")
+
+# Bodies of this many bytes are compressed and decompressed on another thread; below, handing them over costs more.
+_OFFLOADED_BYTES = 64 * 1024
+
+
+class InferenceHandler:
+    """Answers ``POST v2/models/NAME[/versions/VERSION]/infer``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        memory: SharedMemory,
+        *,
+        forward_pattern: str = "",
+        max_decompressed_size: int = 2**63 - 1,
+    ) -> None:
+        """Raises :class:`~trivet.errors.InvalidArgumentError` for a pattern that is no regular expression."""
+        self._engine = engine
+        self._memory = memory
+        self._max_decompressed_size = max_decompressed_size
+        self._forwarded: re.Pattern[bytes] | None = None
+        if forward_pattern:
+            try:
+                self._forwarded = re.compile(forward_pattern.encode(), re.IGNORECASE)
+            except re.error as error:
+                raise InvalidArgumentError(
+                    f"--http-header-forward-pattern={forward_pattern}: not a regular expression: {error}"
+                ) from None
+
+    def __call__(self, call: HttpRequest) -> HandlerResult:
+        """Answer later through ``call.respond``, or in a coroutine. Raises where the request is refused."""
+        headers = call.headers
+        if b"content-encoding" in headers or b"accept-encoding" in headers:
+            coding = compression.preferred_coding(headers.get(b"accept-encoding", b""))
+            if coding is not None or b"content-encoding" in headers:
+                return self._answer_compressed(call, coding)
+        request = self._decode(call, self._model(call), call.body)
+        request.context.call = call
+        request.on_response = self._respond
+        self._engine.submit(request)
+        if not request.done:
+            call.on_disconnect = partial(self._engine.cancel, request)
+        return None
+
+    def _model(self, call: HttpRequest) -> LoadedModel:
+        model = self._engine.model(call.params["model"], path_version(call))
+        if model.spec.decoupled:
+            raise UnimplementedError("HTTP end point doesn't support models with decoupled transaction policy")
+        return model
+
+    def _decode(self, call: HttpRequest, model: LoadedModel, body: Body) -> InferenceRequest:
+        headers = call.headers
+        json_size = _json_size(headers[_HEADER_LENGTH], len(body)) if _HEADER_LENGTH in headers else None
+        request = decode_request(
+            body,
+            json_size,
+            model.spec,
+            path_version(call),
+            received_ns=call.received_ns,
+            memory=self._memory,
+        )
+        if self._forwarded is not None:
+            forwarded = {
+                name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
+                for name, value in headers.items()
+                if self._forwarded.search(name)
+            }
+            if forwarded:
+                request.parameters = {**request.parameters, **forwarded}
+        if b"traceparent" in headers:
+            request.trace_context = {
+                name: headers[name.encode()].decode("latin-1")
+                for name in ("traceparent", "tracestate")
+                if name.encode() in headers
+            }
+        return request
+
+    def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        """The engine's callback."""
+        response_format = request.context
+        if not response.final:
+            response_format.early_responses += 1
+            return
+        try:
+            if response_format.early_responses:
+                raise InternalError(f"expected a single response, got {response_format.early_responses + 1}")
+            encoded = encode_response(request, response, self._memory)
+        except TrivetError as error:
+            response_format.call.respond(error_response(error))
+        else:
+            response_format.call.respond(HttpResponse(200, encoded.buffers, _headers(encoded)))
+
+    async def _answer_compressed(self, call: HttpRequest, coding: Coding | None) -> HttpResponse:
+        model = self._model(call)
+        body = call.body
+        content_encoding = call.headers.get(b"content-encoding")
+        if content_encoding is not None:
+            try:
+                if compression.is_compressed(content_encoding):
+                    body = await self._decompress(body)
+            except UnimplementedError as error:
+                return error_response(error, headers=((b"accept-encoding", compression.SUPPORTED.encode()),))
+            except ResourceExhaustedError as error:
+                return error_response(error, 413)
+        request = self._decode(call, model, body)
+        response = await self._engine.infer(request)
+        encoded = encode_response(request, response, self._memory)
+        headers = _headers(encoded)
+        if coding is None:
+            return HttpResponse(200, encoded.buffers, headers)
+        compressed = await _compress(encoded.buffers, coding)
+        return HttpResponse(200, compressed, (*headers, (b"content-encoding", coding.encode())))
+
+    async def _decompress(self, body: Body) -> bytes:
+        if len(body) < _OFFLOADED_BYTES:
+            return compression.decompress(body, self._max_decompressed_size)
+        return await to_thread.run_sync(compression.decompress, body, self._max_decompressed_size)
+
+
+async def _compress(buffers: Sequence[Body], coding: Coding) -> Sequence[Body]:
+    if sum(memoryview(buffer).nbytes for buffer in buffers) < _OFFLOADED_BYTES:
+        return compression.compress(buffers, coding)
+    return await to_thread.run_sync(compression.compress, buffers, coding)
+
+
+def _headers(encoded: EncodedResponse) -> Sequence[Header]:
+    if encoded.json_size:
+        return (_BINARY, (_HEADER_LENGTH, b"%d" % encoded.json_size))
+    return JSON
+
+
+def _json_size(value: bytes, body_size: int) -> int:
+    """The header's number; as in Triton, text after it is passed over, and text in its place counts as 0."""
+    match = _LEADING_INTEGER.match(value)
+    size = int(match[1]) if match is not None else 0
+    if not 0 <= size <= body_size:
+        raise InvalidArgumentError(
+            f"inference header size should be in range (0, {body_size}), got: {value.decode('latin-1')}"
+        )
+    return size
