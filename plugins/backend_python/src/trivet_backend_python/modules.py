@@ -78,7 +78,7 @@ class ModelPackage:
         Emptying them ends the cycles through their globals, so that it does not wait for the garbage collector.
         """
         _packages.pop(self.name, None)
-        for name in [name for name in sys.modules if name == self.name or name.startswith(f"{self.name}.")]:
+        for name in [name for name in list(sys.modules) if name == self.name or name.startswith(f"{self.name}.")]:
             vars(sys.modules.pop(name)).clear()
 
     def find(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
