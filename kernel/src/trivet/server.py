@@ -258,13 +258,11 @@ async def _load(server: Server, stopping: anyio.Event) -> list[LoadFailure] | No
 async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
     """Set ``stopping`` at the first SIGTERM or SIGINT, and leave the second to the operating system."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            name = signal.Signals(number).name
-            logger.info("%s: finishing requests in flight (at most %g s); once more to exit at once", name, timeout_s)
-            break
+        first = signal.Signals(await anext(aiter(signals)))
     # Not a handler of ours: it would wait for an event loop that perhaps hangs.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    logger.info("%s: finishing requests in flight (at most %g s); once more to exit at once", first.name, timeout_s)
     watchdog = threading.Timer(
         timeout_s + 2 * _DELIVERY_S, _exit_now, ("stopping takes longer than the exit timeout; exiting",)
     )
