@@ -125,8 +125,10 @@ class LoadedModel:
 
     async def drained(self) -> None:
         """Wait until no request is in flight. The caller has made sure that no new one comes."""
-        if self.in_flight:
-            self._idle = asyncio.Event()
+        while self.in_flight:
+            # Shared: a model may be unloading while the server drains, and both wait for the same requests.
+            if self._idle is None or self._idle.is_set():
+                self._idle = asyncio.Event()
             await self._idle.wait()
 
     async def close(self) -> None:
