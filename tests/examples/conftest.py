@@ -97,7 +97,9 @@ class Client:
         return dict(self.client.get_model_config(model, as_json=True)["config"])
 
 
-@pytest.fixture(params=["http", "grpc"])
+# One for the whole session: tritonclient.http may only be freed on the thread that made it, and a client that a failed
+# request's traceback holds on to would be freed by whichever thread the garbage collector runs on.
+@pytest.fixture(scope="session", params=["http", "grpc"])
 def client(request: pytest.FixtureRequest, example_server: Server) -> Iterator[Client]:
     client = Client(request.param, example_server)
     yield client
