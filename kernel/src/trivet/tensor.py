@@ -175,11 +175,12 @@ def encode_bytes(array: NDArray[Any]) -> bytes:
     return b"".join(parts)
 
 
-def decode_bytes(name: str, data: Buffer, count: int) -> list[bytes]:
+def decode_bytes(name: str, data: Buffer, count: int, model: str = "") -> list[bytes]:
     """The ``count`` length-prefixed elements of ``data``.
 
-    Raises :class:`~trivet.errors.InvalidArgumentError` where lengths and data disagree.
+    Raises :class:`~trivet.errors.InvalidArgumentError` where lengths and data disagree; it names ``model`` if given.
     """
+    where = f"inference input '{name}' for model '{model}'" if model else f"inference input '{name}'"
     view = memoryview(data)
     total = view.nbytes
     items: list[bytes] = []
@@ -189,8 +190,8 @@ def decode_bytes(name: str, data: Buffer, count: int) -> list[bytes]:
         start = offset + 4
         if start > total:
             raise InvalidArgumentError(
-                f"incomplete string length indicator for inference input '{name}', expecting 4 bytes"
-                f" but only {total - offset} bytes available"
+                f"incomplete string length indicator for {where}, expecting 4 bytes but only {total - offset} bytes"
+                " available. Please make sure the string length indicator is in one buffer."
             )
         end = start + unpack(view, offset)[0]
         if end > total:
@@ -200,14 +201,12 @@ def decode_bytes(name: str, data: Buffer, count: int) -> list[bytes]:
             )
         if len(items) == count:
             raise InvalidArgumentError(
-                f"unexpected number of string elements for inference input '{name}', expecting {count}"
+                f"unexpected number of string elements {count + 1} for {where}, expecting {count}"
             )
         items.append(bytes(view[start:end]))
         offset = end
     if len(items) != count:
-        raise InvalidArgumentError(
-            f"unexpected number of string elements {len(items)} for inference input '{name}', expecting {count}"
-        )
+        raise InvalidArgumentError(f"expected {count} string elements for {where}, got {len(items)}")
     return items
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from trivet.datatypes import BYTES
 from trivet.errors import InvalidArgumentError
-from trivet.tensor import element_count
+from trivet.tensor import decode_bytes, element_count
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec, TensorSpec
@@ -106,7 +106,7 @@ def _check_dims(
     want = ",".join(map(str, (-1, *declared.dims) if batched else declared.dims))
     have = ",".join(map(str, shape))
     message = f"unexpected shape for input '{declared.name}' for model '{spec.name}'. Expected [{want}], got [{have}]."
-    _fail(request, f"{message} {_BATCH_NOTE}" if batched else message)
+    _fail(request, f"{message} {_BATCH_NOTE if batched else ''}")
 
 
 def _check_size(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> None:
@@ -116,8 +116,8 @@ def _check_size(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> N
         if size is not None:
             try:
                 tensor.numpy()
-            except InvalidArgumentError as error:
-                _fail(request, str(error))
+            except InvalidArgumentError:
+                _explain_strings(spec, request, tensor)
         return
     wanted = element_count(tensor.shape) * tensor.datatype.itemsize
     if size != wanted:
@@ -126,6 +126,15 @@ def _check_size(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> N
             f"input byte size mismatch for input '{tensor.name}' for model '{spec.name}'. Expected {wanted}, got"
             f" {size}",
         )
+
+
+def _explain_strings(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> NoReturn:
+    """Decoding failed; once more with the model's name in the message."""
+    try:
+        decode_bytes(tensor.name, tensor.wire(), element_count(tensor.shape), spec.name)
+    except InvalidArgumentError as error:
+        _fail(request, str(error))
+    raise AssertionError("a tensor that failed to decode was decoded")
 
 
 def _fail(request: InferenceRequest, message: str) -> NoReturn:

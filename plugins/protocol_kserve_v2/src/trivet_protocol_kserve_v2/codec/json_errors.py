@@ -15,7 +15,7 @@ _DIGITS = re.compile(rb"[0-9]*")
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f]*')
 _HEX4 = re.compile(rb"[0-9a-fA-F]{4}")
 _LOW_SURROGATE = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
-_WORDS = {b"t": (b"true",), b"f": (b"false",), b"n": (b"null",), b"N": (b"NaN",), b"I": (b"Infinity", b"Inf")}
+_WORDS = {b"t": b"true", b"f": b"false", b"n": b"null", b"N": b"NaN", b"I": b"Infinity"}
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -79,7 +79,7 @@ class _Scanner:
                 self.at += 1
             elif char == b'"':
                 self.string()
-            elif char in _WORDS and char:
+            elif char in _WORDS:
                 self.word(_WORDS[char])
             else:
                 self.number()
@@ -128,8 +128,7 @@ class _Scanner:
                 return
             if char == b"\\":
                 self.escape()
-            elif char in (b"", b"\x00"):
-                # A NUL ends the text for a parser of C strings.
+            elif not char:
                 raise _RefusedError("Missing a closing quotation mark in string.", self.at)
             else:
                 raise _RefusedError("Invalid escape character in string.", self.at)
@@ -155,14 +154,11 @@ class _Scanner:
         elif 0xDC00 <= code <= 0xDFFF:
             raise _RefusedError("The surrogate pair in string is invalid.", start)
 
-    def word(self, spellings: tuple[bytes, ...]) -> None:
-        for spelling in spellings:
-            if self.text.startswith(spelling, self.at):
-                self.at += len(spelling)
-                return
-        # The error is at the first byte that fits no spelling.
-        fitting = max(_common_prefix(self.text[self.at : self.at + 8], spelling) for spelling in spellings)
-        raise _RefusedError("Invalid value.", self.at + fitting)
+    def word(self, word: bytes) -> None:
+        for offset in range(len(word)):
+            if self.text[self.at + offset : self.at + offset + 1] != word[offset : offset + 1]:
+                raise _RefusedError("Invalid value.", self.at + offset)
+        self.at += len(word)
 
     def number(self) -> None:
         start = self.at
@@ -204,12 +200,3 @@ class _Scanner:
         match = pattern.match(self.text, self.at)
         if match is not None:
             self.at = match.end()
-
-
-def _common_prefix(text: bytes, word: bytes) -> int:
-    count = 0
-    for have, want in zip(text, word, strict=False):
-        if have != want:
-            break
-        count += 1
-    return count

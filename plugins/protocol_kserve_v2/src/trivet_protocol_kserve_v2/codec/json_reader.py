@@ -35,7 +35,8 @@ def read_json(data: Buffer) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
-        return _read_tolerantly(bytes(data))
+        # A NUL ends the text for a parser of C strings; what follows is binary data that came without a header length.
+        return _read_tolerantly(bytes(data).partition(b"\0")[0])
 
 
 def encode_text(text: str) -> bytes:

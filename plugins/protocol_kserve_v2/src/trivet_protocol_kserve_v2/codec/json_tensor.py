@@ -70,6 +70,9 @@ def decode_data(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
     if type(data) is not list:
         raise unparsable("data", NOT_ARRAY)
     values = _flat(data)
+    if not shape and len(values) != 1:
+        # For Triton a shape without dimensions has no elements, whatever there is in the data.
+        return Tensor.from_wire(name, datatype, shape, b"")
     if datatype is BYTES:
         return _decode_strings(name, shape, values, count)
     kind = _KINDS.get(datatype)

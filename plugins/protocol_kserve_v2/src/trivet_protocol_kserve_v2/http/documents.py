@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from trivet.config.spec import TensorSpec
+from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.engine import Engine, IndexEntry
 from trivet.lifecycle import LoadedModel
 from trivet.statistics import BatchStatistics, Duration, ModelStatistics, ResponseStatistics
@@ -26,8 +26,8 @@ def model_metadata(model: LoadedModel, versions: Sequence[int]) -> dict[str, Any
         "name": model.name,
         "versions": [str(version) for version in versions],
         "platform": model.platform,
-        "inputs": [_tensor(tensor) for tensor in model.spec.inputs.values()],
-        "outputs": [_tensor(tensor) for tensor in model.spec.outputs.values()],
+        "inputs": [_tensor(tensor, model.spec) for tensor in model.spec.inputs.values()],
+        "outputs": [_tensor(tensor, model.spec) for tensor in model.spec.outputs.values()],
     }
 
 
@@ -53,8 +53,10 @@ def statistics(models: Iterable[ModelStatistics]) -> dict[str, Any]:
     return {"model_stats": [_model_statistics(model) for model in models]}
 
 
-def _tensor(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": tensor.shape}
+def _tensor(tensor: TensorSpec, model: ModelSpec) -> dict[str, Any]:
+    batched = model.max_batch_size > 0 and not tensor.is_shape_tensor
+    shape = (-1, *tensor.dims) if batched else tensor.dims
+    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": shape}
 
 
 def _model_statistics(model: ModelStatistics) -> dict[str, Any]:
