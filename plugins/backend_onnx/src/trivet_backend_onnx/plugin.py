@@ -17,6 +17,8 @@ def trivet_backends() -> Sequence[BackendPlugin]:
             description="ONNX models, by ONNX Runtime on CPU, CUDA, TensorRT or OpenVINO",
             platforms=("onnxruntime_onnx",),
             model_filenames=("model.onnx",),
+            # As Triton has it for this backend: one instance's inputs and outputs overlap the other's computing.
+            default_cpu_instances=2,
             config_fields=(
                 "model_operations.op_library_filename",
                 "optimization.execution_accelerators.cpu_execution_accelerator",
