@@ -107,7 +107,7 @@ class Requests(RequestInstance):
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+    def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse] | None:
         self.model.journal.note("execute")
         self.model.journal.gate.passed()
         for request in requests:

@@ -5,8 +5,8 @@ model version share (weights, compiled code); a :class:`BackendInstance` execute
 an author picks the shallowest that serves:
 
 * :class:`ArrayInstance` — arrays in, arrays out. The kernel concatenates, splits and times; ``execute`` gets one batch.
-* :class:`RequestInstance` — requests in, responses out. ``execute`` gets each request and answers through
-  ``request.respond`` any number of times, from any thread, also after ``execute`` returned.
+* :class:`RequestInstance` — requests in, responses out. ``execute`` gets each request; it returns a response for each,
+  or answers through ``request.respond`` any number of times, from any thread, also after ``execute`` returned.
 
 Threads: ``auto_complete``, ``load`` and ``close`` of a model run on a worker thread, never on the event loop. An
 instance is created, executed and closed on one thread of its own (CUDA contexts, thread-local sessions).
@@ -122,11 +122,13 @@ class RequestInstance(BackendInstance, ABC):
     """Executes requests, and answers each when and as often as it likes."""
 
     @abstractmethod
-    def execute(self, requests: Sequence[InferenceRequest]) -> None:
-        """Answer each request through ``request.respond``, now or later; exactly one response has ``final`` set.
+    def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None] | None:
+        """Return a response per request, in their order; ``None`` in place of one, or of all, means ``request.respond``.
 
-        ``request.cancelled`` tells that nobody waits any more; answer such a request all the same. An exception fails
-        those of ``requests`` that have no final response yet.
+        Returned responses are final and go back to the event loop together, which costs least. ``request.respond`` may
+        be called now or later, as often as there are responses; exactly one has ``final`` set. ``request.cancelled``
+        tells that nobody waits any more; answer such a request all the same. An exception fails those of ``requests``
+        that have no final response yet.
         """
 
 

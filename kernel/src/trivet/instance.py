@@ -145,6 +145,7 @@ class Instance:
 
     def _execute_requests(self, batch: Batch) -> None:
         requests = [request for request in batch.requests if not request.cancelled]
+        answers: list[tuple[InferenceRequest, InferenceResponse]] = []
         if requests:
             backend = self._backend
             assert isinstance(backend, RequestInstance)
@@ -153,13 +154,34 @@ class Instance:
                 request.compute_start_ns = request.input_end_ns = start
                 request.responder = self._respond
             try:
-                backend.execute(requests)
+                responses = backend.execute(requests)
+                if responses is not None:
+                    answers = self._returned(requests, responses)
             except BaseException as error:  # noqa: BLE001 - see _execute_arrays
                 failure = _as_error(error, f"model instance '{self.name}' failed")
-                for request in requests:
-                    if not request.done:
-                        self._respond(request, InferenceResponse(error=failure))
-        self._inbox.post(Finished(self, (), batch))
+                open_requests = [request for request in requests if not request.done]
+                answers = self._returned(open_requests, [InferenceResponse(error=failure)] * len(open_requests))
+        self._inbox.post(Finished(self, answers, batch))
+
+    def _returned(
+        self, requests: Sequence[InferenceRequest], responses: Sequence[InferenceResponse | None]
+    ) -> list[tuple[InferenceRequest, InferenceResponse]]:
+        """Pair the responses that ``execute`` returned with their requests."""
+        if len(responses) != len(requests):
+            raise InternalError(
+                f"model instance '{self.name}' returned {len(responses)} responses to {len(requests)} requests"
+            )
+        now = perf_counter_ns()
+        answers: list[tuple[InferenceRequest, InferenceResponse]] = []
+        for request, response in zip(requests, responses, strict=True):
+            if response is None:
+                continue
+            if not request.infer_end_ns:
+                request.infer_end_ns = now
+            request.compute_end_ns = now
+            request.done = True
+            answers.append((request, response))
+        return answers
 
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """``InferenceRequest.respond`` of the requests executing here; any thread."""
