@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import gc
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from trivet import garbage
 from trivet.errors import InternalError
 from trivet.statistics import ModelStatistics
 
@@ -110,6 +111,7 @@ class LoadedModel:
         """Requests that were accepted and have no final response yet."""
         self._backend_model = backend_model
         self._on_close = on_close
+        self._made_ns = perf_counter_ns()
         self._idle: asyncio.Event | None = None
 
     @property
@@ -150,15 +152,15 @@ class LoadedModel:
         if self._on_close is not None:
             self._on_close()
         self.instances = ()
-        release_memory()
+        release_memory(self._made_ns)
 
 
-def release_memory() -> None:
-    """Give freed memory back to the operating system.
+def release_memory(made_ns: int = 0) -> None:
+    """Give memory of what was made at ``made_ns`` (0: unknown) and dropped now back to the operating system.
 
     glibc keeps what was freed for the next allocation, so a process that unloaded a model looks as large as before.
     """
-    gc.collect()
+    garbage.collect(made_ns)
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -13,7 +13,6 @@ once.
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import logging
 import os
@@ -25,7 +24,7 @@ from time import perf_counter
 
 import anyio
 
-from trivet import logs
+from trivet import garbage, logs
 from trivet.engine import Engine, LoadFailure
 from trivet.errors import TrivetError, UnavailableError
 from trivet.hookspecs import Offer
@@ -39,9 +38,11 @@ from trivet.startup import announce, load_progress
 logger = logging.getLogger(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a thread may keep the interpreter lock while another waits for it; Python's default is 5 ms. An instance's
-thread that runs Python (a Python model, the copy into a batch) would hold up the event loop that long, and all requests
-with it."""
+"""How long a thread may keep the interpreter lock while another waits for it; Python's default is 5 ms.
+
+An instance's thread that runs Python (a Python model, the copy into a batch) holds up the event loop that long, and all
+requests with it. Beside a model that computes in pure Python, another model answered 2,100 to 2,700 requests a second
+with 0.5 ms and 770 to 910 with 5 ms, at no cost to the first; with 0.1 ms the first lost half of its own."""
 
 _DELIVERY_S = 1.0
 """Every answer is computed when sockets close; this long, at least, clients get to take the last ones."""
@@ -229,9 +230,7 @@ async def _live(server: Server, settings: Settings, stopping: anyio.Event) -> in
             f"failed to load {names}; exiting because of --exit-on-error"
             " (--exit-on-error=false serves the other models)"
         )
-    # What lives now lives long: full collections need not walk it again.
-    gc.collect()
-    gc.freeze()
+    garbage.set_aside()
     await stopping.wait()
     left = await server.stop(timeout_s)
     if left:

@@ -70,7 +70,8 @@ class OptionsCommand(click.Command):
         return super().parse_args(ctx, _spell_booleans(ctx, args, options))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = [record for record in (param.get_help_record(ctx) for param in super().get_params(ctx)) if record]
+        own_options = [param for param in super().get_params(ctx) if isinstance(param, click.Option)]
+        own = [record for record in (option.get_help_record(ctx) for option in own_options) if record]
         with formatter.section("Options"):
             formatter.write_dl(own)
         for title, options in self.sections(ctx).items():

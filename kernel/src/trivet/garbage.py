@@ -1,0 +1,38 @@
+"""The cyclic garbage collector, kept out of the way of requests.
+
+A full collection walks every object and stops all threads meanwhile: 35 ms with the example models loaded, 140 ms once
+torch is imported. What lives when start-up is over lives long, so it is set aside and never walked again, unless a
+model that is part of it goes away. Reference counting frees almost everything without any of this.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from time import perf_counter_ns
+
+_lock = threading.Lock()
+_set_aside_ns = 0
+
+
+def set_aside() -> None:
+    """Exempt everything that is alive now from collections. Any thread."""
+    global _set_aside_ns  # noqa: PLW0603 - the collector is one per process, and so is what is known about it
+    with _lock:
+        gc.collect()
+        gc.freeze()
+        _set_aside_ns = perf_counter_ns()
+
+
+def collect(made_ns: int = 0) -> None:
+    """Free cycles of something that was made at ``made_ns`` (``time.perf_counter_ns()``) and has just been dropped.
+
+    Walks everything only where that was set aside. Any thread.
+    """
+    with _lock:
+        if made_ns > _set_aside_ns or not _set_aside_ns:
+            gc.collect()
+        else:
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
