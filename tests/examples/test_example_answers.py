@@ -64,6 +64,19 @@ class TestReadingText:
         pixels = orientation_pixels(drawing(draw("Trivet serves models", upside_down=upside_down)))
         assert client.classify("text_orientation", {"x": pixels}, ORIENTATION, top=1) == [[label]]
 
+    @pytest.mark.parametrize("upside_down", [False, True])
+    def test_a_picture_file_goes_in_and_text_comes_out(self, client: Any, draw: Draw, upside_down: bool) -> None:
+        texts = ["hello@example.org", "Ångström & Ñandú"]
+        files = [[draw(text, upside_down=upside_down)] for text in texts]
+        found = client.infer("text_reader", {"image": np.array(files, dtype=object)}, "text")
+        assert [text.decode() for text in found[:, 0]] == texts
+
+    @pytest.mark.parametrize(("keep", "message"), [(0, "another format that Pillow reads"), (300, "cannot be decoded")])
+    def test_what_is_no_picture_is_refused(self, client: Any, draw: Draw, keep: int, message: str) -> None:
+        file = np.array([[draw("trivet")[:keep]]], dtype=object)
+        with pytest.raises(InferenceServerException, match=message):
+            client.infer("text_reader", {"image": file}, "text")
+
     @pytest.mark.parametrize("margin", [24, 150])
     def test_text_is_found_where_it_was_drawn(self, client: Any, draw: Draw, margin: int) -> None:
         """On pages of different sizes, since both sides of the input are free."""
@@ -132,6 +145,14 @@ class TestIdentifyingFiles:
         python = Path(__file__).read_bytes()
         data = json.dumps({"model": "trivet", "versions": [1, 2, 3], "ready": True}, indent=2).encode()
         assert self.identify(client, shell, c, python, data) == ["shell", "c", "python", "json"]
+
+    def test_whole_files_go_in_and_types_come_out(self, client: Any, sample: Sample) -> None:
+        files = [[sample("china.jpg").read_bytes()], [Path(__file__).read_bytes()], [gzip.compress(b"notes" * 100)]]
+        outputs = client.infer_all(
+            "file_identifier", {"content": np.array(files, dtype=object)}, {"type": 0, "score": 0}
+        )
+        assert [name.decode() for name in outputs["type"][:, 0]] == ["jpeg", "python", "gzip"]
+        assert (outputs["score"] > 0.9).all()
 
     def test_archives_and_data(self, client: Any, tmp_path: Path, example_repository: Path) -> None:
         notes = b"some notes\n" * 100

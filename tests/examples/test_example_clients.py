@@ -1,4 +1,4 @@
-"""The scripts that the documentation tells people to run, run as they would run them."""
+"""The scripts and commands that the documentation tells people to run, run as they would run them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,21 @@ Run = Callable[..., list[str]]
 @pytest.fixture
 def run(example_server: Any) -> Run:
     """Runs a client script against the example server; gives the lines that it prints."""
+    return lambda script, *arguments: printed(CLIENTS / script, *arguments, "--url", example_server.http_url)
 
-    def run(script: str, *arguments: str | Path) -> list[str]:
-        command = [sys.executable, str(CLIENTS / script), *map(str, arguments), "--url", example_server.http_url]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert result.returncode == 0, result.stderr
-        return result.stdout.splitlines()
 
-    return run
+@pytest.fixture
+def trivet_infer(example_server: Any) -> Run:
+    """Runs ``trivet infer`` against the example server; gives the lines that it prints."""
+    return lambda *arguments: printed("-m", "trivet", "infer", *arguments, "--url", example_server.http_url)
+
+
+def printed(*arguments: str | Path) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    return [line.strip() for line in result.stdout.splitlines()]
 
 
 def test_read_text_line(run: Run, sample: Sample) -> None:
@@ -64,3 +71,17 @@ def test_classify_image(needs_export: None, run: Run, sample: Sample) -> None:
 def test_embed_sentences(needs_export: None, run: Run) -> None:
     lines = run("embed_sentences.py", "That is a happy person", "That is a happy dog", "Today is a sunny day")
     assert lines == ["1.00  That is a happy person", "0.69  That is a happy dog", "0.26  Today is a sunny day"]
+
+
+def test_trivet_infer_reads_a_text_line(trivet_infer: Run, sample: Sample) -> None:
+    assert "Trivet serves models" in trivet_infer("text_reader", "-i", sample("text_line.png"))
+
+
+def test_trivet_infer_tells_the_type_of_a_file(trivet_infer: Run, sample: Sample) -> None:
+    assert "jpeg" in trivet_infer("file_identifier", "-i", sample("china.jpg"))
+
+
+def test_trivet_infer_classifies_an_image(needs_export: None, trivet_infer: Run, sample: Sample) -> None:
+    options = ("--scaling", "inception", "--resize", "crop", "--classes", "3")
+    lines = trivet_infer("image_classification", "-i", sample("china.jpg"), *options)
+    assert "palace" in lines[1]
