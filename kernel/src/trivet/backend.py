@@ -123,7 +123,7 @@ class RequestInstance(BackendInstance, ABC):
 
     @abstractmethod
     def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None] | None:
-        """Return a response per request, in their order; ``None`` in place of one, or of all, means ``request.respond``.
+        """Return a response per request, in order; ``None`` in place of one, or of all, means ``request.respond``.
 
         Returned responses are final and go back to the event loop together, which costs least. ``request.respond`` may
         be called now or later, as often as there are responses; exactly one has ``final`` set. ``request.cancelled``

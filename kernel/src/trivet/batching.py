@@ -101,8 +101,8 @@ def _output(spec: ModelSpec, name: str, results: Mapping[str, OutputValue]) -> T
         kind = declared.datatype if value.dtype == declared.datatype.numpy else datatypes.from_numpy(value.dtype)
         tensor = Tensor.from_numpy(name, value, kind)
     else:
-        # A framework's own tensor; its shape is an attribute in every framework that speaks DLPack.
-        tensor = Tensor.from_dlpack(name, value, declared.datatype, tuple(value.shape))  # type: ignore[attr-defined]
+        # A framework's own tensor: `shape` is an attribute wherever DLPack is spoken, though DLPack does not say so.
+        tensor = Tensor.from_dlpack(name, value, declared.datatype, tuple(getattr(value, "shape")))  # noqa: B009
     if tensor.datatype is not declared.datatype:
         raise InternalError(
             f"output '{name}' of model '{spec.name}' has datatype {tensor.datatype}, expected {declared.datatype}"

@@ -62,8 +62,6 @@ class BackendPlugin(Offer):
     config_fields: tuple[str, ...] = ()
     """Configuration fields that the kernel does not implement and this backend does, as dotted paths."""
     default_cpu_instances: int = 1
-    """Instances of a group on the CPU whose configuration gives no count."""
-    default_cpu_instances: int = 1
     """Instances of a group on the CPU whose configuration gives no ``count`` (2 for ONNX Runtime in Triton)."""
     requires: tuple[str, ...] = ()
     """Modules that the framework comes in, for ``trivet doctor``; looked for, not imported."""

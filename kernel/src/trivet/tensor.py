@@ -161,7 +161,7 @@ def encode(datatype: DataType, array: NDArray[Any]) -> Buffer:
         array = array.astype(array.dtype.newbyteorder("<"))
     contiguous = np.ascontiguousarray(array)
     # A memoryview of a zero-sized array cannot be cast, and there is nothing in it to view.
-    return memoryview(contiguous.reshape(-1).view(np.uint8)) if contiguous.size else b""
+    return contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b""
 
 
 def encode_bytes(array: NDArray[Any]) -> bytes:
