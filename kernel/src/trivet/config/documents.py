@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from trivet.config.descriptors import POOL, fields_of
 from trivet.config.model_config_pb2 import ModelConfig
-from trivet.config.tree import Mistake, Path, format_path, merge, suggestion
+from trivet.config.tree import Mistake, Path, Position, format_path, merge, suggestion
 from trivet.errors import InvalidArgumentError
-
-if TYPE_CHECKING:
-    import yaml
-
-Position = tuple[int, int]
-"""Line and column, both from 1."""
 
 
 def parse_text_config(text: str, origin: str) -> ModelConfig:
@@ -32,31 +26,24 @@ def parse_text_config(text: str, origin: str) -> ModelConfig:
         return text_format.Parse(text, config, descriptor_pool=POOL)
     except text_format.ParseError as error:
         line, column = error.GetLine(), error.GetColumn()
-        problem = _explain(re.sub(r"^\d+:\d+ : ", "", str(error)))
+        # Its text begins with the position, and sometimes with the whole line in quotes.
+        problem = _explain(re.sub(r"^\d+:\d+ : ('.*': )?", "", str(error)))
         place = f"{origin}:{line}:{column}" if line is not None and column is not None else origin
         raise InvalidArgumentError(f"{place}: {problem}") from error
 
 
 def parse_yaml_config(text: str, origin: str) -> ModelConfig:
     """Read YAML with the fields of the schema as keys, enumerators by name."""
-    import yaml  # noqa: PLC0415
+    from trivet.config.yaml_form import YamlError, read_yaml  # noqa: PLC0415
 
-    loader = yaml.SafeLoader(text)
-    positions: dict[Path, Position] = {}
     try:
-        node = loader.get_single_node()
-        value = {} if node is None else _yaml_value(loader, node, (), positions)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{origin}:{mark.line + 1}:{mark.column + 1}" if mark else origin
-        raise InvalidArgumentError(f"{place}: not valid YAML: {error.problem or error}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InvalidArgumentError(f"{origin}: not valid YAML: {error}") from error
+        document = read_yaml(text)
+    except YamlError as error:
+        place = ":".join(map(str, (origin, *error.position)))
+        raise InvalidArgumentError(f"{place}: not valid YAML: {error}") from error
     except RecursionError:
         raise InvalidArgumentError(f"{origin}: not valid: nested too deeply, or an alias contains itself") from None
-    finally:
-        loader.dispose()
-    return _build(value, origin, positions.get)
+    return _build(document.value, origin, document.positions.get)
 
 
 def parse_json_config(text: str, origin: str) -> ModelConfig:
@@ -137,27 +124,3 @@ def _json_position(text: str, path: Path) -> Position:
             _, index = decoder.raw_decode(text, value)
             index = skip(skip(index) + 1)
     return text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
-
-
-def _yaml_value(loader: yaml.SafeLoader, node: yaml.Node, path: Path, positions: dict[Path, Position]) -> object:
-    """The plain value of a node; remembers where each key and element stands."""
-    import yaml  # noqa: PLC0415
-
-    positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
-    if isinstance(node, yaml.SequenceNode):
-        return [_yaml_value(loader, item, (*path, index), positions) for index, item in enumerate(node.value)]
-    if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
-    loader.flatten_mapping(node)  # "<<: *alias"
-    result: dict[Hashable, object] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        mark = key_node.start_mark
-        if not isinstance(key, Hashable):
-            raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=mark)
-        key = key if isinstance(key, str) else str(key)
-        if key in result:
-            raise yaml.MarkedYAMLError(problem=f"'{key}' is there twice in one mapping", problem_mark=mark)
-        positions[*path, key] = (mark.line + 1, mark.column + 1)
-        result[key] = _yaml_value(loader, value_node, (*path, key), positions)
-    return result

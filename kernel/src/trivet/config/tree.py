@@ -20,6 +20,8 @@ from trivet.config.descriptors import fields_of, is_repeated, map_parts
 
 Path = tuple[str | int, ...]
 """Keys and indices from the document's root, as the document spells them."""
+Position = tuple[int, int]
+"""Line and column in the document, both from 1."""
 
 _F = FieldDescriptor
 _INTEGERS = {
