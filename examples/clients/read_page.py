@@ -13,8 +13,8 @@ ORIENTATION = "save_infer_model/scale_0.tmp_1"
 def infer(model: str, pixels: Floats, output: str, class_count: int = 0) -> NDArray[Any]:
     x = triton.InferInput("x", pixels.shape, "FP32").set_data_from_numpy(pixels)
     requested = triton.InferRequestedOutput(output, class_count=class_count)
-    answer: NDArray[Any] = client.infer(model, [x], outputs=[requested]).as_numpy(output)
-    return answer[0]
+    answer: NDArray[Any] = client.infer(model, [x], outputs=[requested]).as_numpy(output)[0]
+    return answer
 
 
 args = arguments(__doc__, "image")
