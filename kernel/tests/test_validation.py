@@ -65,7 +65,7 @@ def test_any_size_fits_a_variable_dimension() -> None:
             [("x", floats(1, 3))],
             r"unexpected shape for input 'x' for model 'm'. Expected \[-1,2\], got \[1,3\]",
         ),
-        (spec(X, max_batch_size=0), [("x", floats(3))], r"Expected \[2\], got \[3\].$"),
+        (spec(X, max_batch_size=0), [("x", floats(3))], r"Expected \[2\], got \[3\]. $"),
         (spec(X), [("x", floats())], "input 'x' has no shape but model requires batch dimension for 'm'"),
         (
             spec(X, OPTIONAL),
