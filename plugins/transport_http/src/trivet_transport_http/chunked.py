@@ -58,6 +58,8 @@ class ChunkedDecoder:
             if stop < 0:
                 if end - start > self.MAX_LINE:
                     raise HttpError(400, f"malformed chunked body: a line is longer than {self.MAX_LINE} bytes")
+                if buffer.find(b"\n", start, end) >= 0:
+                    raise HttpError(400, "malformed chunked body: a line must end with CR LF")
                 return start
             line = bytes(buffer[start:stop])
             start = stop + 2

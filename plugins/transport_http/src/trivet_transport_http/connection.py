@@ -98,10 +98,13 @@ class Connection(asyncio.BufferedProtocol):
         if tls is not None and tls.selected_alpn_protocol() == "h2":
             self._hand_over(b"")
 
-    def get_buffer(self, sizehint: int) -> memoryview | bytearray:
-        """Where the next read goes: the body's own buffer while a body is received, else the shared one."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next read goes: the body's own buffer while a body is received, else the shared one.
+
+        A view in both cases: asyncio's TLS reads into slices of it, and a slice of a bytearray would be a copy.
+        """
         rest = self._rest
-        return self.hub.buffer if rest is None else rest
+        return self.hub.view if rest is None else rest
 
     def buffer_updated(self, nbytes: int) -> None:
         """``nbytes`` were read into what :meth:`get_buffer` gave."""

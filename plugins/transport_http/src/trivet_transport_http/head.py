@@ -171,7 +171,7 @@ def _check_lines(raw: bytes) -> bool:
         raise HttpError(400, "malformed request: a line must end with CR LF, and neither may stand alone")
     line = _REQUEST_LINE.match(raw)
     if line is None:
-        if re.match(rb"[^ ]+ [^ ]+ HTTP/\d", raw):
+        if re.match(rb"[^ ]+ [^ ]+ HTTP/\d\.\d\r\n", raw):
             raise HttpError(505, "unsupported HTTP version, expected HTTP/1.1 or HTTP/1.0")
         raise HttpError(400, "malformed request line: expected METHOD TARGET HTTP/1.1")
     return line[1] == b"0"

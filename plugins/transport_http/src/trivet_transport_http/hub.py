@@ -82,7 +82,9 @@ class Hub:
             async with asyncio.timeout(grace_s):
                 await self._empty.wait()
         except TimeoutError:
-            logger.warning("closing %d HTTP connections that are still busy", len(self.connections))
+            busy = sum(1 for connection in self.connections if not connection.transport.is_closing())
+            if busy:
+                logger.warning("closing %d HTTP connections that are still busy", busy)
             for connection in list(self.connections):
                 connection.abort()
             await self._empty.wait()

@@ -47,7 +47,8 @@ class Transport(HttpTransport):
         self._tls: ssl.SSLContext | None = None
         if self._files is not None:
             self._tls = self._files.context(["h2", "http/1.1"] if settings["http2"] else ["http/1.1"])
-        self._unix_socket = None if settings["http_unix_socket"] is None else Path(settings["http_unix_socket"])
+        self._unix_path = None if settings["http_unix_socket"] is None else Path(settings["http_unix_socket"])
+        self._owns_unix_path = False
         self._http3_port: int | None = settings["http3_port"]
         if self._http3_port is not None:
             if self._files is None:
@@ -60,6 +61,8 @@ class Transport(HttpTransport):
         self._servers: list[asyncio.Server] = []
         self._hubs: list[Hub] = []
         self._lanes: list[HypercornLane] = []
+        self._sockets: list[socket.socket] = []
+        """Bound, and served by nobody yet."""
         self._addresses: dict[str, list[str]] = {}
 
     async def start(self, listeners: Mapping[str, Listener]) -> None:
@@ -77,8 +80,12 @@ class Transport(HttpTransport):
             server.close()
         drained = [hub.drain(grace_s) for hub in self._hubs] + [lane.drain(grace_s) for lane in self._lanes]
         await asyncio.gather(*drained)
-        if self._unix_socket is not None and self._addresses:
-            self._unix_socket.unlink(missing_ok=True)
+        for sock in self._sockets:
+            sock.close()
+        if self._unix_path is not None and self._owns_unix_path:
+            self._unix_path.unlink(missing_ok=True)
+            self._owns_unix_path = False
+        self._sockets.clear()
         self._servers, self._hubs, self._lanes, self._addresses = [], [], [], {}
 
     @property
@@ -94,27 +101,31 @@ class Transport(HttpTransport):
             raise InvalidArgumentError(f"no option says where the HTTP listener {name!r} listens: {error}") from None
         main = name == _MAIN
         host = settings["http_address"] if address is None else address
-        bound = sockets.bind(host, port, f"{name}-port", reuse_port=main and settings["reuse_http_port"])
-        datagrams = []
-        if main and self._unix_socket is not None:
-            bound.append(sockets.bind_unix(self._unix_socket, "http-unix-socket"))
+        bound = self._sockets
+        bound += sockets.bind(host, port, f"{name}-port", reuse_port=main and settings["reuse_http_port"])
+        if main and self._unix_path is not None:
+            bound.append(sockets.bind_unix(self._unix_path, "http-unix-socket"))
+            self._owns_unix_path = True
         if main and self._http3_port is not None:
-            datagrams = sockets.bind(host, self._http3_port, "http3-port", kind=socket.SOCK_DGRAM)
+            bound += sockets.bind(host, self._http3_port, "http3-port", kind=socket.SOCK_DGRAM)
         tls = self._tls if main else None
-        scheme = "http" if tls is None else "https"
-        self._addresses[name] = [sockets.url(scheme, sock) for sock in bound]
-        self._addresses[name] += [sockets.url("https+h3", sock) for sock in datagrams]
+        schemes = {socket.SOCK_STREAM: "http" if tls is None else "https", socket.SOCK_DGRAM: "https+h3"}
+        self._addresses[name] = [sockets.url(schemes[sock.type], sock) for sock in bound]
 
-        lane = self._hypercorn(router) if main and (settings["http2"] or datagrams) else None
-        hub = Hub(router, self._limits, lane if settings["http2"] else None)
+        http2 = main and settings["http2"]
+        lane = self._hypercorn(router) if main and (http2 or self._http3_port is not None) else None
+        hub = Hub(router, self._limits, lane if http2 else None)
         self._hubs.append(hub)
-        if lane is not None and datagrams:
-            for sock in datagrams:
-                await lane.serve_quic(sock)
-            lane.advertise(datagrams[0].getsockname()[1])
-            hub.advertise(datagrams[0].getsockname()[1])
         handshake_timeout = None if tls is None else self._limits.header_timeout
-        for sock in bound:
+        while bound:
+            sock = bound.pop(0)
+            if sock.type == socket.SOCK_DGRAM:
+                assert lane is not None
+                port = sock.getsockname()[1]
+                await lane.serve_quic(sock)
+                lane.advertise(port)
+                hub.advertise(port)
+                continue
             create = hub.loop.create_unix_server if sock.family == socket.AF_UNIX else hub.loop.create_server
             server = await create(
                 lambda: Connection(hub), sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake_timeout
