@@ -164,19 +164,20 @@ class ModelLoader:
         """
         context = self._model_context(resolved, resolved.versions[-1])
         config = resolved.config
+        supported = [*resolved.offer.config_fields]
+        for name, scheduler in self._registry.schedulers.items():
+            supported += [name, *scheduler.config_fields]
+        # What auto-completion adds for speed is nothing that the author asked for and would miss.
+        warnings = [problem.message for problem in model_config.unsupported(config, supported) if not problem.refused]
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
             self._backends.get(resolved.offer).auto_complete(context)
         model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
         model_config.validate(config, gpu_count=self._gpus)
-        supported = [*resolved.offer.config_fields]
-        for name, scheduler in self._registry.schedulers.items():
-            supported += [name, *scheduler.config_fields]
-        warnings = []
-        for problem in model_config.unsupported(config, supported):
-            if problem.refused:
-                raise InvalidArgumentError(f"model '{resolved.name}': {problem.message}")
-            logger.warning("model '%s': %s", resolved.name, problem.message)
-            warnings.append(problem.message)
+        refused = [problem.message for problem in model_config.unsupported(config, supported) if problem.refused]
+        if refused:
+            raise InvalidArgumentError(f"model '{resolved.name}': {'; '.join(refused)}")
+        for warning in warnings:
+            logger.warning("model '%s': %s", resolved.name, warning)
         return warnings
 
     async def load(
