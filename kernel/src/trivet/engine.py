@@ -428,10 +428,9 @@ class Engine:
             model = Model(name)
         async with model.lock:
             resolved = await to_thread.run_sync(self._resolve, name, config, files)
-            self._models.setdefault(name, model)
             if resolved is None:
-                # No such model any more: what is loaded is unloaded, as Triton does.
                 raise InternalError(f"failed to load '{name}', failed to poll from model repository")
+            self._models.setdefault(name, model)
             ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
             if model.fingerprint == resolved.fingerprint and ready == set(resolved.versions) and not files:
                 return
