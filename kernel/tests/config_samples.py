@@ -9,6 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from hypothesis import strategies as st
 from trivet.config import ModelConfig
 from trivet.config.descriptors import fields_of, is_repeated, map_parts
+from trivet.config.tree import merge
 from trivet.hookspecs import BackendPlugin
 
 PYTHON = BackendPlugin(name="python", factory="nowhere:nothing", model_filenames=("model.py",))
@@ -78,4 +79,7 @@ def _contents(fields: Iterable[FieldDescriptor]) -> st.SearchStrategy[dict[str, 
 def configs(draw: st.DrawFn) -> ModelConfig:
     """Any configuration that the schema allows, sensible or not."""
     top = draw(st.lists(st.sampled_from(fields_of(ModelConfig.DESCRIPTOR)), max_size=5, unique_by=lambda f: f.name))
-    return ModelConfig(**draw(_contents(top)))
+    config = ModelConfig()
+    for mistake in merge(config, draw(_contents(top))):
+        assert "keep one of them" in mistake.problem  # two members of a oneof were drawn; the first one stays
+    return config

@@ -213,6 +213,13 @@ def test_every_mistake_is_named_at_once() -> None:
     ]
 
 
+def test_a_document_of_mistakes_ends_after_some() -> None:
+    text = json.dumps({"k" * 1000 + str(index): index for index in range(10_000)})
+    lines = text_error(parse_json_config, text).splitlines()
+    assert len(lines) == 20
+    assert all(len(line) < 200 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

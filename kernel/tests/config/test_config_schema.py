@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf import descriptor_pool
 from trivet.config import POOL, ModelConfig, model_config_pb2
-from trivet.config.descriptors import add_file
+from trivet.config.descriptors import add_file, is_repeated
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,7 +35,7 @@ def fields(descriptor: Any) -> dict[str, tuple[Any, ...]]:
     found = {}
     for field in descriptor.fields:
         oneof = field.containing_oneof.name if field.containing_oneof else ""
-        found[field.full_name] = (field.number, field.type, field.is_repeated, oneof)
+        found[field.full_name] = (field.number, field.type, is_repeated(field), oneof)
     for nested in descriptor.nested_types:
         found |= fields(nested)
     return found

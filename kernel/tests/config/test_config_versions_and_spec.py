@@ -31,7 +31,8 @@ def test_the_policy_selects(policy: dict[str, Any] | None, expected: list[int]) 
 
 
 def test_no_versions_are_no_versions() -> None:
-    for policy in (None, {"all": {}}, {"latest": {"num_versions": 1}}):
+    policies: list[dict[str, Any] | None] = [None, {"all": {}}, {"latest": {"num_versions": 1}}]
+    for policy in policies:
         assert select_versions(ModelConfig(version_policy=policy), []) == []
 
 

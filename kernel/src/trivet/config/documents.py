@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from trivet.config.descriptors import POOL, fields_of
 from trivet.config.model_config_pb2 import ModelConfig
 from trivet.config.tree import Mistake, Path, Position, format_path, merge, suggestion
 from trivet.errors import InvalidArgumentError
+
+_ENOUGH = 20
+"""Mistakes that one error lists. A load request can bring a document of any size, and each mistake costs time."""
 
 
 def parse_text_config(text: str, origin: str) -> ModelConfig:
@@ -61,9 +65,9 @@ def parse_json_config(text: str, origin: str) -> ModelConfig:
 
 def _build(value: object, origin: str, position: Callable[[Path], Position | None]) -> ModelConfig:
     config = ModelConfig()
-    mistakes = merge(config, value)
-    if mistakes:
-        raise InvalidArgumentError("\n".join(_line(mistake, origin, position) for mistake in mistakes))
+    lines = [_line(mistake, origin, position) for mistake in islice(merge(config, value), _ENOUGH)]
+    if lines:
+        raise InvalidArgumentError("\n".join(lines))
     return config
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,38 +42,38 @@ class Mistake:
     problem: str
 
 
-def merge(message: Message, value: object, path: Path = ()) -> list[Mistake]:
-    """Set the fields of ``message`` from a mapping, and return everything that is wrong with it.
+def merge(message: Message, value: object, path: Path = ()) -> Iterator[Mistake]:
+    """Set the fields of ``message`` from a mapping, and give everything that is wrong with it, one by one.
 
-    A field goes by its own name or in lowerCamelCase, an enumerator by its name in any case or its number, and ``null``
-    leaves a field alone: so does protobuf's JSON, and Triton.
+    The work is done as the iterator is consumed: whoever has seen enough mistakes stops. A field goes by its own name
+    or in lowerCamelCase, an enumerator by its name in any case or its number, and ``null`` leaves a field alone: so
+    does protobuf's JSON, and Triton.
     """
     if not isinstance(value, Mapping):
-        return [Mistake(path, f"must be a mapping of fields, not {_kind(value)}")]
-    mistakes: list[Mistake] = []
+        yield Mistake(path, f"must be a mapping of fields, not {_kind(value)}")
+        return
     seen: dict[str, str] = {}  # field or oneof -> the key that set it
     for key, item in value.items():
         here = (*path, key)
         field = next((f for f in fields_of(message.DESCRIPTOR) if key in (f.name, f.camelcase_name)), None)
         if field is None:
-            mistakes.append(
-                Mistake(here, f"unknown field{suggestion(str(key), [f.name for f in fields_of(message.DESCRIPTOR)])}")
-            )
+            known = [f.name for f in fields_of(message.DESCRIPTOR)]
+            yield Mistake(here, f"unknown field{suggestion(key, known)}")
         elif item is not None:
             group = field.containing_oneof
-            earlier = seen.setdefault(group.name if group else field.name, str(key))
+            earlier = seen.setdefault(group.name if group else field.name, key)
             if earlier != key:
-                mistakes.append(Mistake(here, f"cannot be set beside '{earlier}'; keep one of them"))
+                yield Mistake(here, f"cannot be set beside '{earlier}'; keep one of them")
             else:
-                mistakes += _set(message, field, item, here)
-    return mistakes
+                yield from _set(message, field, item, here)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the known word that is nearest, else the known words where they are few."""
+    word = word[:_SHOWN].lower()
     by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6) or [
-        name for name in by_lower if name.endswith(f"_{word.lower()}")
+    near = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6) or [
+        name for name in by_lower if name.endswith(f"_{word}")
     ]
     if near:
         return f"; did you mean '{by_lower[near[0]]}'?"
@@ -84,60 +84,56 @@ def format_path(path: Path) -> str:
     """``input[0].dims[2]``."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{_plain(part)}" if text else _plain(part)
     return text
 
 
-def _set(message: Message, field: FieldDescriptor, value: object, path: Path) -> list[Mistake]:
+def _set(message: Message, field: FieldDescriptor, value: object, path: Path) -> Iterator[Mistake]:
     try:
         entry = map_parts(field)
         if entry is not None:
-            return _set_map(getattr(message, field.name), *entry, value, path)
-        if is_repeated(field):
-            return _set_list(getattr(message, field.name), field, value, path)
-        if field.message_type is not None:
+            yield from _set_map(getattr(message, field.name), *entry, value, path)
+        elif is_repeated(field):
+            yield from _set_list(getattr(message, field.name), field, value, path)
+        elif field.message_type is not None:
             part = getattr(message, field.name)
             part.SetInParent()
-            return merge(part, value, path)
-        setattr(message, field.name, _scalar(field, value))
+            yield from merge(part, value, path)
+        else:
+            setattr(message, field.name, _scalar(field, value))
     except _WrongValueError as error:
-        return [Mistake(path, str(error))]
-    return []
+        yield Mistake(path, str(error))
 
 
-def _set_list(target: Any, field: FieldDescriptor, value: object, path: Path) -> list[Mistake]:
+def _set_list(target: Any, field: FieldDescriptor, value: object, path: Path) -> Iterator[Mistake]:
     if not isinstance(value, list):
         raise _WrongValueError(f"must be a list, not {_kind(value)}; write it in [ ]")
-    mistakes: list[Mistake] = []
     for index, item in enumerate(value):
         here = (*path, index)
         if field.message_type is not None:
-            mistakes += merge(target.add(), item, here)
+            yield from merge(target.add(), item, here)
             continue
         try:
             target.append(_scalar(field, item))
         except _WrongValueError as error:
-            mistakes.append(Mistake(here, str(error)))
-    return mistakes
+            yield Mistake(here, str(error))
 
 
 def _set_map(
     target: Any, key_field: FieldDescriptor, value_field: FieldDescriptor, value: object, path: Path
-) -> list[Mistake]:
+) -> Iterator[Mistake]:
     if not isinstance(value, Mapping):
         raise _WrongValueError(f"must be a mapping, not {_kind(value)}")
-    mistakes: list[Mistake] = []
     for key, item in value.items():
         here = (*path, key)
         try:
             converted = _scalar(key_field, key)
             if value_field.message_type is not None:
-                mistakes += merge(target[converted], item, here)
+                yield from merge(target[converted], item, here)
             else:
                 target[converted] = _scalar(value_field, item)
         except _WrongValueError as error:
-            mistakes.append(Mistake(here, str(error)))
-    return mistakes
+            yield Mistake(here, str(error))
 
 
 class _WrongValueError(Exception):
