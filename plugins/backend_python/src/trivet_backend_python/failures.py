@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import traceback
 from pathlib import Path
 
-_OWN_FOLDER = str(Path(__file__).parent)
+_HIDDEN = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen importlib")
 
 
 def describe(error: BaseException) -> str:
@@ -18,12 +19,7 @@ def describe(error: BaseException) -> str:
     frames = [
         f"  {frame.filename}({frame.lineno}): {frame.name}"
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(
-            (
-                _OWN_FOLDER,
-                "<frozen importlib",
-            )
-        )
+        if not frame.filename.startswith(_HIDDEN)
     ]
     if not frames:
         return text

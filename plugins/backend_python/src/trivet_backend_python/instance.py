@@ -53,8 +53,11 @@ class TritonInstance(RequestInstance):
             raise InternalError(describe(error)) from error
         self._execute = self._model.execute
 
-    def execute(self, requests: Sequence[KernelRequest]) -> None:
-        """Answers all requests, or raises :class:`~trivet.errors.InternalError` for all that the model left open."""
+    def execute(self, requests: Sequence[KernelRequest]) -> Sequence[KernelResponse | None]:
+        """A response per request, ``None`` for one that the model answers through its response sender.
+
+        Raises :class:`~trivet.errors.InternalError` where the model failed, or returned no answers.
+        """
         served = [ServedRequest(request, self._service) for request in requests]
         try:
             returned = self._execute(served)
@@ -66,9 +69,7 @@ class TritonInstance(RequestInstance):
         except BaseException as error:
             self._logger.error("model instance '%s' failed to process requests", self._name, exc_info=error)
             raise self._failure(describe(error)) from error
-        for request, answer in zip(requests, answers, strict=True):
-            if answer is not None:
-                request.respond(answer)
+        return answers
 
     def close(self) -> None:
         """Raises what ``finalize`` raises, but frees everything all the same."""
@@ -103,10 +104,15 @@ class TritonInstance(RequestInstance):
                 "Number of InferenceResponse objects do not match the number of InferenceRequest objects."
                 f" InferenceRequest(s) size is:{len(requests)}, and InferenceResponse(s) size is:{len(returned)}\n"
             )
+        answers: list[KernelResponse | None] = []
         for index, response in enumerate(returned):
-            if response is None:
+            if requests[index].done:
+                # The response sender was faster; a response that was returned as well is left out, as in Triton.
+                answers.append(None)
+            elif response is None:
                 # A request that the model neither answered nor kept is then answered when its sender goes away.
                 served[index].get_response_sender()
+                answers.append(None)
             elif self._decoupled:
                 raise _BadReturnError(
                     f"Python model '{self._name}' is using the decoupled mode and the execute function must return"
@@ -118,11 +124,9 @@ class TritonInstance(RequestInstance):
                     f" '{type(response)}'."
                 )
             else:
-                served[index]._release_inputs()
-        return [
-            None if response is None else self._answer(request, response, True)
-            for request, response in zip(requests, returned, strict=True)
-        ]
+                served[index]._end()
+                answers.append(self._answer(requests[index], response, True))
+        return answers
 
     def _answer(self, request: KernelRequest, response: InferenceResponse | None, final: bool) -> KernelResponse:
         """The requested outputs in the order in which the model gave them, as Triton's backend sends them."""

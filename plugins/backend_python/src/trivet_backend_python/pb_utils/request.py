@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 from trivet.backend import ModelCaller
 from trivet.inference import InferenceRequest as KernelRequest
@@ -247,7 +247,7 @@ class ServedRequest(InferenceRequest):
         self._sender: InferenceResponseSender | None = None
 
     def inputs(self) -> list[Tensor]:
-        return [self._wrapped(name) for name in self._kernel.inputs]
+        return [cast("Tensor", self._input(name)) for name in self._kernel.inputs]
 
     def requested_output_names(self) -> set[str]:
         """The outputs to answer with: all, where the caller named none."""
@@ -269,17 +269,19 @@ class ServedRequest(InferenceRequest):
         return self.exec(decoupled)
 
     def _input(self, name: str) -> Tensor | None:
-        return self._wrapped(name) if name in self._kernel.inputs else None
-
-    def _wrapped(self, name: str) -> Tensor:
         tensor = self._inputs.get(name)
         if tensor is None:
-            tensor = self._inputs[name] = Tensor._of(self._kernel.inputs[name], to_host=self._service.to_host)
+            source = self._kernel.inputs.get(name)
+            if source is None:
+                return None
+            tensor = self._inputs[name] = Tensor._of(source, self._service.to_host)
         return tensor
 
-    def _release_inputs(self) -> None:
-        """Let go of the inputs, so that a model that answers with one is seen to have no further use for it."""
+    def _end(self) -> None:
+        """The model answered. Let go of the inputs, so that one that it answered with is seen not to be kept."""
         self._inputs.clear()
+        if self._sender is not None:
+            self._sender._close()
 
 
 def _to_response(response: KernelResponse) -> InferenceResponse:

@@ -108,6 +108,11 @@ class InferenceResponseSender:
     def is_cancelled(self) -> bool:
         return self._request.cancelled
 
+    def _close(self) -> None:
+        """The request was answered in another way."""
+        with self._lock:
+            self._closed = True
+
     def _check(self, response: InferenceResponse | None) -> None:
         if not self._decoupled:
             if response is not None and self._sent:
@@ -122,11 +127,10 @@ class InferenceResponseSender:
             raise TritonModelException("Unable to send response. Response sender has been closed.")
 
     def __del__(self) -> None:
-        # After the first response of a model that is not decoupled the request is answered.
-        if not self._request.done:
+        if not self._closed and not self._request.done:
             message = (
-                f"model '{self._request.model_name}' let go of the response sender of request '{self._request.id}'"
-                " without a final response"
+                f"model '{self._request.model_name}' answered request '{self._request.id}' neither in what execute"
+                " returned nor to the end through the request's response sender"
             )
             self._request.respond(KernelResponse(error=InternalError(message)))
 

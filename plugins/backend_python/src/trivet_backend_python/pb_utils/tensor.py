@@ -35,7 +35,8 @@ class Tensor:
             raise TypeError(
                 f"Tensor '{name}' takes a numpy.ndarray, got {type(array).__name__}; wrap it: numpy.array(value)"
             )
-        _check_name(name)
+        if not name or not isinstance(name, str):
+            _check_name(name)
         datatype = of_dtype(array.dtype)
         if datatype is None:
             raise TritonModelException(
@@ -48,12 +49,12 @@ class Tensor:
         self._source = None
 
     @classmethod
-    def _of(cls, source: KernelTensor, *, to_host: bool = True) -> Tensor:
-        """An input of a request. With ``to_host`` elements on a device are copied to the host when asked for."""
+    def _of(cls, source: KernelTensor, to_host: bool) -> Tensor:
+        """An input of a request; with ``to_host`` elements on a device are copied to the host."""
         tensor = cls.__new__(cls)
         tensor._name = source.name
         tensor._datatype = source.datatype
-        tensor._array = None if source.on_device and not to_host else writable(source.numpy())
+        tensor._array = writable(source.numpy()) if to_host or not source.on_device else None
         tensor._source = source
         return tensor
 

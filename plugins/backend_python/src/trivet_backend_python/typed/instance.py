@@ -46,7 +46,9 @@ class TypedInstance(ArrayInstance):
         """Inputs are given read-only, whoever else may see them; results are converted to the declared datatypes."""
         signature = self._signature
         arguments = {
-            tensor.name: _argument(tensor, inputs[tensor.name]) for tensor in signature.inputs if tensor.name in inputs
+            tensor.name: self._argument(tensor, inputs[tensor.name])
+            for tensor in signature.inputs
+            if tensor.name in inputs
         }
         if self._shared_dims:
             self._check_shared_dims(inputs)
@@ -73,6 +75,20 @@ class TypedInstance(ArrayInstance):
         if close is not None:
             close()
 
+    def _argument(self, tensor: TensorSignature, given: Tensor) -> NDArray[Any]:
+        array = given.numpy()
+        if not tensor.dims and not self._batched:
+            array = array.reshape(())
+        if not tensor.element.text:
+            return read_only(array)
+        try:
+            texts = [item.decode() for item in array.reshape(-1).tolist()]
+        except UnicodeDecodeError as error:
+            raise InvalidArgumentError(f"input '{tensor.name}' holds bytes that are not UTF-8 text: {error}") from None
+        decoded = np.empty(len(texts), dtype=np.object_)
+        decoded[:] = texts
+        return decoded.reshape(array.shape)
+
     def _result(self, output: TensorSignature, values: list[Any], index: int, batch: tuple[int, ...]) -> Tensor:
         """One output as a tensor that later writes of the model cannot change."""
         datatype = output.element.datatype
@@ -94,13 +110,15 @@ class TypedInstance(ArrayInstance):
         shape: tuple[int, ...] = values[index].shape
         expected = batch + output.dims
         if len(shape) != len(expected) or any(
-            size != wanted for size, wanted in zip(shape, expected, strict=True) if not isinstance(wanted, str)
+            size != wanted
+            for size, wanted in zip(shape, expected, strict=True)
+            if isinstance(wanted, int) and wanted != -1
         ):
             raise InternalError(
                 f"output '{output.name}' of model '{self._model_name}' has shape {list(shape)}, expected"
                 f" [{', '.join(map(str, expected))}]"
             )
-        return Tensor.from_numpy(output.name, values[index], datatype)
+        return Tensor.from_numpy(output.name, values[index] if shape else values[index].reshape(1), datatype)
 
     def _check_shared_dims(self, inputs: Mapping[str, Tensor]) -> None:
         """One name means one size, in whichever inputs it stands."""
@@ -111,19 +129,6 @@ class TypedInstance(ArrayInstance):
                 raise InvalidArgumentError(
                     f"inputs of model '{self._model_name}' disagree on dimension '{dim}': {shown}"
                 )
-
-
-def _argument(tensor: TensorSignature, given: Tensor) -> NDArray[Any]:
-    array = given.numpy()
-    if not tensor.element.text:
-        return read_only(array)
-    try:
-        texts = [item.decode() for item in array.reshape(-1).tolist()]
-    except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"input '{tensor.name}' holds bytes that are not UTF-8 text: {error}") from None
-    decoded = np.empty(len(texts), dtype=np.object_)
-    decoded[:] = texts
-    return decoded.reshape(array.shape)
 
 
 def _shared_dims(signature: Signature) -> dict[str, list[tuple[str, int]]]:

@@ -43,16 +43,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class TensorSignature:
-    """One input or output. ``dims`` are without the batch; a name stands for any size."""
+    """One input or output. ``dims`` are without the batch; a name or -1 stands for any size."""
 
     name: str
     element: Element
     dims: tuple[int | str, ...]
     optional: bool = False
-
-    @property
-    def config_dims(self) -> list[int]:
-        return [-1 if isinstance(dim, str) else dim for dim in self.dims]
 
     def __str__(self) -> str:
         return f"{self.element.datatype.config_name} [{', '.join(map(str, self.dims))}]"
@@ -84,9 +80,10 @@ class Signature:
                 tensor: Any = present.get(signature.name) or tensors.add(name=signature.name)
                 tensor.data_type = tensor.data_type or signature.element.datatype.config_value
                 if not tensor.dims and not tensor.HasField("reshape"):
-                    # A configuration cannot say "no dimensions" but as a reshape of one.
-                    tensor.dims[:] = signature.config_dims or [1]
-                    if not signature.dims:
+                    # A configuration has no scalars: callers see one element, and a batch of those is reshaped.
+                    # Without a batch even that is not allowed, and TypedInstance does it.
+                    tensor.dims[:] = [-1 if isinstance(dim, str) else dim for dim in signature.dims] or [1]
+                    if self.max_batch_size and not signature.dims:
                         tensor.reshape.SetInParent()
                 if signature.optional:
                     tensor.optional = True
@@ -117,7 +114,8 @@ class Signature:
                     " its code"
                 )
             for name, signature in expected.items():
-                _compare(f"{kind} '{name}' {where}", signature, configured[name])
+                dims = signature.dims if self.max_batch_size else signature.dims or (1,)
+                _compare(f"{kind} '{name}' {where}", signature, dims, configured[name])
 
 
 @overload
@@ -210,19 +208,17 @@ def _array(where: str, hint: Any) -> tuple[Element, tuple[int | str, ...]]:
         raise TypeError(f"{where} needs an annotation such as Array[Float32, 'n', 3], got {shown}")
     dims: Iterable[Any] = metadata[1:]
     for dim in dims:
-        if not isinstance(dim, str) and not (isinstance(dim, int) and dim > 0):
-            raise TypeError(
-                f"{where} has the dimension {dim!r}; expected a positive int, or a name for one that varies"
-            )
+        if not isinstance(dim, str) and not (isinstance(dim, int) and (dim > 0 or dim == -1)):
+            raise TypeError(f"{where} has the dimension {dim!r}; expected a size, or a name or -1 for one that varies")
     return metadata[0], tuple(dims)
 
 
-def _compare(what: str, signature: TensorSignature, tensor: Any) -> None:
+def _compare(what: str, signature: TensorSignature, expected_dims: Sequence[int | str], tensor: Any) -> None:
     datatype = BY_CONFIG_VALUE.get(tensor.data_type)
     dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
     # The configuration may promise more than the code asks for, a fixed size where the code takes any.
-    fits = len(dims) == len(signature.dims) and all(
-        isinstance(expected, str) or dim == expected for dim, expected in zip(dims, signature.dims, strict=True)
+    fits = len(dims) == len(expected_dims) and all(
+        isinstance(expected, str) or expected in (-1, dim) for dim, expected in zip(dims, expected_dims, strict=True)
     )
     if datatype is not signature.element.datatype or not fits:
         shown = datatype.config_name if datatype else "TYPE_INVALID"
