@@ -1,0 +1,28 @@
+"""What the tests of both transports share: a repository of small models, and the gate that holds their requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trivet.hookspecs import BackendPlugin
+
+from .grpc.models import GATE, Gate, ModelsBackend, write_models
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = write_models(tmp_path_factory.mktemp("models"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def models() -> BackendPlugin:
+    """The backend of the models in the repository."""
+    return BackendPlugin(name="models", factory=ModelsBackend)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """Holds requests of the model ``gate`` until a test lets them through; each test has values of its own from 1000."""
+    return GATE
