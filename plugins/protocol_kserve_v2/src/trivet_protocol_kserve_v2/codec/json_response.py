@@ -7,7 +7,7 @@ shared memory extensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 from trivet.errors import InternalError
@@ -18,6 +18,9 @@ from trivet_protocol_kserve_v2.codec.classification import classified
 from trivet_protocol_kserve_v2.codec.json_request import ResponseFormat
 from trivet_protocol_kserve_v2.codec.json_tensor import encode_data, quote
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+
+if TYPE_CHECKING:
+    from trivet.lifecycle import LoadedModel
 
 
 class EncodedResponse(NamedTuple):
@@ -45,6 +48,10 @@ def encode_response(
         raise InternalError("response to a request that no model has taken")
     response_format: ResponseFormat = request.context
     outputs = response.outputs if request.outputs is None else classified(request, response.outputs)
+    if not (request.id or response.parameters or response_format.regions):
+        encoded = _encode_binary(model, outputs, response_format)
+        if encoded is not None:
+            return encoded
 
     document: dict[str, Any] = {"model_name": model.name, "model_version": str(model.version)}
     if request.id:
@@ -56,6 +63,42 @@ def encode_response(
     header = _dump(document)
     buffers[0] = header
     return EncodedResponse(buffers, len(header) if len(buffers) > 1 else 0)
+
+
+# Few headers describe most responses: models, shapes and sizes repeat while the data changes.
+_headers: dict[tuple[Any, ...], bytes] = {}
+_HEADERS_SIZE = 1024
+
+
+def _encode_binary(
+    model: LoadedModel, outputs: Sequence[Tensor], response_format: ResponseFormat
+) -> EncodedResponse | None:
+    """A response of binary outputs and nothing else, with a remembered header; ``None`` where some output is JSON."""
+    buffers: list[Buffer] = [b""]
+    key: list[object] = [model.name, model.version]
+    for tensor in outputs:
+        if not response_format.outputs.get(tensor.name, response_format.binary):
+            return None
+        data = tensor.wire()
+        size = data.nbytes if type(data) is memoryview else len(data)
+        key += (tensor.name, tensor.datatype, tensor.shape, size)
+        if size:
+            buffers.append(data)
+    if len(buffers) == 1:
+        return None
+    header = _headers.get(signature := tuple(key))
+    if header is None:
+        document = {
+            "model_name": model.name,
+            "model_version": str(model.version),
+            "outputs": [_encode_output(tensor, response_format, [], None) for tensor in outputs],
+        }
+        header = _dump(document)
+        if len(_headers) >= _HEADERS_SIZE:
+            _headers.clear()
+        _headers[signature] = header
+    buffers[0] = header
+    return EncodedResponse(buffers, len(header))
 
 
 def _encode_output(

@@ -25,7 +25,7 @@ from trivet.lifecycle import LoadedModel
 
 from trivet_protocol_kserve_v2.codec import compression
 from trivet_protocol_kserve_v2.codec.compression import Coding
-from trivet_protocol_kserve_v2.codec.json_request import decode_request
+from trivet_protocol_kserve_v2.codec.header_memory import HeaderMemory
 from trivet_protocol_kserve_v2.codec.json_response import EncodedResponse, encode_response
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.http.responses import JSON, error_response
@@ -54,6 +54,7 @@ class InferenceHandler:
         self._engine = engine
         self._memory = memory
         self._max_decompressed_size = max_decompressed_size
+        self._headers = HeaderMemory()
         self._forwarded: re.Pattern[bytes] | None = None
         if forward_pattern:
             try:
@@ -87,7 +88,7 @@ class InferenceHandler:
     def _decode(self, call: HttpRequest, model: LoadedModel, body: Body) -> InferenceRequest:
         headers = call.headers
         json_size = _json_size(headers[_HEADER_LENGTH], len(body)) if _HEADER_LENGTH in headers else None
-        request = decode_request(
+        request = self._headers.decode(
             body,
             json_size,
             model.spec,
