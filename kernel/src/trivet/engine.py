@@ -292,15 +292,25 @@ class Engine:
         self._answer(request, InferenceResponse(error=error))
 
     def _deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
-        try:
-            if request.on_response is not None:
+        if request.on_response is not None:
+            try:
                 request.on_response(request, response)
-            if response.final:
-                for observer in self.on_finished:
+            except Exception as error:
+                # A protocol that fails to write one answer must not cost the answers behind it, and whoever asked still
+                # waits for this one.
+                logger.exception("response to request '%s' of model '%s' failed", request.id, request.model_name)
+                if response.error is None:
+                    failure = InternalError(
+                        f"the response of model '{request.model_name}' cannot be sent: {type(error).__name__}: {error}"
+                    )
+                    self._deliver(request, InferenceResponse(error=failure, final=response.final))
+                    return
+        if response.final:
+            for observer in self.on_finished:
+                try:
                     observer(request, response)
-        except Exception:
-            # A protocol that fails to write one answer must not cost the answers behind it.
-            logger.exception("response to request '%s' of model '%s' was not delivered", request.id, request.model_name)
+                except Exception:
+                    logger.exception("observer %r failed on a response of model '%s'", observer, request.model_name)
 
     # --- models
 
@@ -310,7 +320,9 @@ class Engine:
         Returns the models that failed. Raises :class:`~trivet.errors.InvalidArgumentError` for a repository that cannot
         be opened or a named model that no repository holds.
         """
-        self._repositories = [await to_thread.run_sync(open_repository, self.registry, url) for url in self.options.model_repositories]
+        self._repositories = [
+            await to_thread.run_sync(open_repository, self.registry, url) for url in self.options.model_repositories
+        ]
         names = await self._startup_models()
         results = await asyncio.gather(*(self._load(name) for name in names), return_exceptions=True)
         failures = []

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivet import datatypes
-from trivet.datatypes import BYTES, DataType
+from trivet.datatypes import BF16, BYTES, DataType
 from trivet.errors import InvalidArgumentError
 
 Buffer = bytes | bytearray | memoryview
@@ -128,7 +128,7 @@ class Tensor:
             if self._wire is not None:
                 self._array = _decode(self.name, self.datatype, self.shape, self._wire)
             else:
-                self._array = _host_copy(self._dlpack).reshape(self.shape)
+                self._array = _host_copy(self._dlpack, self.datatype).reshape(self.shape)
         return self._array
 
     def wire(self) -> Buffer:
@@ -232,9 +232,13 @@ def _decode(name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer)
         ) from None
 
 
-def _host_copy(array: SupportsDLPack | None) -> NDArray[Any]:
+def _host_copy(array: SupportsDLPack | None, datatype: DataType) -> NDArray[Any]:
     if array is None:
         raise ValueError("tensor has no data")
+    if datatype is BF16:
+        from trivet.dlpack import BitPatterns  # noqa: PLC0415 - ctypes, for the one type that numpy does not have
+
+        array = BitPatterns(array)
     if array.__dlpack_device__()[0] in _HOST_DEVICES:
         return np.from_dlpack(array)
     # numpy asks the producer for a host copy through DLPack's copy protocol (array API 2023.12).
