@@ -44,8 +44,12 @@ An instance's thread that runs Python (a Python model, the copy into a batch) ho
 requests with it. Beside a model that computes in pure Python, another model answered 2,100 to 2,700 requests a second
 with 0.5 ms and 770 to 910 with 5 ms, at no cost to the first; with 0.1 ms the first lost half of its own."""
 
-_DELIVERY_S = 1.0
-"""Every answer is computed when sockets close; this long, at least, clients get to take the last ones."""
+_DELIVERY_S = 5.0
+"""Every answer is computed when sockets close; this long clients get to take the last ones. Not all that is left of the
+exit timeout, since a connection that is merely open (an idle gRPC stream) would use it up."""
+
+_UNLOADING_S = 10.0
+"""How long after the exit timeout closing sockets and unloading may take before the process is ended."""
 
 
 class StartupError(TrivetError):
@@ -123,10 +127,9 @@ class Server:
         Returns how many requests were abandoned. Where that is not 0 models are left as they are: unloading would wait
         for an execution that does not end, and the caller is about to end the process.
         """
-        deadline = perf_counter() + timeout_s
         self.engine.begin_drain()
         left = await self.engine.drained(timeout_s)
-        await self._close_services(max(deadline - perf_counter(), _DELIVERY_S) if not left else 0)
+        await self._close_services(0 if left else min(timeout_s, _DELIVERY_S))
         if not left:
             await self.engine.stop()
         return left
@@ -263,7 +266,7 @@ async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
         signal.signal(number, signal.SIG_DFL)
     logger.info("%s: finishing requests in flight (at most %g s); once more to exit at once", first.name, timeout_s)
     watchdog = threading.Timer(
-        timeout_s + 2 * _DELIVERY_S, _exit_now, ("stopping takes longer than the exit timeout; exiting",)
+        timeout_s + _UNLOADING_S, _exit_now, ("stopping takes longer than the exit timeout; exiting",)
     )
     watchdog.daemon = True
     watchdog.start()

@@ -130,16 +130,34 @@ def _named(model: ModelDescription, name: str, content: Any, file: str) -> tuple
 def _array(target: InputDescription, value: Any, origin: str) -> NDArray[Any]:
     """A JSON value (number, text, boolean, nested arrays) as an array of the input's datatype."""
     try:
-        if target.datatype is BYTES:
-            array = np.array(value, dtype=np.object_)
-            flat = [item.encode() if isinstance(item, str) else json.dumps(item).encode() for item in array.reshape(-1)]
-            return object_array(flat, array.shape)
-        array = np.array(value)
+        array = np.array(value, dtype=np.object_)
     except ValueError as error:
-        raise click.UsageError(f"{origin}: the arrays for input '{target.name}' are not all of one length") from error
-    if array.size and array.dtype.kind not in "biuf":
-        raise click.UsageError(f"{origin}: input '{target.name}' takes {target.datatype}, the file has text in it")
-    return _cast(target, array, origin)
+        raise _ragged(target, origin) from error
+    items = array.reshape(-1).tolist()
+    if any(isinstance(item, list) for item in items):
+        raise _ragged(target, origin)
+    if target.datatype is BYTES:
+        encoded = [item.encode() if isinstance(item, str) else json.dumps(item).encode() for item in items]
+        return object_array(encoded, array.shape)
+    if not all(isinstance(item, (bool, int, float)) for item in items):
+        raise click.UsageError(f"{origin}: input '{target.name}' takes {target.datatype}, the file has something else")
+    if target.datatype is BOOL and not all(item in (0, 1) for item in items):
+        raise _misfit(target, origin)
+    if target.datatype.numpy.kind in "iub" and not any(isinstance(item, float) for item in items):
+        # Not through numpy's choice of a type for all, which is float64 for 0 beside 2**64 - 1.
+        try:
+            return array.astype(target.datatype.numpy)
+        except OverflowError as error:
+            raise _misfit(target, origin) from error
+    return _cast(target, np.array(value, dtype=np.float64) if items else array.astype(np.float64), origin)
+
+
+def _ragged(target: InputDescription, origin: str) -> click.UsageError:
+    return click.UsageError(f"{origin}: the arrays for input '{target.name}' are not all of one length")
+
+
+def _misfit(target: InputDescription, origin: str) -> click.UsageError:
+    return click.UsageError(f"{origin}: values for input '{target.name}' do not fit into {target.datatype}")
 
 
 def _cast(target: InputDescription, array: Any, origin: str) -> NDArray[Any]:
@@ -161,7 +179,7 @@ def _cast(target: InputDescription, array: Any, origin: str) -> NDArray[Any]:
     with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(wanted)
     if wanted.kind in "biu" and not np.array_equal(cast, array):
-        raise click.UsageError(f"{origin}: values for input '{target.name}' do not fit into {target.datatype}")
+        raise _misfit(target, origin)
     return cast
 
 
@@ -170,7 +188,10 @@ def _fit(target: InputDescription, array: NDArray[Any], batched: bool, origin: s
     rank = len(target.shape) + batched
     if array.ndim == rank:
         return array
-    if batched and array.ndim == rank - 1:
+    is_item = array.ndim == len(target.shape) and all(
+        want in (-1, have) for want, have in zip(target.shape, array.shape, strict=True)
+    )
+    if batched and is_item:
         return array[np.newaxis]
     item = element_count(target.shape)
     fixed = -1 not in target.shape
