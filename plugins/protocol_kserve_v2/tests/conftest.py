@@ -24,5 +24,5 @@ def models() -> BackendPlugin:
 
 @pytest.fixture
 def gate() -> Gate:
-    """Holds requests of the model ``gate`` until a test lets them through; each test has values of its own from 1000."""
+    """Holds requests of the model ``gate`` until a test opens it; each test has values of its own from 1000."""
     return GATE
