@@ -47,6 +47,8 @@ class ResolvedModel:
     name: str
     path: Path
     config: ModelConfig
+    origin: str
+    """Where the configuration was written, for messages; empty where nobody wrote one."""
     offer: BackendPlugin
     versions: list[int]
     fingerprint: object
@@ -130,12 +132,13 @@ class ModelLoader:
         temporary = _write_files(found.name, files) if files else None
         try:
             path = temporary.path if temporary else found.path
+            config_name = self._options.model_config_name or None
             if config_override is not None:
-                config = model_config.parse_json_config(
-                    config_override, f"'config' of the load request for '{found.name}'"
-                )
+                origin = f"'config' of the load request for '{found.name}'"
+                config = model_config.parse_json_config(config_override, origin)
             else:
-                config = model_config.read_config(path, found.name, self._options.model_config_name or None)
+                origin = str(model_config.find_config(path, config_name) or "")
+                config = model_config.read_config(path, found.name, config_name)
             if config.name and config.name != found.name:
                 raise InvalidArgumentError(
                     f"unexpected directory name '{found.name}' for model '{config.name}', directory name must equal"
@@ -151,7 +154,7 @@ class ModelLoader:
             self._identify(config, path / str(versions[-1]))
             offer = self._registry.backend_for(config.backend, config.platform)
             fingerprint = (config_override, config.SerializeToString(deterministic=True), _file_stamps(path))
-            return ResolvedModel(found.name, path, config, offer, versions, fingerprint, temporary)
+            return ResolvedModel(found.name, path, config, origin, offer, versions, fingerprint, temporary)
         except BaseException:
             if temporary:
                 temporary.release()
@@ -172,7 +175,13 @@ class ModelLoader:
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
             self._backends.get(resolved.offer).auto_complete(context)
         model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
-        model_config.validate(config, gpu_count=self._gpus)
+        model_config.validate(
+            config,
+            backend=resolved.offer,
+            gpu_count=self._gpus,
+            model_path=resolved.path,
+            origin=resolved.origin,
+        )
         refused = [problem.message for problem in model_config.unsupported(config, supported) if problem.refused]
         if refused:
             raise InvalidArgumentError(f"model '{resolved.name}': {'; '.join(refused)}")
@@ -252,14 +261,18 @@ class ModelLoader:
         return cast("Callable[[SchedulerContext], Scheduler]", self._registry.resolve(offer))
 
     def _identify(self, config: ModelConfig, version_path: Path) -> None:
-        """Name the backend of a configuration that names none, by the model's file."""
+        """Name the backend of a configuration that names none, by the model's file.
+
+        A framework's file comes before a generic one such as ``model.py``, which may lie beside it, as in Triton.
+        """
         if config.backend or config.platform:
             return
         names: list[str] = []
-        for offer in self._registry.backends.values():
+        for offer in sorted(self._registry.backends.values(), key=lambda offer: not offer.platforms):
             for filename in offer.model_filenames:
                 if filename == config.default_model_filename or (version_path / filename).exists():
                     config.backend = offer.name
+                    config.default_model_filename = filename
                     return
                 names.append(filename)
         raise InvalidArgumentError(
