@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from trivet import datatypes
-from trivet.batching import gather, split
+from trivet.batching import gather, reshape_outputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, RequestedOutput
@@ -62,6 +62,13 @@ def test_reshape_is_applied_inward_and_outward() -> None:
     assert batch.numpy().shape == (2, 1, 5)
     [response] = split(shaped, [request(np.zeros((2, 5), np.float32))], {"y": batch.numpy(), "z": batch.numpy()})
     assert response.outputs[0].numpy().shape == (2, 5)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 2), (10,), (2, 5, 1, 3)])
+def test_an_output_that_cannot_be_reshaped_is_named(shape: tuple[int, ...]) -> None:
+    shaped = spec(dims=(-1,), reshape=(-1, 1))
+    with pytest.raises(InternalError, match="output tensor shape does not match size of output for 'y'"):
+        reshape_outputs(shaped, [Tensor.from_numpy("y", np.zeros(shape, np.float32))])
 
 
 @pytest.mark.parametrize(

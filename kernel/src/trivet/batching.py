@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trivet import datatypes
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.tensor import Tensor
+from trivet.tensor import Tensor, element_count
 
 if TYPE_CHECKING:
     from trivet.backend import OutputValue
@@ -40,13 +40,7 @@ def gather(
             )
             for name, tensor in requests[0].inputs.items()
         }
-    if spec.reshaped_inputs:
-        inputs = {
-            name: tensor.reshaped(_reshaped(spec, spec.inputs[name], tensor.shape, inward=True))
-            if name in spec.reshaped_inputs
-            else tensor
-            for name, tensor in inputs.items()
-        }
+    inputs = reshape_inputs(spec, inputs)
     for name, array in (extra_inputs or {}).items():
         inputs[name] = Tensor.from_numpy(name, array)
     return inputs
@@ -85,6 +79,33 @@ def split(
     return responses
 
 
+def reshape_inputs(spec: ModelSpec, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``inputs`` in the shapes that the model wants; the same object where that makes no difference."""
+    if not spec.reshaped_inputs:
+        return inputs
+    return {
+        name: tensor.reshaped(_reshaped(spec, spec.inputs[name], tensor.shape, inward=True))
+        if name in spec.reshaped_inputs
+        else tensor
+        for name, tensor in inputs.items()
+    }
+
+
+def reshape_outputs(spec: ModelSpec, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """A model's outputs in the shapes that callers see; the same object where that makes no difference.
+
+    Raises :class:`~trivet.errors.InternalError` where an output does not have the shape that ``reshape`` tells.
+    """
+    if not spec.reshaped_outputs:
+        return outputs
+    return [
+        tensor.reshaped(_reshaped(spec, spec.outputs[tensor.name], tensor.shape, inward=False))
+        if tensor.name in spec.reshaped_outputs
+        else tensor
+        for tensor in outputs
+    ]
+
+
 def _names(spec: ModelSpec, request: InferenceRequest) -> Sequence[str]:
     return spec.output_names if request.outputs is None else [output.name for output in request.outputs]
 
@@ -120,5 +141,13 @@ def _reshaped(spec: ModelSpec, declared: TensorSpec, shape: tuple[int, ...], *, 
     model_dims = declared.reshape if declared.reshape is not None else declared.dims
     source, target = (declared.dims, model_dims) if inward else (model_dims, declared.dims)
     batch = shape[:1] if spec.max_batch_size > 0 else ()
-    variable = [size for dim, size in zip(source, shape[len(batch) :], strict=True) if dim < 0]
-    return (*batch, *(variable.pop(0) if dim < 0 else dim for dim in target))
+    sizes = shape[len(batch) :]
+    variable = [size for dim, size in zip(source, sizes, strict=False) if dim < 0]
+    reshaped = (*batch, *(variable.pop(0) if dim < 0 and variable else dim for dim in target))
+    # A request's shape was compared with the configuration before; a model's output was not.
+    if element_count(reshaped) != element_count(shape):
+        raise InternalError(
+            f"output tensor shape does not match size of output for '{declared.name}': model '{spec.name}' gave"
+            f" {list(shape)}, expected {[-1] * len(batch) + list(source)}"
+        )
+    return reshaped

@@ -14,7 +14,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
-from trivet.batching import gather, split
+from trivet.batching import gather, reshape_inputs, reshape_outputs, split
 from trivet.errors import InternalError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox
@@ -154,6 +154,9 @@ class Instance:
                 request.compute_start_ns = request.input_end_ns = start
                 request.responder = self._respond
             try:
+                if self._spec.reshaped_inputs:
+                    for request in requests:
+                        request.inputs = reshape_inputs(self._spec, request.inputs)
                 responses = backend.execute(requests)
                 if responses is not None:
                     answers = self._returned(requests, responses)
@@ -171,6 +174,11 @@ class Instance:
             raise InternalError(
                 f"model instance '{self.name}' returned {len(responses)} responses to {len(requests)} requests"
             )
+        if self._spec.reshaped_outputs:
+            # All of them before the first is marked as done, as a model's output may not have the shape to be reshaped.
+            for response in responses:
+                if response is not None:
+                    response.outputs = reshape_outputs(self._spec, response.outputs)
         now = perf_counter_ns()
         answers: list[tuple[InferenceRequest, InferenceResponse]] = []
         for request, response in zip(requests, responses, strict=True):
@@ -188,6 +196,8 @@ class Instance:
         if request.done:
             logger.warning("instance '%s' answered request '%s' after its final response", self.name, request.id)
             return
+        if self._spec.reshaped_outputs:
+            response.outputs = reshape_outputs(self._spec, response.outputs)
         now = perf_counter_ns()
         if not request.infer_end_ns:
             request.infer_end_ns = now
