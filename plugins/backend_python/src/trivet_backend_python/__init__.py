@@ -10,25 +10,30 @@ Existing Triton models run unchanged: their ``import triton_python_backend_utils
         return 2 * x
 """
 
-from trivet_backend_python.typed.annotations import (
-    Array,
-    BFloat16,
-    Bool,
-    Bytes,
-    Float16,
-    Float32,
-    Float64,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Text,
-    UInt8,
-    UInt16,
-    UInt32,
-    UInt64,
-)
-from trivet_backend_python.typed.signature import Context, model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trivet_backend_python.typed.annotations import (
+        Array,
+        BFloat16,
+        Bool,
+        Bytes,
+        Float16,
+        Float32,
+        Float64,
+        Int8,
+        Int16,
+        Int32,
+        Int64,
+        Text,
+        UInt8,
+        UInt16,
+        UInt32,
+        UInt64,
+    )
+    from trivet_backend_python.typed.signature import Context, model
 
 __all__ = [
     "Array",
@@ -50,3 +55,12 @@ __all__ = [
     "UInt64",
     "model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the typed API when a model asks for it: the command line reads this package just to find its plugin."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trivet_backend_python.typed import annotations, signature  # noqa: PLC0415 - see above
+
+    return getattr(signature if name in ("Context", "model") else annotations, name)
