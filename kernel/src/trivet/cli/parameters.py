@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,13 +11,19 @@ from trivet.cli.tritonserver import refusal
 from trivet.cli.values import BOOLEANS, Source, ValueProblem, convert
 from trivet.options import Option
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    # Generic for type checkers since click 8.5; older ones do fine.
+    _ParamType = click.ParamType
+
 ALIASES: Mapping[str, str] = {"model-store": "model-repository"}
 """Other spellings of tritonserver for an option."""
 
 _METAVARS = {"string": "TEXT", "integer": "INTEGER", "number": "NUMBER", "boolean": "BOOLEAN", "path": "PATH"}
 
 
-class OptionType(click.ParamType[Any]):
+class OptionType(_ParamType):
     """Checks a value on the command line with the conversion that all sources share."""
 
     def __init__(self, option: Option) -> None:
