@@ -19,9 +19,7 @@ from trivet.config.spec import ModelSpec
 from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
 from trivet.tensor import Tensor
 from trivet_backend_python.backend import PythonBackend
-from trivet_backend_python.plugin import trivet_backends
-
-OFFER = trivet_backends()[0]
+from trivet_backend_python.plugin import OFFER
 
 FLOAT_CONFIG = """
     backend: "python"

@@ -144,6 +144,12 @@ class TestAutoComplete:
         assert config["dynamic_batching"]["preferred_batch_size"] == [4]
         assert config["model_transaction_policy"] == {"decoupled": True}
 
+    def test_sees_the_defaults(self, models):
+        source = completing('assert config.as_dict()["instance_group"] == [{"count": 1}], config.as_dict()')
+        with pytest.raises(InternalError, match=r"'instance_group': \[\{'name': 'm', 'kind': 'KIND_") as caught:
+            models.run("m", source)
+        assert "'default_model_filename': 'model.py'" in caught.value.message
+
     def test_completes_a_tensor_that_lacks_something(self, models):
         models.write(
             "m",

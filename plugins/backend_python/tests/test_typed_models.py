@@ -323,7 +323,7 @@ class TestDeclaration:
 
     def test_all_annotations_mean_a_datatype(self):
         @model
-        def f(a: Array[Int64, 2], b: Bool | None = None, *, c: Text = None) -> Array[Float32, "n", -1, 3]: ...  # noqa: F821
+        def f(a: Array[Int64, 2], b: Bool | None = None, *, c: Text = None) -> Array[Float32, "n", -1, 3]: ...  # noqa: F821, UP037
 
         class Module:
             __name__ = __name__

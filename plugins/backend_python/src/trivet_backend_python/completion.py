@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trivet.backend import ModelContext
-from trivet.config import to_dict, to_json
+from trivet.config import normalize, to_dict, to_json
 from trivet.datatypes import BY_CONFIG_NAME
 from trivet.errors import InternalError, InvalidArgumentError
+from trivet.placement import gpu_count
 
 from trivet_backend_python.failures import describe
 from trivet_backend_python.pb_utils.model_config import ModelConfig
+from trivet_backend_python.plugin import OFFER
 
 _COMPLETED = ("max_batch_size", "input", "output", "dynamic_batching", "model_transaction_policy")
 
@@ -26,8 +28,12 @@ def auto_complete(model_class: Any, context: ModelContext) -> None:
     if complete is None:
         return
     config = context.config
+    # As in Triton, the model sees its configuration with the defaults that it will have.
+    shown = type(config)()
+    shown.CopyFrom(config)
+    normalize(shown, backend=OFFER, gpu_count=gpu_count())
     try:
-        completed = complete(ModelConfig(to_json(config)))
+        completed = complete(ModelConfig(to_json(shown)))
     except BaseException as error:
         raise InternalError(describe(error)) from error
     if not isinstance(completed, ModelConfig):
@@ -35,7 +41,7 @@ def auto_complete(model_class: Any, context: ModelContext) -> None:
             f"auto_complete_config function in model '{context.name}' must return a valid pb.ModelConfig object."
         )
     values = completed.as_dict()
-    _warn_of_changes(context, to_dict(config), values)
+    _warn_of_changes(context, to_dict(shown), values)
     _merge(context, "input", config.input, values["input"])
     _merge(context, "output", config.output, values["output"])
     config.max_batch_size = values["max_batch_size"]

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from trivet.hookspecs import BackendPlugin, hookimpl
 
+OFFER = BackendPlugin(
+    name="python",
+    factory="trivet_backend_python.backend:PythonBackend",
+    description="Triton Python models (model.py) and typed Python functions, in the server's process",
+    model_filenames=("model.py",),
+)
+
 
 @hookimpl
 def trivet_backends() -> Sequence[BackendPlugin]:
-    return (
-        BackendPlugin(
-            name="python",
-            factory="trivet_backend_python.backend:PythonBackend",
-            description="Triton Python models (model.py) and typed Python functions, in the server's process",
-            model_filenames=("model.py",),
-        ),
-    )
+    return (OFFER,)
