@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
-from trivet.errors import TrivetError
+from google.protobuf.message import DecodeError
+from trivet.errors import InternalError, TrivetError
 
 from trivet_protocol_kserve_v2.errors import grpc_status
 from trivet_protocol_kserve_v2.grpc.control import SERVICE, ControlMethod
@@ -85,16 +86,19 @@ class Handlers:
         try:
             request = inference.submit(payload, _metadata(context) if inference.needs_metadata else (), answer)
         except TrivetError as error:
-            return await _abort(context, error)
+            await _abort(context, error)
         try:
             result = await answered
         except asyncio.CancelledError:
             # The caller has gone, or its deadline has passed.
             inference.engine.cancel(request)
             raise
-        if isinstance(result, bytes):
-            return result
-        return await _abort(context, result)
+        if not isinstance(result, bytes):
+            await _abort(context, result)
+        if self._compression is not None:
+            # grpc.aio forgets the algorithm of a unary call that has not sent its metadata before its message.
+            await context.send_initial_metadata(())
+        return result
 
     async def _stream(self, _: object, context: Context) -> None:
         if self._compression is not None:
@@ -110,9 +114,26 @@ class Handlers:
             await _abort(context, error)
 
     async def _reflect(self, _: object, context: Context) -> None:
-        while (question := await context.read()) is not grpc.aio.EOF:
-            answer = self._reflection.answer(ServerReflectionRequest.FromString(question))
-            await context.write(answer.SerializeToString())
+        while (payload := await context.read()) is not grpc.aio.EOF:
+            try:
+                question = ServerReflectionRequest.FromString(payload)
+            except DecodeError:
+                await _abort(context, InternalError("Unable to parse request"))
+            await context.write(self._reflection.answer(question).SerializeToString())
+
+
+class Router(grpc.GenericRpcHandler):
+    """Finds a handler by path.
+
+    In place of registered methods, each of which grpc.aio awaits by itself: for every call it would look at two dozen
+    futures, those of all methods.
+    """
+
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
+        self._handlers = handlers
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        return self._handlers.get(handler_call_details.method)
 
 
 class AioServer(GrpcServer):
@@ -121,7 +142,7 @@ class AioServer(GrpcServer):
     def __init__(self, settings: GrpcSettings, handlers: Handlers) -> None:
         self._settings = settings
         self._server = grpc.aio.server(options=settings.channel_arguments())
-        add_handlers(self._server, handlers.unary() | handlers.streaming())
+        self._server.add_generic_rpc_handlers((Router(handlers.unary() | handlers.streaming()),))
 
     async def start(self) -> int:
         target, tls = self._settings.target, self._settings.tls
@@ -139,22 +160,12 @@ class AioServer(GrpcServer):
         await self._server.stop(grace_s)
 
 
-def add_handlers(server: grpc.aio.Server, handlers: dict[str, Handler]) -> None:
-    """Mount handlers by path."""
-    services: dict[str, dict[str, Handler]] = {}
-    for path, handler in handlers.items():
-        _, service, method = path.split("/")
-        services.setdefault(service, {})[method] = handler
-    for service, methods in services.items():
-        server.add_registered_method_handlers(service, methods)
-
-
 def _control(method: ControlMethod) -> Callable[[bytes, Context], Awaitable[bytes]]:
     async def handle(payload: bytes, context: Context) -> bytes:
         try:
             return await method(payload, _metadata(context))
         except TrivetError as error:
-            return await _abort(context, error)
+            await _abort(context, error)
 
     return handle
 
@@ -163,7 +174,7 @@ def _metadata(context: Context) -> Metadata:
     return tuple(context.invocation_metadata() or ())
 
 
-async def _abort(context: Context, error: TrivetError) -> bytes:
+async def _abort(context: Context, error: TrivetError) -> NoReturn:
     """End the call with an error's status; does not return."""
     await context.abort(_STATUS[grpc_status(error)], error.message)
     raise AssertionError("abort() raises")

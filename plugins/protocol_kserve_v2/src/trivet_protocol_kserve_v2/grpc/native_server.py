@@ -20,7 +20,7 @@ import grpc.aio
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError
 
 from trivet_protocol_kserve_v2.errors import grpc_status
-from trivet_protocol_kserve_v2.grpc.aio_server import INFER, GrpcServer, Handlers, add_handlers
+from trivet_protocol_kserve_v2.grpc.aio_server import INFER, GrpcServer, Handlers, Router
 from trivet_protocol_kserve_v2.grpc.control import ControlMethod
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
@@ -107,7 +107,7 @@ class NativeServer(GrpcServer):
         self._folder = Path(tempfile.mkdtemp(prefix="trivet-grpc-"))
         path = str(self._folder / "stream.sock")
         self._streaming = grpc.aio.server(options=self._settings.channel_arguments())
-        add_handlers(self._streaming, self._handlers.streaming())
+        self._streaming.add_generic_rpc_handlers((Router(self._handlers.streaming()),))
         self._streaming.add_insecure_port(f"unix:{path}")
         await self._streaming.start()
         return path
