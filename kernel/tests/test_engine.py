@@ -259,6 +259,25 @@ class TestControl:
             await engine.load("double")
             assert await ask(engine) == [2.0]
 
+    async def test_a_load_is_finished_though_its_caller_goes_away(self, repository: Repository) -> None:
+        repository.add("double")
+        async with repository.serve(model_control_mode="explicit") as engine:
+            ready = asyncio.Event()
+            engine.on_model_event.append(lambda event: ready.set() if event.state is ModelState.READY else None)
+            load = asyncio.ensure_future(engine.load("double"))
+            engine.on_model_event.append(lambda event: load.cancel() if event.state is ModelState.LOADING else None)
+            with pytest.raises(asyncio.CancelledError):
+                await load
+            await ready.wait()
+            assert await ask(engine) == [2.0]
+
+    async def test_loads_of_one_model_at_once_load_it_once(self, repository: Repository, journal: Journal) -> None:
+        repository.add("double")
+        async with repository.serve(model_control_mode="explicit") as engine:
+            await asyncio.gather(*(engine.load("double") for _ in range(5)))
+            assert await ask(engine) == [2.0]
+            assert len(journal.threads["create"]) == 1
+
     async def test_loading_what_did_not_change_does_nothing(self, engine: Engine) -> None:
         before = engine.model("double")
         await engine.load("double")

@@ -25,10 +25,11 @@ from time import perf_counter
 import anyio
 
 from trivet import garbage, logs
-from trivet.engine import Engine, LoadFailure
+from trivet.engine import Engine
 from trivet.errors import TrivetError, UnavailableError
 from trivet.hookspecs import Offer
 from trivet.http import HttpTransport, Listener
+from trivet.model_control import LoadFailure
 from trivet.options import Settings
 from trivet.plugins import PluginRegistry
 from trivet.server_options import check_settings, engine_options

@@ -15,8 +15,9 @@ from trivet import logs
 from trivet.lifecycle import ModelState
 
 if TYPE_CHECKING:
-    from trivet.engine import Engine, LoadFailure
+    from trivet.engine import Engine
     from trivet.lifecycle import ModelEvent
+    from trivet.model_control import LoadFailure
 
 logger = logging.getLogger(__name__)
 

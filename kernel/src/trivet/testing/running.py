@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from trivet.engine import Engine, EngineOptions, LoadFailure
+from trivet.engine import Engine, EngineOptions
+from trivet.model_control import LoadFailure
 from trivet.options import Option, Settings
 from trivet.plugins import PluginRegistry
 from trivet.server import Server, has_uvloop

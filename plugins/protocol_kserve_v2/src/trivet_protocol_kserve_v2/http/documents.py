@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trivet.config.spec import ModelSpec, TensorSpec
-from trivet.engine import Engine, IndexEntry
+from trivet.engine import Engine
 from trivet.lifecycle import LoadedModel
+from trivet.model_control import IndexEntry
 from trivet.statistics import BatchStatistics, Duration, ModelStatistics, ResponseStatistics
 
 

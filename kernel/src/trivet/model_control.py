@@ -1,0 +1,384 @@
+"""Which models are in memory: finding, loading, reloading, unloading, and what the repository index shows.
+
+Lives on the event loop; what blocks runs on worker threads. At most one load or unload of a model runs at a time, and
+different models load concurrently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+
+from trivet.errors import Code, InternalError, InvalidArgumentError, NotFoundError, TrivetError, UnavailableError
+from trivet.extensions import FoundModel, ModelRepository
+from trivet.inference import InferenceRequest
+from trivet.instance import Finished
+from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
+from trivet.loading import ModelLoader, ResolvedModel
+from trivet.loop import LoopInbox
+from trivet.plugins import PluginRegistry
+from trivet.repository import open_repository
+from trivet.statistics import ModelStatistics
+
+if TYPE_CHECKING:
+    from trivet.engine import EngineOptions
+
+logger = logging.getLogger(__name__)
+
+UNLOADED = "unloaded"
+"""The reason of a version that was unloaded on request, as the repository index shows it."""
+
+# How the reason of a failed load names its kind, in Triton's words.
+_REASON_PREFIX: Mapping[Code, str] = {
+    Code.NOT_FOUND: "Not found",
+    Code.INVALID_ARGUMENT: "Invalid argument",
+    Code.UNAVAILABLE: "Unavailable",
+    Code.INTERNAL: "Internal",
+    Code.ALREADY_EXISTS: "Already exists",
+    Code.UNIMPLEMENTED: "Unsupported",
+    Code.RESOURCE_EXHAUSTED: "Unavailable",
+    Code.DEADLINE_EXCEEDED: "Unavailable",
+    Code.CANCELLED: "Cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """A model that could not be loaded, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the repository index; a model that was never loaded has neither version nor state."""
+
+    name: str
+    version: str = ""
+    state: str = ""
+    reason: str = ""
+
+
+class Model:
+    """All versions of one model."""
+
+    __slots__ = ("fingerprint", "latest", "lock", "name", "versions")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.versions: dict[int, ModelVersion] = {}
+        self.latest: LoadedModel | None = None
+        """The ready version with the highest number."""
+        self.fingerprint: object = None
+        """Of what is loaded; a load that would give the same does nothing."""
+        self.lock = asyncio.Lock()
+        """Held while the model loads or unloads."""
+
+    def refresh(self) -> None:
+        ready = [number for number, version in self.versions.items() if version.state is ModelState.READY]
+        self.latest = self.versions[max(ready)].loaded if ready else None
+
+
+class ModelControl:
+    """The models of one engine, which shows most of these methods as its own and documents them.
+
+    ``inbox`` is where instances post what they finished, ``reject`` answers a queued request with an error, and
+    ``announce`` is called on the event loop with each change of a version's state.
+    """
+
+    def __init__(
+        self,
+        registry: PluginRegistry,
+        options: EngineOptions,
+        loader: ModelLoader,
+        *,
+        inbox: LoopInbox[Finished],
+        reject: Callable[[InferenceRequest, TrivetError], None],
+        announce: Callable[[ModelEvent], None],
+    ) -> None:
+        self._registry = registry
+        self._options = options
+        self._loader = loader
+        self._inbox = inbox
+        self._reject = reject
+        self._announce = announce
+        self._models: dict[str, Model] = {}
+        self._repositories: list[ModelRepository] = []
+        self._loading: set[asyncio.Task[None]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def all_ready(self) -> bool:
+        """Every version that should be ready is; one that was unloaded on request should not."""
+        return all(
+            version.state is ModelState.READY
+            or version.state is ModelState.UNLOADING
+            or (version.state is ModelState.UNAVAILABLE and version.reason == UNLOADED)
+            for model in self._models.values()
+            for version in model.versions.values()
+        )
+
+    def loaded(self) -> Iterator[LoadedModel]:
+        """Every version in memory, those that are being unloaded included."""
+        for model in self._models.values():
+            for version in model.versions.values():
+                if version.loaded is not None:
+                    yield version.loaded
+
+    def model(self, name: str, version: str = "") -> LoadedModel:
+        """See :meth:`trivet.engine.Engine.model`."""
+        model = self._models.get(name)
+        if model is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+        if not version:
+            if model.latest is None:
+                raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
+            return model.latest
+        entry = model.versions.get(parse_version(version))
+        if entry is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' version {version} is not found")
+        if entry.loaded is None or entry.state is not ModelState.READY:
+            raise UnavailableError(f"Request for unknown model: '{name}' version {version} is not at ready state")
+        return entry.loaded
+
+    def versions(self, name: str) -> list[int]:
+        """See :meth:`trivet.engine.Engine.versions`."""
+        model = self._models.get(name)
+        if model is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+        return sorted(number for number, entry in model.versions.items() if entry.state is ModelState.READY)
+
+    async def start(self) -> list[LoadFailure]:
+        """See :meth:`trivet.engine.Engine.start`."""
+        self._repositories = [
+            await to_thread.run_sync(open_repository, self._registry, url) for url in self._options.model_repositories
+        ]
+        names = await self._startup_models()
+        results = await asyncio.gather(*(self._load(name) for name in names), return_exceptions=True)
+        failures = []
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, TrivetError):
+                failures.append(LoadFailure(name, str(result)))
+            elif isinstance(result, BaseException):
+                raise result
+        return failures
+
+    async def load(self, name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """See :meth:`trivet.engine.Engine.load`."""
+        self._check_control()
+        if files and config is None:
+            raise InternalError(f"failed to load '{name}', failed to poll from model repository")
+        # Whoever asked may go away meanwhile; a load that has begun is finished all the same, never left half-way.
+        task = asyncio.ensure_future(self._load(name, config, files))
+        self._loading.add(task)
+        task.add_done_callback(self._loading.discard)
+        await asyncio.shield(task)
+
+    async def unload(self, name: str) -> None:
+        """See :meth:`trivet.engine.Engine.unload`."""
+        self._check_control()
+        model = self._models.get(name)
+        if model is None:
+            return
+        async with model.lock:
+            for entry in model.versions.values():
+                if entry.state is ModelState.READY:
+                    self._retire(entry)
+                elif entry.state is ModelState.UNAVAILABLE:
+                    entry.reason = UNLOADED
+            model.fingerprint = None
+            model.refresh()
+
+    async def index(self, ready_only: bool = False) -> list[IndexEntry]:
+        """See :meth:`trivet.engine.Engine.repository_index`."""
+        names = set(self._models)
+        if not ready_only:
+            found = await to_thread.run_sync(self._find_all)
+            names |= found.keys()
+        entries: list[IndexEntry] = []
+        for name in sorted(names):
+            model = self._models.get(name)
+            if model is None or not model.versions:
+                if not ready_only:
+                    entries.append(IndexEntry(name))
+                continue
+            for number in sorted(model.versions):
+                version = model.versions[number]
+                if not ready_only or version.state is ModelState.READY:
+                    entries.append(IndexEntry(name, str(number), version.state.value, version.reason))
+        return entries
+
+    def statistics(self, name: str = "", version: str = "") -> list[ModelStatistics]:
+        """See :meth:`trivet.engine.Engine.statistics`."""
+        if not name:
+            return [stats for known in sorted(self._models) for stats in self._statistics(self._models[known])]
+        model = self._models.get(name)
+        if model is None or model.latest is None:
+            raise InvalidArgumentError(f"requested model '{name}' is not available")
+        if not version:
+            return self._statistics(model)
+        entry = model.versions.get(parse_version(version))
+        if entry is None or entry.loaded is None or entry.state is not ModelState.READY:
+            raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
+        return [entry.loaded.statistics]
+
+    async def close(self) -> None:
+        """Unload every model; returns when all are gone."""
+        if self._loading:
+            await asyncio.wait(self._loading)
+        for model in self._models.values():
+            for entry in model.versions.values():
+                if entry.state is ModelState.READY:
+                    self._retire(entry)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    async def _load(self, name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        found = await to_thread.run_sync(self._find, name)
+        if found is None:
+            # Callers can ask for any name: nothing is kept of those that no repository holds.
+            raise InternalError(f"failed to load '{name}', failed to poll from model repository")
+        model = self._models.setdefault(name, Model(name))
+        async with model.lock:
+            resolved = await to_thread.run_sync(self._loader.resolve, found, config, files)
+            ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
+            if model.fingerprint == resolved.fingerprint and ready == set(resolved.versions) and not files:
+                return
+            await self._replace(model, resolved)
+
+    async def _replace(self, model: Model, resolved: ResolvedModel) -> None:
+        """Load all versions of ``resolved`` beside those that serve, then swap; on a failure the old ones serve on."""
+        for number in resolved.versions:
+            entry = model.versions.setdefault(number, ModelVersion(model.name, number))
+            if entry.state is not ModelState.READY:
+                await self._settled(entry)
+                self._announce(entry.move(ModelState.LOADING))
+        attempts = 1 + self._options.model_load_retry_count
+        failures: dict[int, str] = {}
+        loaded: dict[int, LoadedModel] = {}
+        for attempt in range(attempts):
+            failures, loaded = await self._load_versions(resolved)
+            if not failures:
+                break
+            if attempt + 1 < attempts:
+                logger.warning("model '%s' failed to load, trying again: %s", model.name, "; ".join(failures.values()))
+        if failures:
+            for successor in loaded.values():
+                self._close_later(successor, None)
+            for number in resolved.versions:
+                entry = model.versions[number]
+                if entry.state is ModelState.LOADING:
+                    reason = failures.get(number, "another version of the model failed to load")
+                    self._announce(entry.move(ModelState.UNAVAILABLE, reason))
+            details = "".join(
+                f"version {number} is at UNAVAILABLE state: {reason};" for number, reason in failures.items()
+            )
+            raise InvalidArgumentError(f"load failed for model '{model.name}': {details}\n")
+        for number, successor in loaded.items():
+            entry = model.versions[number]
+            predecessor = entry.loaded
+            self._announce(entry.move(ModelState.READY, loaded=successor))
+            if predecessor is not None:
+                self._close_later(predecessor, None)
+        for number, entry in model.versions.items():
+            if number not in loaded and entry.state is ModelState.READY:
+                self._retire(entry)
+        model.fingerprint = resolved.fingerprint
+        model.refresh()
+
+    async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel]]:
+        try:
+            await to_thread.run_sync(self._loader.complete, resolved)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
+            return dict.fromkeys(resolved.versions, _reason(error, resolved.name)), {}
+        results = await asyncio.gather(
+            *(self._loader.load(resolved, number, self._inbox, self._reject) for number in resolved.versions),
+            return_exceptions=True,
+        )
+        failures: dict[int, str] = {}
+        loaded: dict[int, LoadedModel] = {}
+        for number, result in zip(resolved.versions, results, strict=True):
+            if isinstance(result, LoadedModel):
+                loaded[number] = result
+            else:
+                failures[number] = _reason(result, resolved.name)
+        return failures, loaded
+
+    def _find(self, name: str) -> FoundModel | None:
+        matches = [found for repository in self._repositories if (found := repository.find(name)) is not None]
+        if len(matches) > 1:
+            raise InvalidArgumentError(
+                f"model '{name}' is in more than one repository: {', '.join(match.repository for match in matches)}"
+            )
+        return matches[0] if matches else None
+
+    def _find_all(self) -> dict[str, FoundModel]:
+        return {found.name: found for repository in self._repositories for found in repository.models()}
+
+    async def _startup_models(self) -> list[str]:
+        found = await to_thread.run_sync(self._find_all)
+        wanted = list(self._options.load_models)
+        if self._options.model_control_mode == "none" or "*" in wanted:
+            return sorted(found)
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            places = ", ".join(self._options.model_repositories)
+            raise InvalidArgumentError(f"--load-model names {missing}, which no model repository holds ({places})")
+        return wanted
+
+    def _check_control(self) -> None:
+        if self._options.model_control_mode != "explicit":
+            raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
+
+    def _retire(self, entry: ModelVersion) -> None:
+        """Take a ready version out of service and close it when its requests are answered."""
+        loaded = entry.loaded
+        assert loaded is not None
+        self._announce(entry.move(ModelState.UNLOADING, loaded=loaded))
+        self._close_later(loaded, entry)
+
+    def _close_later(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
+        task = asyncio.ensure_future(self._close(loaded, entry))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
+        await loaded.close()
+        if entry is not None and entry.state is ModelState.UNLOADING:
+            self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
+
+    async def _settled(self, entry: ModelVersion) -> None:
+        """Wait until a version that is unloading is gone, so that it is not in memory twice."""
+        while entry.state is ModelState.UNLOADING:
+            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+
+    def _statistics(self, model: Model) -> list[ModelStatistics]:
+        entries = (model.versions[number] for number in sorted(model.versions))
+        return [entry.loaded.statistics for entry in entries if entry.loaded and entry.state is ModelState.READY]
+
+
+def parse_version(version: str) -> int:
+    """A version as callers write it. Raises :class:`~trivet.errors.InvalidArgumentError` where it is no number."""
+    if version.isascii() and version.isdecimal():
+        return int(version)
+    raise InvalidArgumentError(
+        f"failed to get model version from specified version string '{version}' (details: stol), version should be an"
+        " integral value > 0"
+    )
+
+
+def _reason(error: object, name: str) -> str:
+    """Why a load failed, for the index and for the caller; an unexpected error goes to the log with its traceback."""
+    if isinstance(error, TrivetError):
+        return f"{_REASON_PREFIX[error.code]}: {error}"
+    if isinstance(error, asyncio.CancelledError):
+        raise error
+    assert isinstance(error, BaseException)
+    logger.error("model '%s' failed to load", name, exc_info=error)
+    return f"Internal: {type(error).__name__}: {error}"
