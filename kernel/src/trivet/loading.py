@@ -25,7 +25,7 @@ from trivet.config.spec import ModelSpec
 from trivet.errors import InvalidArgumentError
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
-from trivet.lifecycle import LoadedModel
+from trivet.lifecycle import LoadedModel, trim_memory
 from trivet.loop import LoopInbox
 from trivet.placement import place
 from trivet.repository import available_versions, read_labels
@@ -216,6 +216,7 @@ class ModelLoader:
         ]
         try:
             await _start(instances)
+            await to_thread.run_sync(trim_memory)
             scheduler = scheduler_class(
                 SchedulerContext(
                     config=config,
