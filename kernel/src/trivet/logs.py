@@ -59,6 +59,17 @@ class _EnabledLevels(logging.Filter):
         return self._info if record.levelno >= logging.INFO else True
 
 
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to ``sys.stderr`` as it is at the time, so that a progress display can put lines above itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
 class TextFormatter(logging.Formatter):
     """Triton's two line formats. ``iso`` chooses ``2024-11-23T02:24:29Z I`` over ``I1123 02:24:29.598440``."""
 
@@ -125,8 +136,10 @@ def configure(options: LogOptions, *, packages: Iterable[str] = ("trivet",), str
     handler: logging.Handler
     if options.file is not None:
         handler = logging.FileHandler(options.file, encoding="utf-8")
+    elif stream is not None:
+        handler = logging.StreamHandler(stream)
     else:
-        handler = logging.StreamHandler(stream or sys.stderr)
+        handler = _StandardError()
     handler.setFormatter(make_formatter(options.format))
     handler.addFilter(_EnabledLevels(options))
 
