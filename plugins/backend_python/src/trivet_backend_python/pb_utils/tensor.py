@@ -157,10 +157,13 @@ class Tensor:
         is copied if the model may have kept it; see :func:`~trivet_backend_python.memory.is_released`.
         """
         array = self._array
-        if array is None:
-            assert self._source is not None
-            return self._source.renamed(self._name)
         datatype = self._datatype
+        if array is None:
+            # A framework's memory, perhaps on a device: what the model does with it later cannot be known.
+            assert self._source is not None
+            is_copy = self._source.on_device
+            host = self._source.numpy()
+            return KernelTensor.from_numpy(self._name, host if is_copy else host.copy(), datatype)
         if datatype is BYTES:
             return KernelTensor.from_wire(self._name, datatype, array.shape, encode_bytes(array))
         if array.nbytes <= SMALL:
