@@ -34,7 +34,7 @@ def load_progress(engine: Engine) -> Iterator[None]:
 
     progress = Progress(
         SpinnerColumn(),
-        TextColumn("loading {task.description}"),
+        TextColumn("loading {task.description}", markup=False),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
