@@ -13,6 +13,12 @@ SOURCES := kernel plugins tests bench examples tools docs
 ## Build the example models and serve them.
 serve: $(VENV)/served
 	$(BIN)/python examples/build_repository.py --only light --output $(EXAMPLES)
+	@printf '%s\n' '' 'When the models are ready, try from another terminal:' \
+	  '  $(BIN)/trivet models list' \
+	  '  $(BIN)/trivet infer text_reader -i examples/samples/text_line.png' \
+	  '  $(BIN)/trivet infer file_identifier -i examples/samples/china.jpg' \
+	  '  $(BIN)/python examples/clients/read_page.py examples/samples/text_page.png' \
+	  '  $(BIN)/python examples/clients/detect_speech.py examples/samples/Front_Center.wav' ''
 	$(BIN)/trivet serve $(EXAMPLES)
 
 ## Run every test but the slow ones.
@@ -49,7 +55,7 @@ wheels: $(VENV)/developed
 	for package in . $(dir $(PACKAGES)); do $(BIN)/python -m build --wheel --no-isolation --outdir dist $$package || exit 1; done
 
 clean:
-	rm -rf $(VENV) dist build site $(EXAMPLES) examples/.cache
+	rm -rf $(VENV) dist build site $(EXAMPLES) examples/.cache examples/samples
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
