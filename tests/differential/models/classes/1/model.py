@@ -12,9 +12,9 @@ class TritonPythonModel:
             outputs = {
                 "LABELLED": scores,
                 "PLAIN": scores.astype(np.float64),
-                "RANKS": scores.astype(np.int32),
+                "RANKS": np.clip(scores, -100, 100).astype(np.int32),
                 "NAMES": scores.astype(np.str_).astype(np.object_),
-                "HALF": scores.astype(np.float16),
+                "HALF": np.clip(scores, -100, 100).astype(np.float16),
             }
             wanted = request.requested_output_names()
             responses.append(

@@ -1,0 +1,15 @@
+"""The requests that both servers are sent, as data."""
+
+from . import bad_json, binary_tensors, codings, json_tensors, model_control, outputs, parameters, paths
+from .case import Case
+
+CASES: list[Case] = [
+    *bad_json.CASES,
+    *json_tensors.CASES,
+    *binary_tensors.CASES,
+    *outputs.CASES,
+    *parameters.CASES,
+    *codings.CASES,
+    *paths.CASES,
+    *model_control.CASES,
+]

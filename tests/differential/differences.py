@@ -1,0 +1,184 @@
+"""Where Trivet deliberately answers otherwise than Triton, and why: the one table.
+
+Every case of the differential suite that does not get the same answer from both names its entry here, and fails once
+the answers agree. ``docs/reference/differences.md`` is made of it::
+
+    python tests/differential/differences.py > docs/reference/differences.md
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One deliberate difference. The texts are Markdown, for users of either server."""
+
+    transport: Literal["HTTP", "gRPC", "both"]
+    subject: str
+    triton: str
+    trivet: str
+    reason: str
+
+
+DIFFERENCES: dict[str, Difference] = {
+    "identity": Difference(
+        "both",
+        "Server metadata",
+        "`triton`, its version, its extensions",
+        "`trivet`, its version, the extensions it has",
+        "It is another server. Clients that ask for an extension get a true answer.",
+    ),
+    "content type": Difference(
+        "HTTP",
+        "`Content-Type`",
+        "Some errors, and empty bodies, are `text/plain`",
+        "JSON is always `application/json`; an empty body has no type",
+        "The errors are JSON. No known client relies on the wrong type.",
+    ),
+    "not implemented": Difference(
+        "both",
+        "Shared memory, trace settings, log settings, generate",
+        "Implemented",
+        "501 (gRPC: `UNIMPLEMENTED`) saying so",
+        "They come with later versions.",
+    ),
+    "percent": Difference(
+        "HTTP",
+        "Percent-encoded paths",
+        "Names are compared as they are encoded: `/v2/models/a%20b` is a model named `a%20b`",
+        "Paths are decoded: it is `a b`",
+        "RFC 3986. Names with `/`, blanks or letters beyond ASCII can be asked for.",
+    ),
+    "head": Difference("HTTP", "`HEAD`", "405", "As `GET`, without the body", "RFC 9110 asks for it; probes use it."),
+    "header names": Difference(
+        "HTTP",
+        "Forwarded headers (`--http-header-forward-pattern`)",
+        "Parameters are named as the client wrote the header, the pattern minds case, a repeated header is two",
+        "Parameters are named in lower case, the pattern does not mind case, values of a repeated header are joined",
+        "Header names have no case (RFC 9110), and HTTP/2 and HTTP/3 send them in lower case.",
+    ),
+    "duplicate key": Difference(
+        "HTTP", "The same key twice in a JSON object", "The first counts", "The last counts", "As most JSON parsers do."
+    ),
+    "depth": Difference(
+        "HTTP",
+        "JSON nested more than about 1,000 deep",
+        "Read",
+        "500 `Nested too deeply`",
+        "No tensor has so many dimensions, and the parser's stack is bounded.",
+    ),
+    "surrogate": Difference(
+        "HTTP",
+        "The second half of a surrogate pair (`\\udc00`) without the first",
+        "Read, and encoded as if it were a character",
+        "500, as for the first half without the second",
+        "It is no text; what would be encoded is not UTF-8.",
+    ),
+    "inf": Difference(
+        "HTTP",
+        "`Inf` as a JSON number",
+        "Infinity",
+        "500, as for any other word; `Infinity` is read",
+        "Triton itself writes `Infinity`.",
+    ),
+    "nul": Difference(
+        "HTTP",
+        "`\\u0000` in an id or in the name of a parameter",
+        "The text ends there; a parameter is then not found (500)",
+        "A character like any other",
+        "The text ends nowhere in JSON.",
+    ),
+    "compressed": Difference(
+        "HTTP",
+        "A compressed body that is damaged or ends early",
+        "What could be decompressed is taken for the body",
+        "400 `failed to decompress the request body`",
+        "The client learns what was wrong.",
+    ),
+    "overflow": Difference(
+        "both",
+        "Shapes whose size does not fit 64 bits",
+        "Sizes wrap around; the message names the wrapped one, or the request reaches the model",
+        "400 with the true size",
+        "Nothing that does not fit is let through.",
+    ),
+    "batch of none": Difference(
+        "both",
+        "A batch of size 0",
+        "400: it is checked as a batch of 1, which has more bytes",
+        "An empty result",
+        "An empty batch is well-formed, and its answer is known.",
+    ),
+    "string end": Difference(
+        "both",
+        "A string tensor whose last element ends early",
+        "The model runs, its backend refuses the tensor",
+        "The same message with the request's id in front, before the model runs",
+        "A malformed request costs no execution.",
+    ),
+    "unknown code": Difference(
+        "both",
+        "A Python model fails with `TritonError.UNKNOWN`",
+        "400 (gRPC: `UNKNOWN`)",
+        "500 (gRPC: `INTERNAL`)",
+        "The model failed; the request was not at fault.",
+    ),
+    "load reasons": Difference(
+        "both",
+        "A load request with a configuration that is no JSON or no configuration",
+        "500 `failed to poll from model repository`; the reason is in the server's log",
+        "400 with file, field and reason",
+        "The client can mend it.",
+    ),
+    "load again": Difference(
+        "both",
+        "Loading a model that was loaded with another configuration (`config`), now without",
+        "Nothing happens until the model's files change",
+        "The repository's configuration is back",
+        "The request says which configuration it wants.",
+    ),
+    "load parameter": Difference(
+        "HTTP",
+        "A load request with a parameter that does not exist, or a file that is not base64",
+        "500 `unexpected error on creating Triton parameter`; what is not base64 is skipped",
+        "500 naming the parameter; 400 `not valid base64`",
+        "The client can mend it.",
+    ),
+    "unload body": Difference(
+        "HTTP",
+        "An unload request with a body that is no JSON",
+        "The model is unloaded",
+        "The error, and the model stays",
+        "What is not understood is not done.",
+    ),
+    "classes of text": Difference(
+        "both",
+        "Classification of a `BYTES` output",
+        "The server process ends",
+        "400 `class result not available for output due to unsupported type 'BYTES'`",
+        "As Triton does for other datatypes without an order.",
+    ),
+}
+
+
+def render() -> str:
+    """The table as a page of the documentation."""
+    lines = [
+        "# Differences from Triton",
+        "",
+        "Trivet answers as Triton 2.51 does, status and message, for every request of the differential suite",
+        "(`tests/differential`), except where this table says otherwise. The suite fails when the table is not true.",
+        "",
+        "| Where | What | Triton | Trivet | Why |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [f"| {d.transport} | {d.subject} | {d.triton} | {d.trivet} | {d.reason} |" for d in DIFFERENCES.values()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())
