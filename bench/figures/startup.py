@@ -1,0 +1,64 @@
+"""How long until a server with an ONNX model is ready, what is resident then, and what importing the kernel costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from bench import machine, servers
+from bench.calls import Call
+from bench.report import Report, at_most
+from bench.repositories import SENTENCE_EMBEDDING, repository, tiny_onnx
+from bench.settings import Settings, rounds
+
+_IMPORT = """
+import sys, time
+began = time.perf_counter()
+import {module}
+print(time.perf_counter() - began)
+"""
+# The least that a process with ONNX Runtime needs: what is resident beyond it is Trivet.
+_BARE = """
+import sys, numpy, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1])
+session.run(None, {"x": numpy.ones((1, 16), numpy.float32)})
+print(open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
+"""
+
+
+def run(settings: Settings, report: Report) -> None:
+    numbers = np.ones((1, 16), np.float32)
+    call = Call("tiny", {"x": numbers}, "y")
+    with repository() as small, repository() as large:
+        tiny = small.path.parent / f"{small.path.name}.onnx"
+        tiny_onnx(tiny)
+        try:
+            small.onnx("tiny", tiny, "")
+            large.onnx("minilm", SENTENCE_EMBEDDING, "")
+            for _ in rounds(settings, report, ()):
+                with servers.trivet(small.path) as server:
+                    report.add("ready, tiny model", _ready(server), "s", at_most(2.0))
+                    call.verify(server, numbers * 2)
+                    resident = machine.resident_bytes(server.pid) / machine.MB
+                    report.add("resident, tiny model", resident, "MB", at_most(150.0))
+                bare = float(_python(_BARE, str(tiny))) * 1024 / machine.MB
+                report.add("resident, ONNX Runtime and numpy alone", bare, "MB")
+                with servers.trivet(large.path) as server:
+                    report.add("ready, MiniLM (90 MB)", _ready(server), "s", at_most(2.0))
+                for module, target in (("trivet", at_most(150)), ("trivet.engine", None), ("trivet.cli", None)):
+                    took_ms = float(_python(_IMPORT.format(module=module))) * 1e3
+                    report.add(f"import {module}", took_ms, "ms", target)
+        finally:
+            tiny.unlink()
+
+
+def _ready(server: servers.Server) -> float:
+    """Seconds from starting the process until it said that it is ready, once it has shown that it is."""
+    server.call("GET", "/v2/health/ready")
+    return server.ready_s
+
+
+def _python(code: str, *arguments: str) -> str:
+    return subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True).stdout
