@@ -210,6 +210,19 @@ def test_a_model_that_fails_to_load_ends_the_process_and_is_named(serve: Serve, 
     assert "the file says bad" in serving.text()
 
 
+def test_a_named_model_that_is_not_there_ends_the_process(serve: Serve, repository: Path) -> None:
+    add_model(repository, "fine")
+    serving = serve("--model-control-mode=explicit", "--load-model=fine", "--load-model=ghost")
+    assert serving.end() == 1
+    assert "ghost" in serving.log[-1]["message"]
+
+
+def test_a_repository_that_is_not_there_ends_the_process(serve: Serve, repository: Path) -> None:
+    serving = serve("--model-repository=/nonexistent")
+    assert serving.end() == 1
+    assert "'/nonexistent' is not a directory" in serving.log[-1]["message"]
+
+
 @pytest.mark.parametrize(("strict", "ready"), [("true", False), ("false", True)])
 def test_without_exit_on_error_the_other_models_serve(
     serve: Serve, connect: Callable[[Serving], Client], repository: Path, strict: str, ready: bool

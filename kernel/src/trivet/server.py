@@ -197,8 +197,20 @@ def has_uvloop() -> bool:
     return importlib.util.find_spec("uvloop") is not None
 
 
+class _Stopping:
+    """The first signal: it ends loading early, and the wait of a server that is up."""
+
+    def __init__(self) -> None:
+        self.requested = anyio.Event()
+        self.loading = anyio.CancelScope()
+
+    def request(self) -> None:
+        self.requested.set()
+        self.loading.cancel()
+
+
 async def _serve(registry: PluginRegistry, settings: Settings) -> int:
-    stopping = anyio.Event()
+    stopping = _Stopping()
     status = 1
     try:
         server = Server(registry, settings)
@@ -216,26 +228,23 @@ async def _serve(registry: PluginRegistry, settings: Settings) -> int:
     return status
 
 
-async def _live(server: Server, settings: Settings, stopping: anyio.Event) -> int:
+async def _live(server: Server, settings: Settings, stopping: _Stopping) -> int:
     """From the first socket to the last."""
     timeout_s: float = settings["exit_timeout_secs"]
     started = perf_counter()
     await server.open()
-    with load_progress(server.engine):
-        failures = await _load(server, stopping)
-    if failures is None:
+    try:
+        failures: list[LoadFailure] | None = None
+        with stopping.loading, load_progress(server.engine):
+            failures = await server.load()
+        if failures is not None:
+            await announce(server.engine, server.addresses, failures, perf_counter() - started)
+            _check_failures(failures, settings)
+            garbage.set_aside()
+            await stopping.requested.wait()
+    except TrivetError:
         await server.stop(0)
-        return 0
-    await announce(server.engine, server.addresses, failures, perf_counter() - started)
-    if failures and settings["exit_on_error"]:
-        await server.stop(0)
-        names = ", ".join(f"'{failure.name}'" for failure in failures)
-        raise StartupError(
-            f"failed to load {names}; exiting because of --exit-on-error"
-            " (--exit-on-error=false serves the other models)"
-        )
-    garbage.set_aside()
-    await stopping.wait()
+        raise
     left = await server.stop(timeout_s)
     if left:
         _exit_now(f"exit timeout of {timeout_s:g} s passed with {left} requests in flight; exiting")
@@ -243,23 +252,17 @@ async def _live(server: Server, settings: Settings, stopping: anyio.Event) -> in
     return 0
 
 
-async def _load(server: Server, stopping: anyio.Event) -> list[LoadFailure] | None:
-    """Load all models; ``None`` when a signal came first."""
-    failures: list[LoadFailure] | None = None
-    async with anyio.create_task_group() as tasks:
-
-        async def give_up() -> None:
-            await stopping.wait()
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(give_up)
-        failures = await server.load()
-        tasks.cancel_scope.cancel()
-    return failures
+def _check_failures(failures: Sequence[LoadFailure], settings: Settings) -> None:
+    if failures and settings["exit_on_error"]:
+        names = ", ".join(f"'{failure.name}'" for failure in failures)
+        raise StartupError(
+            f"failed to load {names}; exiting because of --exit-on-error"
+            " (--exit-on-error=false serves the other models)"
+        )
 
 
-async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
-    """Set ``stopping`` at the first SIGTERM or SIGINT, and leave the second to the operating system."""
+async def _watch_signals(stopping: _Stopping, timeout_s: float) -> None:
+    """Request the stop at the first SIGTERM or SIGINT, and leave the second to the operating system."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         first = signal.Signals(await anext(aiter(signals)))
     # Not a handler of ours: it would wait for an event loop that perhaps hangs.
@@ -271,7 +274,7 @@ async def _watch_signals(stopping: anyio.Event, timeout_s: float) -> None:
     )
     watchdog.daemon = True
     watchdog.start()
-    stopping.set()
+    stopping.request()
 
 
 def _exit_now(reason: str) -> None:
