@@ -62,3 +62,8 @@ def client(request: pytest.FixtureRequest, server: RunningServer) -> Iterator[ht
     ) as connected:
         del connected.headers["accept-encoding"]
         yield connected
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
