@@ -112,7 +112,8 @@ class Server:
                 await self._transport.start(self._listeners)
         except OSError as error:
             await self._close_services(0)
-            raise StartupError(f"cannot listen: {error}") from error
+            reason = error.strerror or str(error)
+            raise StartupError(reason if reason.startswith("cannot ") else f"cannot listen: {reason}") from error
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._close_services(0)
