@@ -376,7 +376,7 @@ class TestLogger:
             pb_utils.Logger.log_error("three")
             pb_utils.Logger.log_verbose("four")
             pb_utils.Logger.log("five")
-            pb_utils.Logger.log("six", pb_utils.Logger.ERROR)
+            pb_utils.Logger.log("six", pb_utils.Logger.LogLevel.ERROR)
             return [pb_utils.InferenceResponse([])]
             """
         )

@@ -11,7 +11,7 @@ from trivet_backend_python.modules import calling_model
 _log = logging.getLogger("trivet.model")
 
 
-class LogLevel(Enum):
+class Level(Enum):
     """Triton's levels; each value is the level of Python's :mod:`logging`."""
 
     INFO = logging.INFO
@@ -23,36 +23,37 @@ class LogLevel(Enum):
 class Logger:
     """Writes to the log of the model that calls, with its file and line. Any thread."""
 
-    INFO: ClassVar = LogLevel.INFO
-    WARNING: ClassVar = LogLevel.WARNING
-    ERROR: ClassVar = LogLevel.ERROR
-    VERBOSE: ClassVar = LogLevel.VERBOSE
+    LogLevel: ClassVar = Level
+    INFO: ClassVar = Level.INFO
+    WARNING: ClassVar = Level.WARNING
+    ERROR: ClassVar = Level.ERROR
+    VERBOSE: ClassVar = Level.VERBOSE
 
     @staticmethod
-    def log(message: str, level: LogLevel = LogLevel.INFO) -> None:
+    def log(message: str, level: Level = Level.INFO) -> None:
         _write(message, level)
 
     @staticmethod
     def log_info(message: str) -> None:
-        _write(message, LogLevel.INFO)
+        _write(message, Level.INFO)
 
     @staticmethod
     def log_warn(message: str) -> None:
-        _write(message, LogLevel.WARNING)
+        _write(message, Level.WARNING)
 
     @staticmethod
     def log_error(message: str) -> None:
-        _write(message, LogLevel.ERROR)
+        _write(message, Level.ERROR)
 
     @staticmethod
     def log_verbose(message: str) -> None:
-        _write(message, LogLevel.VERBOSE)
+        _write(message, Level.VERBOSE)
 
 
-def _write(message: str, level: LogLevel) -> None:
+def _write(message: str, level: Level) -> None:
     if not isinstance(message, str):
         raise TypeError(f"Logger takes a str, got {type(message).__name__}")
-    if not isinstance(level, LogLevel):
+    if not isinstance(level, Level):
         raise TypeError(f"Logger takes a level such as Logger.INFO, got {level!r}")
     model = calling_model()
     # Two frames up is the line in the model.
