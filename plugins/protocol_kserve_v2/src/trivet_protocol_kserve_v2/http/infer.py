@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from anyio import to_thread
+from trivet.config.spec import ModelSpec
 from trivet.engine import Engine
 from trivet.errors import (
     InternalError,
@@ -21,7 +22,6 @@ from trivet.errors import (
 )
 from trivet.http import Body, HandlerResult, Header, HttpRequest, HttpResponse
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.lifecycle import LoadedModel
 
 from trivet_protocol_kserve_v2.codec import compression
 from trivet_protocol_kserve_v2.codec.compression import Coding
@@ -71,7 +71,7 @@ class InferenceHandler:
             coding = compression.preferred_coding(headers.get(b"accept-encoding", b""))
             if coding is not None or b"content-encoding" in headers:
                 return self._answer_compressed(call, coding)
-        request = self._decode(call, self._model(call), call.body)
+        request = self._decode(call, call.body, *self._target(call))
         request.context.call = call
         request.on_response = self._respond
         self._engine.submit(request)
@@ -79,20 +79,22 @@ class InferenceHandler:
             call.on_disconnect = partial(self._engine.cancel, request)
         return None
 
-    def _model(self, call: HttpRequest) -> LoadedModel:
-        model = self._engine.model(call.params["model"], path_version(call))
-        if model.spec.decoupled:
+    def _target(self, call: HttpRequest) -> tuple[ModelSpec, str]:
+        """The model that the path names, and the version as the caller wants it."""
+        version = path_version(call)
+        spec = self._engine.model(call.params["model"], version).spec
+        if spec.decoupled:
             raise UnimplementedError("HTTP end point doesn't support models with decoupled transaction policy")
-        return model
+        return spec, version
 
-    def _decode(self, call: HttpRequest, model: LoadedModel, body: Body) -> InferenceRequest:
+    def _decode(self, call: HttpRequest, body: Body, spec: ModelSpec, version: str) -> InferenceRequest:
         headers = call.headers
         json_size = _json_size(headers[_HEADER_LENGTH], len(body)) if _HEADER_LENGTH in headers else None
         request = self._headers.decode(
             body,
             json_size,
-            model.spec,
-            path_version(call),
+            spec,
+            version,
             received_ns=call.received_ns,
             memory=self._memory,
         )
@@ -128,7 +130,7 @@ class InferenceHandler:
             response_format.call.respond(HttpResponse(200, encoded.buffers, _headers(encoded)))
 
     async def _answer_compressed(self, call: HttpRequest, coding: Coding | None) -> HttpResponse:
-        model = self._model(call)
+        target = self._target(call)
         body = call.body
         content_encoding = call.headers.get(b"content-encoding")
         if content_encoding is not None:
@@ -139,7 +141,7 @@ class InferenceHandler:
                 return error_response(error, headers=((b"accept-encoding", compression.SUPPORTED.encode()),))
             except ResourceExhaustedError as error:
                 return error_response(error, 413)
-        request = self._decode(call, model, body)
+        request = self._decode(call, body, *target)
         response = await self._engine.infer(request)
         encoded = encode_response(request, response, self._memory)
         headers = _headers(encoded)
