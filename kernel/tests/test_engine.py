@@ -414,6 +414,19 @@ class TestStopping:
         assert await engine.drained(timeout_s=30) == 0
         assert await old == [2.0]
 
+    async def test_draining_waits_for_what_a_reload_replaced(
+        self, engine: Engine, repository: Repository, journal: Journal
+    ) -> None:
+        with journal.gate:
+            old = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            repository.add("double", v1=30.0)
+            await engine.load("double")
+            engine.begin_drain()
+            assert await engine.drained(timeout_s=0) == 1
+        assert await engine.drained(timeout_s=30) == 0
+        assert await old == [2.0]
+
     async def test_stopping_answers_what_is_left(self, engine: Engine, journal: Journal) -> None:
         answers: list[InferenceResponse] = []
         with journal.gate:

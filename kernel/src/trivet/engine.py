@@ -281,7 +281,7 @@ class Engine:
 
     async def drained(self, timeout_s: float) -> int:
         """Wait for the requests in flight, at most ``timeout_s`` seconds; returns how many are left."""
-        loaded = list(self._control.loaded())
+        loaded = self._control.loaded()
         if loaded:
             _, late = await asyncio.wait(
                 [asyncio.ensure_future(model.drained()) for model in loaded], timeout=timeout_s

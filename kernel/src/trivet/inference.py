@@ -72,6 +72,7 @@ class InferenceRequest:
         "responder",
         "sequence_end",
         "sequence_start",
+        "throttle",
         "timeout_us",
         "trace_context",
     )
@@ -116,6 +117,9 @@ class InferenceRequest:
         self.sequence_end = sequence_end
         self.trace_context: Any = None
         """The caller's trace context (W3C), set by the protocol, read by exporters."""
+        self.throttle: Callable[[], None] | None = None
+        """Set by a protocol whose caller may read more slowly than the model answers. Called on the model's thread
+        before each response; blocks while too many of them wait, and no more once the request has ended."""
 
         # What follows is the kernel's.
         self.model: LoadedModel | None = None
@@ -144,6 +148,8 @@ class InferenceRequest:
         """
         if self.responder is None:
             raise RuntimeError("respond() is for a request that a model instance is executing")
+        if self.throttle is not None and not self.done:
+            self.throttle()
         self.responder(self, response)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from trivet.backend import ArrayInstance, BackendInstance, BackendModel, Instanc
 from trivet.batching import gather, reshape_inputs, reshape_outputs, split
 from trivet.errors import InternalError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.loop import LoopInbox
+from trivet.loop import LoopInbox, LoopOutbox
 from trivet.scheduling import Batch
 
 if TYPE_CHECKING:
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WorkQueue = SimpleQueue["Batch | None"]
+WorkQueue = LoopOutbox["Batch | None"]
+"""Batches for the threads that take from it; ``None`` ends one thread."""
 
 
 class Finished:

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, cast
 
 from anyio import CapacityLimiter, to_thread
@@ -26,7 +25,7 @@ from trivet.errors import InvalidArgumentError
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel, trim_memory
-from trivet.loop import LoopInbox
+from trivet.loop import LoopInbox, LoopOutbox
 from trivet.placement import place
 from trivet.repository import available_versions, read_labels
 from trivet.scheduling import DefaultScheduler, Scheduler, SchedulerContext
@@ -210,9 +209,10 @@ class ModelLoader:
             raise
         scheduler_class = self._scheduler_factory(config)
         dedicated = bool(getattr(scheduler_class, "dedicated_queues", False))
-        shared: WorkQueue = SimpleQueue()
+        loop = asyncio.get_running_loop()
+        shared: WorkQueue = LoopOutbox(loop)
         instances = [
-            Instance(model, place_, spec, SimpleQueue() if dedicated else shared, inbox) for place_ in contexts
+            Instance(model, place_, spec, LoopOutbox(loop) if dedicated else shared, inbox) for place_ in contexts
         ]
         try:
             await _start(instances)
@@ -222,9 +222,9 @@ class ModelLoader:
                     config=config,
                     instances=instances,
                     submit_any=shared.put,
-                    waiting=shared.qsize,
+                    waiting=shared.__len__,
                     reject=reject,
-                    call_later=asyncio.get_running_loop().call_later,
+                    call_later=loop.call_later,
                 )
             )
         except BaseException:

@@ -1,10 +1,11 @@
-"""The way back from other threads to the event loop."""
+"""The ways between the event loop and other threads, each made to wake the other side as seldom as possible."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -41,3 +42,37 @@ class LoopInbox(Generic[T]):
         deliver = self._deliver
         while items:
             deliver(items.popleft())
+
+
+class LoopOutbox(Generic[T]):
+    """Hands items from the event loop to threads that wait for them, with one wake-up for all of one loop iteration.
+
+    A thread that is woken at once competes with the loop for the interpreter lock while the loop still reads what other
+    clients sent, and the two take turns request by request. Handing over when the loop has read everything lets it read
+    undisturbed, and the thread find all of it.
+    """
+
+    __slots__ = ("_items", "_loop", "_queue", "get")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: list[T] = []
+        self._queue: SimpleQueue[T] = SimpleQueue()
+        self.get: Callable[[], T] = self._queue.get
+        """From any thread: the next item, in the order in which they were put; blocks until there is one."""
+
+    def put(self, item: T) -> None:
+        """From the event loop; returns at once."""
+        if not self._items:
+            self._loop.call_soon(self._flush)
+        self._items.append(item)
+
+    def __len__(self) -> int:
+        """How many items wait. From the event loop."""
+        return len(self._items) + self._queue.qsize()
+
+    def _flush(self) -> None:
+        items, self._items = self._items, []
+        put = self._queue.put
+        for item in items:
+            put(item)

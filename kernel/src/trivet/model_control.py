@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -111,7 +111,7 @@ class ModelControl:
         self._models: dict[str, Model] = {}
         self._repositories: list[ModelRepository] = []
         self._loading: set[asyncio.Task[None]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], LoadedModel] = {}
 
     @property
     def all_ready(self) -> bool:
@@ -124,12 +124,10 @@ class ModelControl:
             for version in model.versions.values()
         )
 
-    def loaded(self) -> Iterator[LoadedModel]:
-        """Every version in memory, those that are being unloaded included."""
-        for model in self._models.values():
-            for version in model.versions.values():
-                if version.loaded is not None:
-                    yield version.loaded
+    def loaded(self) -> set[LoadedModel]:
+        """All that is in memory: also what is being unloaded, or was replaced and still has requests in flight."""
+        versions = (version for model in self._models.values() for version in model.versions.values())
+        return {version.loaded for version in versions if version.loaded is not None} | {*self._closing.values()}
 
     def model(self, name: str, version: str = "") -> LoadedModel:
         """See :meth:`trivet.engine.Engine.model`."""
@@ -345,8 +343,8 @@ class ModelControl:
 
     def _close_later(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
         task = asyncio.ensure_future(self._close(loaded, entry))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing[task] = loaded
+        task.add_done_callback(self._closing.pop)
 
     async def _close(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
         await loaded.close()

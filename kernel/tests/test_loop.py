@@ -1,0 +1,59 @@
+"""Items between the event loop and threads: none lost, none out of order, few wake-ups."""
+
+import asyncio
+import threading
+
+import pytest
+from anyio import to_thread
+from trivet.loop import LoopInbox, LoopOutbox
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_many_threads_post_is_delivered_once_and_in_the_order_of_each() -> None:
+    seen: list[tuple[int, int]] = []
+    done = asyncio.Event()
+    count = 2000
+
+    def deliver(item: tuple[int, int]) -> None:
+        seen.append(item)
+        if len(seen) == 3 * count:
+            done.set()
+
+    inbox = LoopInbox(asyncio.get_running_loop(), deliver)
+
+    def post(thread: int) -> None:
+        for number in range(count):
+            inbox.post((thread, number))
+
+    threads = [threading.Thread(target=post, args=(thread,)) for thread in range(3)]
+    for thread in threads:
+        thread.start()
+    await done.wait()
+    for thread in range(3):
+        assert [number for sender, number in seen if sender == thread] == list(range(count))
+
+
+async def test_posts_that_come_together_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+    inbox = LoopInbox(loop, seen.append)
+    drains: list[None] = []
+    drain = inbox._drain
+    monkeypatch.setattr(LoopInbox, "_drain", lambda _: (drains.append(None), drain()))
+    for number in range(10):
+        inbox.post(number)
+    await asyncio.sleep(0)
+    await to_thread.run_sync(lambda: None)
+    assert seen == list(range(10))
+    assert len(drains) == 1
+
+
+async def test_threads_find_all_that_was_put_in_one_iteration_of_the_loop() -> None:
+    outbox: LoopOutbox[int] = LoopOutbox(asyncio.get_running_loop())
+    for number in range(5):
+        outbox.put(number)
+    assert len(outbox) == 5
+    taken = await to_thread.run_sync(lambda: [outbox.get() for _ in range(5)])
+    assert taken == list(range(5))
+    assert len(outbox) == 0
