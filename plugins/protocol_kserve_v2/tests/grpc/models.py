@@ -46,6 +46,12 @@ CONFIGURATIONS = {
         input { name: "IN" data_type: TYPE_INT32 dims: [1] }
         output { name: "OUT" data_type: TYPE_INT32 dims: [1] }
     """,
+    "flood": """
+        max_batch_size: 0
+        model_transaction_policy { decoupled: true }
+        input { name: "IN" data_type: TYPE_INT32 dims: [1] }
+        output { name: "OUT" data_type: TYPE_UINT8 dims: [-1] }
+    """,
     "repeat": """
         max_batch_size: 0
         model_transaction_policy { decoupled: true }
@@ -176,12 +182,63 @@ class Repeat(RequestInstance):
             request.respond(InferenceResponse(final=True))
 
 
+class FloodLevel:
+    """How many responses the model ``flood`` has given to its last request."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._given = 0
+        self._running = False
+
+    def begin(self) -> None:
+        with self._lock:
+            self._given, self._running = 0, True
+
+    def rise(self) -> None:
+        with self._lock:
+            self._given += 1
+            self._lock.notify_all()
+
+    def end(self) -> None:
+        with self._lock:
+            self._running = False
+            self._lock.notify_all()
+
+    def settled(self) -> int:
+        """The number, once it has not changed for a while."""
+        with self._lock:
+            while self._lock.wait(0.5):
+                pass
+            return self._given
+
+    def ended(self) -> bool:
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._running, 20)
+
+
+FLOOD = FloodLevel()
+
+
+class Flood(RequestInstance):
+    """As many responses of a megabyte as asked for, as fast as they are taken."""
+
+    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+        for request in requests:
+            FLOOD.begin()
+            for _ in range(int(request.inputs["IN"].numpy()[0])):
+                request.respond(InferenceResponse([Tensor.from_numpy("OUT", np.zeros(2**20, np.uint8))], final=False))
+                FLOOD.rise()
+            request.respond(InferenceResponse(final=True))
+            FLOOD.end()
+
+
 INSTANCES: dict[str, type[BackendInstance]] = {
     "double": Double,
     "echo": Echo,
     "parameters": Parameters,
     "gate": Gated,
     "repeat": Repeat,
+    "flood": Flood,
 }
 
 

@@ -54,12 +54,19 @@ class Handlers:
     """The service's methods as grpc.aio's handlers, by path. Messages pass through as bytes: the codec parses them."""
 
     def __init__(
-        self, inference: Inference, methods: Sequence[ControlMethod], reflection: Reflection, compression: Compression
+        self,
+        inference: Inference,
+        methods: Sequence[ControlMethod],
+        reflection: Reflection,
+        *,
+        compression: Compression,
+        max_waiting: int,
     ) -> None:
         self._inference = inference
         self._methods = methods
         self._reflection = reflection
         self._compression = _COMPRESSION.get(compression)
+        self._max_waiting = max_waiting
 
     def unary(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {INFER: grpc.unary_unary_rpc_method_handler(self._infer)}
@@ -105,13 +112,20 @@ class Handlers:
             context.set_compression(self._compression)
 
         async def read() -> bytes | None:
-            message = await context.read()
+            try:
+                message = await context.read()
+            except grpc.aio.InternalError:
+                # The client has gone; this task is cancelled in a moment.
+                return None
             return None if message is grpc.aio.EOF else message
 
         try:
-            await InferenceStream(self._inference, _metadata(context)).run(read, context.write)
+            await InferenceStream(self._inference, _metadata(context), self._max_waiting).run(read, context.write)
         except TrivetError as error:
             await _abort(context, error)
+        except grpc.aio.InternalError:
+            # A write failed, since the client has gone.
+            return
 
     async def _reflect(self, _: object, context: Context) -> None:
         while (payload := await context.read()) is not grpc.aio.EOF:

@@ -44,8 +44,8 @@ OPTIONS: tuple[Option, ...] = (
         "grpc-max-response-pool-size",
         "integer",
         None,
-        "How many responses of one stream may wait for its client; a decoupled model that is further ahead waits."
-        " Unlimited by default.",
+        "How many responses of one request may wait for a client to read them; a decoupled model that is further ahead"
+        " is held back. Unlimited by default.",
     ),
     Option("grpc-use-ssl", "boolean", False, "Serve gRPC over TLS; needs --grpc-server-cert and --grpc-server-key."),
     Option(

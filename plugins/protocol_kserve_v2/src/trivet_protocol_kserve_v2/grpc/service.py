@@ -39,7 +39,13 @@ class GrpcProtocol(Protocol):
         inference = Inference(context.engine, settings.header_pattern, settings.restrictions.get("inference"))
         methods = Control(context.engine, settings.restrictions).methods()
         reflection = Reflection((SERVICE, HEALTH, REFLECTION))
-        handlers = Handlers(inference, methods, reflection, settings.compression)
+        handlers = Handlers(
+            inference,
+            methods,
+            reflection,
+            compression=settings.compression,
+            max_waiting=settings.max_waiting_responses,
+        )
         self._settings = settings
         self._server: GrpcServer
         if settings.server == "native":

@@ -62,7 +62,7 @@ class GrpcSettings:
     """By protocol."""
     header_pattern: re.Pattern[str] | None
     max_waiting_responses: int
-    """Per stream; 0 for any number."""
+    """Per request on a stream; 0 for any number."""
 
     @property
     def target(self) -> str:

@@ -24,6 +24,7 @@ from trivet_protocol_kserve_v2.codec.protobuf import (
 )
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
+from trivet_protocol_kserve_v2.grpc.throttle import Throttle
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
 
 _log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 MAX_PENDING = 1024
 """Requests in flight and responses not yet sent, on one stream; with more, no further request is read."""
 MAX_PENDING_BYTES = 256 * 2**20
-"""The same in bytes of messages. One message may exceed it."""
+"""The same in bytes; with more, a decoupled model waits before it answers again. One message may exceed it."""
 
 Read = Callable[[], Awaitable[bytes | None]]
 """The next message, ``None`` when the client has sent its last."""
@@ -42,11 +43,14 @@ Write = Callable[[bytes], Awaitable[None]]
 class _Turn:
     """A request's place on the stream, and its responses as long as they wait for those of earlier requests."""
 
-    __slots__ = ("done", "empty_final", "messages", "ordered", "size")
+    __slots__ = ("done", "empty_final", "messages", "ordered", "size", "throttle")
 
-    def __init__(self, *, ordered: bool, size: int) -> None:
-        self.ordered = ordered
+    def __init__(self, *, size: int, throttle: Throttle | None) -> None:
         self.size = size
+        self.throttle = throttle
+        """Set for a request to a decoupled model."""
+        self.ordered = throttle is None
+        """Its responses wait for those of earlier requests."""
         self.empty_final = False
         """The caller wants to hear when a decoupled model is done, also where its last answer holds nothing."""
         self.messages: list[bytes] = []
@@ -56,14 +60,16 @@ class _Turn:
 class InferenceStream:
     """One call of ``ModelStreamInfer``, on the event loop."""
 
-    def __init__(self, inference: Inference, metadata: Metadata) -> None:
+    def __init__(self, inference: Inference, metadata: Metadata, max_waiting: int) -> None:
+        """``max_waiting`` responses of one decoupled request may wait for the client; 0 for any number."""
         self._inference = inference
+        self._max_waiting = max_waiting
         self._engine = inference.engine
         self._metadata = metadata
         self._fail_call = any(key == "triton_grpc_error" and value == "true" for key, value in metadata)
         self._in_flight: dict[InferenceRequest, _Turn] = {}
         self._order: deque[_Turn] = deque()
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[tuple[bytes, Throttle | None]] = deque()
         self._pending_bytes = 0
         self._reading = True
         self._failure: TrivetError | None = None
@@ -85,10 +91,12 @@ class InferenceStream:
         try:
             await self._write_all(write)
         finally:
+            # Nothing here may wait: this task is perhaps cancelled a second time.
             reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
             abandoned, self._in_flight = self._in_flight, {}
-            for request in abandoned:
+            for request, turn in abandoned.items():
+                if turn.throttle is not None:
+                    turn.throttle.open()
                 self._engine.cancel(request)
 
     async def _read_all(self, read: Read) -> None:
@@ -108,10 +116,9 @@ class InferenceStream:
     async def _write_all(self, write: Write) -> None:
         while True:
             while self._outbox and self._failure is None:
-                message = self._outbox.popleft()
+                message, throttle = self._outbox.popleft()
                 await write(message)
-                self._pending_bytes -= len(message)
-                self._measure_room()
+                self._sent(message, throttle)
             if self._failure is not None:
                 raise self._failure
             if not self._reading and not self._in_flight:
@@ -122,7 +129,8 @@ class InferenceStream:
     def _accept(self, payload: bytes) -> None:
         """Submit one request. Raises :class:`~trivet.errors.TrivetError` only where that ends the call."""
         message, raw = parse_request(payload)
-        turn = _Turn(ordered=not self._is_decoupled(message), size=len(payload))
+        throttle = Throttle(self._max_waiting, self._is_full) if self._is_decoupled(message) else None
+        turn = _Turn(size=len(payload), throttle=throttle)
         if turn.ordered:
             self._order.append(turn)
         try:
@@ -130,6 +138,7 @@ class InferenceStream:
             self._engine.model(message.model_name, message.model_version)
             request, turn.empty_final = self._inference.decode(message, raw, self._metadata)
             request.on_response = self._respond
+            request.throttle = throttle
             # Known before it is submitted, as a scheduler may answer it at once.
             self._in_flight[request] = turn
             self._pending_bytes += turn.size
@@ -182,17 +191,25 @@ class InferenceStream:
             raise InternalError(f"response of model '{request.model_name}' cannot be encoded: {error}") from error
 
     def _forget(self, request: InferenceRequest) -> None:
-        self._pending_bytes -= self._in_flight.pop(request).size
+        turn = self._in_flight.pop(request)
+        self._pending_bytes -= turn.size
+        if turn.throttle is not None:
+            turn.throttle.open()
 
     def _deliver(self, turn: _Turn, message: bytes | None, *, last: bool) -> None:
         """Queue a message where its turn has come, and those that waited for this turn."""
         if message is not None:
             self._pending_bytes += len(message)
-            (turn.messages if turn.ordered else self._outbox).append(message)
+            if turn.ordered:
+                turn.messages.append(message)
+            else:
+                self._outbox.append((message, turn.throttle))
+        elif turn.throttle is not None:
+            turn.throttle.sent()
         turn.done = last
         while self._order:
             first = self._order[0]
-            self._outbox.extend(first.messages)
+            self._outbox.extend((ready, None) for ready in first.messages)
             first.messages.clear()
             if not first.done:
                 break
@@ -200,9 +217,22 @@ class InferenceStream:
         self._changed.set()
         self._measure_room()
 
+    def _sent(self, message: bytes, throttle: Throttle | None) -> None:
+        was_full = self._is_full()
+        self._pending_bytes -= len(message)
+        if throttle is not None:
+            throttle.sent()
+        if was_full and not self._is_full():
+            for turn in self._in_flight.values():
+                if turn.throttle is not None:
+                    turn.throttle.recheck()
+        self._measure_room()
+
+    def _is_full(self) -> bool:
+        return self._pending_bytes >= MAX_PENDING_BYTES
+
     def _measure_room(self) -> None:
-        pending = len(self._in_flight) + len(self._outbox)
-        if pending < MAX_PENDING and self._pending_bytes < MAX_PENDING_BYTES:
+        if len(self._in_flight) + len(self._outbox) < MAX_PENDING and not self._is_full():
             self._room.set()
         else:
             self._room.clear()

@@ -1,0 +1,109 @@
+"""Models that answer faster than their caller reads are held back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from trivet_protocol_kserve_v2.grpc import stream
+from trivet_protocol_kserve_v2.grpc.throttle import Throttle
+from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
+
+from .models import FLOOD
+from .rpc import Rpc, int32, request
+
+
+class Model(threading.Thread):
+    """Gives responses to a throttle, and says how far it got."""
+
+    def __init__(self, throttle: Throttle, count: int) -> None:
+        super().__init__(daemon=True)
+        self._throttle = throttle
+        self._count = count
+        self.given = threading.Semaphore(0)
+        self.start()
+
+    def run(self) -> None:
+        for _ in range(self._count):
+            self._throttle()
+            self.given.release()
+
+    def gave(self, count: int) -> bool:
+        return all(self.given.acquire(timeout=20) for _ in range(count))
+
+    def waits(self) -> bool:
+        return not self.given.acquire(timeout=0.05)
+
+
+def test_as_many_as_allowed_may_wait() -> None:
+    throttle = Throttle(2, lambda: False)
+    model = Model(throttle, 4)
+
+    assert model.gave(2)
+    assert model.waits()
+    throttle.sent()
+    assert model.gave(1)
+    assert model.waits()
+    throttle.sent()
+    assert model.gave(1)
+
+
+def test_nobody_is_held_back_without_a_limit() -> None:
+    assert Model(Throttle(0, lambda: False), 1000).gave(1000)
+
+
+def test_a_full_stream_holds_back() -> None:
+    full = [True]
+    throttle = Throttle(0, lambda: full[0])
+    model = Model(throttle, 1)
+
+    assert model.waits()
+    full[0] = False
+    throttle.recheck()
+    assert model.gave(1)
+
+
+def test_an_open_throttle_lets_everybody_go() -> None:
+    throttle = Throttle(1, lambda: True)
+    models = [Model(throttle, 3) for _ in range(3)]
+
+    throttle.open()
+
+    assert all(model.gave(3) for model in models)
+
+
+@pytest.mark.parametrize("bound", ["responses", "bytes"])
+def test_a_client_that_does_not_read_holds_its_model_back(
+    serve: Callable[..., Any], grpc_server: str, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A megabyte each, so that what gRPC and the sockets take in between is no more than a few."""
+    total = 200
+    options: dict[str, Any] = {"grpc_max_response_pool_size": 4} if bound == "responses" else {}
+    if bound == "bytes":
+        monkeypatch.setattr(stream, "MAX_PENDING_BYTES", 4 * 2**20)
+    with serve(grpc_server=grpc_server, **options) as server, Rpc(server.grpc_url) as rpc:
+        call = rpc.stream([request("flood", IN=int32(total))])
+        first = next(call)
+
+        assert FLOOD.settled() < total / 2
+        assert isinstance(first, pb.ModelStreamInferResponse)
+        assert sum(len(answer.infer_response.raw_output_contents[0]) for answer in call) == (total - 1) * 2**20
+        assert FLOOD.settled() == total
+
+
+def test_a_client_that_leaves_lets_its_model_go(serve: Callable[..., Any], grpc_server: str) -> None:
+    with serve(grpc_server=grpc_server, grpc_max_response_pool_size=1) as server, Rpc(server.grpc_url) as rpc:
+        call: Any = rpc.stream([request("flood", IN=int32(100))])
+        next(call)
+        FLOOD.settled()
+
+        call.cancel()
+
+        assert FLOOD.ended()
+        answer = rpc.call("ModelInfer", request("double", INPUT0=np.zeros((1, 16), np.float32)))
+        assert answer.model_name == "double"
+        assert call.code() is grpc.StatusCode.CANCELLED
