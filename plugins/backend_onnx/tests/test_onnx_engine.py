@@ -175,7 +175,7 @@ async def test_a_failing_request_hurts_no_other(repository: Repository, build_mo
         bad, good = await asyncio.gather(
             infer(engine, "reshape", x=x, shape=np.array([5, 5])), infer(engine, "reshape", x=x, shape=np.array([3, 2]))
         )
-        assert "onnx runtime error 1" in str(bad.error)
+        assert "onnx runtime error" in str(bad.error)
         assert results(good) == {"y": [[0, 1], [2, 3], [4, 5]]}
 
 

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from trivet.backend import ArrayInstance
 from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet_backend_onnx.backend import OnnxBackend
+from trivet_backend_onnx.runtime import ort
 
 Instance = Callable[..., ArrayInstance]
 
@@ -122,6 +123,7 @@ except UnavailableError as error:
     assert "pip install 'trivet-backend-onnx[cpu]'" in run_python(code)
 
 
+@pytest.mark.skipif(not hasattr(ort, "set_default_logger_callback"), reason="needs a newer ONNX Runtime")
 def test_what_onnx_runtime_logs_goes_to_pythons_log() -> None:
     code = """
 import logging
@@ -148,6 +150,7 @@ ort.InferenceSession(model.SerializeToString(), options).run(None, {"x": np.ones
     assert "WARNING onnxruntime m: Expected shape from model" in done.stderr
 
 
+@pytest.mark.skipif(not hasattr(ort, "set_global_thread_pool_sizes"), reason="needs a newer ONNX Runtime")
 def test_global_thread_pools_are_shared_by_all_sessions() -> None:
     code = """
 import logging, pathlib, tempfile

@@ -8,8 +8,9 @@ from typing import Any
 
 import onnx
 import pytest
-from trivet.backend import ArrayInstance
+from trivet.backend import ArrayInstance, InstanceContext
 from trivet.errors import InvalidArgumentError, UnavailableError
+from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, execution_providers
 from trivet_backend_onnx.runtime import ort
 
@@ -184,9 +185,33 @@ def test_a_silent_fallback_to_the_cpu_fails_the_load(
         instance(context(add_sub), kind="GPU", device_id=1)
 
 
+@pytest.mark.parametrize(
+    ("share", "lines"),
+    [
+        ("1", ["model 'm' version 1 runs on CPUExecutionProvider"]),
+        (
+            "0",
+            [
+                "instance 'm_0' of model 'm' version 1 runs on CPUExecutionProvider",
+                "instance 'm_1' of model 'm' version 1 runs on CPUExecutionProvider",
+            ],
+        ),
+    ],
+)
 def test_the_log_says_what_a_session_runs_on(
-    add_sub: onnx.ModelProto, context: Any, instance: Instance, caplog: pytest.LogCaptureFixture
+    share: str,
+    lines: list[str],
+    add_sub: onnx.ModelProto,
+    context: Any,
+    backend: OnnxBackend,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    config = f'parameters {{ key: "share_session_between_instances" value {{ string_value: "{share}" }} }}'
+    made_context = context(add_sub, config)
+    backend.auto_complete(made_context)
+    model = backend.load(made_context)
     with caplog.at_level(logging.INFO, logger="trivet.model.m"):
-        instance(context(add_sub))
-    assert "model 'm' runs on CPUExecutionProvider: 2 nodes" in [record.message for record in caplog.records]
+        for name in ("m_0", "m_1"):
+            model.create_instance(InstanceContext(name, "CPU"))
+    nodes = ": 2 nodes" if hasattr(ort.InferenceSession, "get_provider_graph_assignment_info") else ""
+    assert [record.message for record in caplog.records] == [line + nodes for line in lines]

@@ -84,6 +84,7 @@ class OnnxModel(BackendModel):
 
     def __init__(self, context: ModelContext, settings: SessionSettings, path: Path) -> None:
         self._context = context
+        self._name = f"'{context.name}' version {context.version}"
         self._settings = settings
         self._path = path
         self._lock = threading.Lock()
@@ -91,23 +92,28 @@ class OnnxModel(BackendModel):
 
     def create_instance(self, context: InstanceContext) -> ArrayInstance:
         """Raises what :func:`~trivet_backend_onnx.session.create_session` and validation raise."""
-        session = self._session(context.kind, context.device_id)
+        share = self._settings.share_session
+        if (context.kind != "GPU") if share is None else share:
+            session = self._shared_session(context)
+        else:
+            session = self._create_session(context, f"instance '{context.name}' of model {self._name}")
         signature = Signature.of(session)
         validate(self._context.config, signature)
         return OnnxInstance(self._context, self._settings, session, signature)
 
-    def _session(self, kind: InstanceKind, device_id: int) -> Any:
-        share = self._settings.share_session
-        if not (kind != "GPU" if share is None else share):
-            return self._create(kind, device_id)
+    def _shared_session(self, context: InstanceContext) -> Any:
+        """The session of the device, made by the first instance that asks while the others wait."""
+        device = (context.kind, context.device_id)
         with self._lock:
-            session = self._shared.get((kind, device_id))
+            session = self._shared.get(device)
             if session is None:
-                session = self._shared[kind, device_id] = self._create(kind, device_id)
+                session = self._shared[device] = self._create_session(context, f"model {self._name}")
             return session
 
-    def _create(self, kind: InstanceKind, device_id: int) -> Any:
-        return create_session(self._context, self._settings, self._path, kind, device_id, logger=self._context.logger)
+    def _create_session(self, context: InstanceContext, used_by: str) -> Any:
+        return create_session(
+            self._context, self._settings, self._path, context.kind, context.device_id, used_by=used_by
+        )
 
     def close(self) -> None:
         """Drop the sessions, whose instances are closed: that frees them, without waiting for a garbage collection."""

@@ -61,13 +61,17 @@ def use_global_thread_pool(intra_op_threads: int, inter_op_threads: int) -> None
     """Let all sessions of this process share one pair of thread pools; 0 threads means as many as there are cores.
 
     Source: Triton's ``--backend-config=onnxruntime,enable-global-threadpool=1``. Must come before the first session;
-    another call with the same sizes does nothing. Raises :class:`RuntimeError` for other sizes.
+    another call with the same sizes does nothing. Raises :class:`RuntimeError` for other sizes, and with a version of
+    ONNX Runtime whose Python interface has no such pools.
     """
     global _pool_sizes  # noqa: PLW0603 - the pools are the process's, as ONNX Runtime has it
     sizes = (intra_op_threads, inter_op_threads)
+    set_sizes = getattr(ort, "set_global_thread_pool_sizes", None)
+    if set_sizes is None:
+        raise RuntimeError(f"the installed onnxruntime {ort.__version__} has no global thread pools; upgrade it")
     with _pool_lock:
         if _pool_sizes is None:
-            ort.set_global_thread_pool_sizes(*sizes)
+            set_sizes(*sizes)
             _pool_sizes = sizes
         elif _pool_sizes != sizes:
             raise RuntimeError(f"the global thread pools have {_pool_sizes} threads already and cannot become {sizes}")

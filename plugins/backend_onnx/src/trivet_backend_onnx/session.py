@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from pathlib import Path
@@ -56,9 +55,9 @@ def create_session(
     kind: InstanceKind,
     device_id: int = 0,
     *,
-    logger: logging.Logger | None = None,
+    used_by: str = "",
 ) -> Any:
-    """Build an ``onnxruntime.InferenceSession``, and say in ``logger`` what it runs on.
+    """Build an ``onnxruntime.InferenceSession``. Where ``used_by`` names who is going to use it, log what it runs on.
 
     Raises :class:`~trivet.errors.UnavailableError` where a GPU or an accelerator is asked for and not really used, and
     :class:`~trivet.errors.InvalidArgumentError` for a file that ONNX Runtime refuses.
@@ -81,8 +80,8 @@ def create_session(
         ) from error
     used: list[str] = session.get_providers()
     _check_used(context, wanted, used)
-    if logger is not None:
-        logger.info("model '%s' runs on %s", context.name, _placement(session, used, device_id))
+    if used_by:
+        context.logger.info("%s runs on %s", used_by, _placement(session, used, device_id))
     return session
 
 
@@ -96,7 +95,8 @@ def _session_options(context: ModelContext, settings: SessionSettings) -> Any:
     options.logid = context.name
     options.intra_op_num_threads = settings.intra_op_threads
     options.inter_op_num_threads = settings.inter_op_threads
-    options.use_per_session_threads = not settings.global_thread_pool
+    if settings.global_thread_pool:
+        options.use_per_session_threads = False
     options.execution_mode = getattr(ort.ExecutionMode, "ORT_PARALLEL" if settings.parallel else "ORT_SEQUENTIAL")
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, settings.optimization)
     if settings.memory_arena is not None:
@@ -167,7 +167,7 @@ def _advice(error: Exception) -> str:
             f" -- this is onnxruntime {ort.__version__}: upgrade it, or export the model again for an older opset or IR"
             " version"
         )
-    if "Protobuf parsing failed" in text or "No graph was found" in text:
+    if any(sign in text for sign in ("Protobuf parsing failed", "No graph was found", "does not have a graph")):
         return " -- the file is damaged, incomplete (a Git LFS pointer?) or no ONNX model"
     if "is not a registered function/op" in text or "No Op registered" in text:
         return " -- name the library with the custom operators in model_operations { op_library_filename }"
