@@ -126,11 +126,11 @@ class HttpTransport(ABC):
 
     @abstractmethod
     async def start(self, listeners: Mapping[str, Listener]) -> None:
-        """Bind and accept; returns when all sockets listen. Raises :class:`OSError` naming an address it cannot have."""
+        """Bind and accept; returns when all sockets listen. Raises :class:`OSError` naming the address that is taken."""
 
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
-        """Stop listening, let requests in flight finish for at most ``grace_s`` seconds, then close every connection."""
+        """Stop listening, let requests in flight finish for at most ``grace_s`` seconds, then close all connections."""
 
     @property
     @abstractmethod

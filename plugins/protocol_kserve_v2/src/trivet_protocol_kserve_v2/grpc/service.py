@@ -13,7 +13,7 @@ from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.reflection import REFLECTION, Reflection
 from trivet_protocol_kserve_v2.grpc.settings import GrpcSettings
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def create(context: ServerContext) -> Protocol:
@@ -58,7 +58,7 @@ class GrpcProtocol(Protocol):
 
     async def start(self) -> None:
         self._port = await self._server.start()
-        _log.info("Started GRPCInferenceService at %s:%d", self._settings.address, self._port)
+        logger.info("Started GRPCInferenceService at %s:%d", self._settings.address, self._port)
 
     async def stop(self, grace_s: float) -> None:
         await self._server.stop(grace_s)
