@@ -12,7 +12,7 @@ from bench.figures import FIGURES
 from bench.load import LoadError
 from bench.report import Report
 from bench.servers import ServerError
-from bench.settings import Settings
+from bench.settings import NoisyMachineError, Settings
 
 
 def main() -> int:
@@ -25,6 +25,13 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="say what each figure measures, and do nothing")
     parser.add_argument("--rounds", type=int, default=5, help="how often everything is measured [5]")
     parser.add_argument("--seconds", type=float, default=5, help="length of one measurement [5]")
+    parser.add_argument(
+        "--quiet",
+        type=float,
+        default=100,
+        metavar="PERCENT",
+        help="measure a round again if other programs used more of the machine than this [100: never]",
+    )
     parser.add_argument("--cycles", type=int, default=1000, help="loads and unloads of the figure churn [1000]")
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - set(FIGURES):
@@ -33,7 +40,7 @@ def main() -> int:
         for name in FIGURES:
             print(f"{name:15}{_summary(name)}")
         return 0
-    settings = Settings(arguments.rounds, arguments.seconds, arguments.cycles)
+    settings = Settings(arguments.rounds, arguments.seconds, arguments.cycles, arguments.quiet / 100)
     failed = [name for name in arguments.figures or FIGURES if not _run(name, settings)]
     if failed:
         print(f"\nnot measured: {', '.join(failed)}", file=sys.stderr)
@@ -47,7 +54,7 @@ def _run(name: str, settings: Settings) -> bool:
     report = Report(name)
     try:
         importlib.import_module(f"bench.figures.{name}").run(settings, report)
-    except (LoadError, ServerError, FileNotFoundError) as error:
+    except (LoadError, ServerError, NoisyMachineError, FileNotFoundError) as error:
         print(f"figure '{name}' failed: {error}", file=sys.stderr)
         return False
     print(f"\n{report.table()}\n\nwritten to {report.save(asdict(settings))}", flush=True)

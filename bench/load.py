@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.calls import Call
@@ -40,6 +40,8 @@ class Load:
     """Requests answered a second."""
     p50_ms: float
     p99_ms: float
+    server_us: float = 0.0
+    """Processor time that the server spent per request, in µs; from :func:`checked`."""
 
 
 Generator = Callable[[Server, Call, int, float], Load]
@@ -121,7 +123,9 @@ def checked(generator: Generator, server: Server, call: Call, in_flight: int, se
     than the generator can have sent: those seen, and those it hung up on at its end.
     """
     succeeded, failed = _settled(server, call.model)
+    spent_s = server.processor_s()
     load = generator(server, call, in_flight, seconds)
+    spent_s = server.processor_s() - spent_s
     now_succeeded, now_failed = _settled(server, call.model)
     new, bad = now_succeeded - succeeded, now_failed - failed
     if new < load.requests or new + bad > load.requests + in_flight:
@@ -129,7 +133,7 @@ def checked(generator: Generator, server: Server, call: Call, in_flight: int, se
             f"{server.name}: {generator.__name__} saw {load.requests} answers with {in_flight} in flight, but the"
             f" server's statistics count {new} successes and {bad} failures"
         )
-    return load
+    return replace(load, server_us=spent_s / load.requests * 1e6)
 
 
 def _settled(server: Server, model: str) -> tuple[int, int]:

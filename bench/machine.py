@@ -37,32 +37,32 @@ def _status_bytes(pid: int, field: str) -> int:
     return int(found[1]) * 1024
 
 
+def processor_s(pid: int) -> float:
+    """Processor time of a process and everything it started, ended children included."""
+    process = psutil.Process(pid)
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
 class OthersMeter:
     """How much of the machine programs that do not belong to the benchmark used, since the last reading."""
 
     def __init__(self) -> None:
         self._last = (0.0, 0.0, 0.0)
-        self.share()
+        self.share()  # sets the point that the first reading counts from
 
     def share(self) -> float:
         """0 to 1 of all processors together. More than a few percent means that figures are too low."""
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - times.iowait - times.guest - times.guest_nice  # user has guest in it
-        reading = (time.perf_counter(), busy, _own_seconds())
+        reading = (time.perf_counter(), busy, processor_s(os.getpid()))
         wall, all_busy, own = (new - old for new, old in zip(reading, self._last, strict=True))
         self._last = reading
         return min(1.0, max(0.0, (all_busy - own) / (wall * (psutil.cpu_count() or 1))))
-
-
-def _own_seconds() -> float:
-    """Processor time of this process and everything it started, ended children included."""
-    this = psutil.Process()
-    total = 0.0
-    for process in (this, *this.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
 
 
 def description() -> dict[str, Any]:

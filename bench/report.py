@@ -12,6 +12,7 @@ from typing import Any, Literal
 from bench import machine
 
 RESULTS = Path(__file__).parent / "results"
+OTHERS = "used by other programs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,27 @@ class Report:
         pairs = zip(self.quantities[ours].values, self.quantities[peer].values, strict=True)
         self.quantities[name] = Quantity(name, "x", [a / b for a, b in pairs], target)
 
-    def end_round(self) -> None:
-        """Note how busy other programs kept the machine during this round."""
-        self.add("used by other programs", 100 * self._others.share(), "% of the machine")
+    def difference(self, name: str, ours: str, peer: str, target: Target | None = None) -> None:
+        """``ours`` less ``peer``, round by round."""
+        pairs = zip(self.quantities[ours].values, self.quantities[peer].values, strict=True)
+        self.quantities[name] = Quantity(name, self.quantities[ours].unit, [a - b for a, b in pairs], target)
+
+    def begin_round(self) -> None:
+        """What other programs use of the machine is counted from here."""
+        self._others.share()
+
+    def end_round(self, quiet: float) -> bool:
+        """Note how much of the machine other programs used in this round.
+
+        Where that is more than ``quiet`` (0 to 1), the round's values are taken back and the result is False.
+        """
+        share = self._others.share()
+        self.add(OTHERS, 100 * share, "% of the machine")
+        if share <= quiet:
+            return True
+        for quantity in self.quantities.values():
+            quantity.values.pop()
+        return False
 
     def table(self) -> str:
         """Plain text: every quantity with its rounds, its median, its target and the verdict."""

@@ -17,6 +17,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from bench import machine
+
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / "tools"
 
@@ -54,6 +56,10 @@ class Server:
         if response.status != 200:
             raise ServerError(f"{self.name}: {method} {path} was answered {response.status}: {answer[:500]!r}")
         return json.loads(answer) if answer else None
+
+    def processor_s(self) -> float:
+        """Processor time that the server and its child processes have used so far."""
+        return machine.processor_s(self.pid)
 
     def counts(self, model: str) -> tuple[int, int]:
         """Requests of ``model`` that succeeded and that failed so far, from the statistics extension."""

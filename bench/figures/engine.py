@@ -102,10 +102,8 @@ def run(settings: Settings, report: Report) -> None:
         finally:
             sys.setswitchinterval(switch_interval)
     for name in ("arrays", "requests"):
-        ours = report.quantities[f"{name}, 32 in flight, processor time"].values
-        bare = report.quantities["bare hand-over, 32 in flight, processor time"].values
-        for one, floor in zip(ours, bare, strict=True):
-            report.add(f"{name}, the kernel's own share", one - floor, "µs/request")
+        bare = "bare hand-over, 32 in flight, processor time"
+        report.difference(f"{name}, the kernel's share", f"{name}, 32 in flight, processor time", bare)
 
 
 async def _measure(models: Path, settings: Settings, report: Report) -> None:

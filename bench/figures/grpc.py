@@ -31,6 +31,7 @@ def run(settings: Settings, report: Report) -> None:
                 for server in order:
                     load = checked(h2load, server, call, 32, settings.seconds)
                     report.add(f"{server.name}, 32 in flight", load.rate, "requests/s")
+                    report.add(f"{server.name}, 32 in flight, processor time", load.server_us, "µs/request")
                     alone = checked(h2load, server, call, 1, settings.seconds)
                     report.add(f"{server.name}, one at a time, p50", alone.p50_ms, "ms")
     for name, limit in ((AIO, 0.4), (NATIVE, 1.7)):

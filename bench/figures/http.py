@@ -25,6 +25,7 @@ def run(settings: Settings, report: Report) -> None:
                 for server in order:
                     load = checked(wrk, server, call, 32, settings.seconds)
                     report.add(f"{server.name}, 32 in flight", load.rate, "requests/s")
+                    report.add(f"{server.name}, 32 in flight, processor time", load.server_us, "µs/request")
                     alone = checked(wrk, server, call, 1, settings.seconds)
                     report.add(f"{server.name}, one at a time, p50", alone.p50_ms, "ms")
     report.ratio("32 in flight, trivet / triton", "trivet, 32 in flight", "triton, 32 in flight", at_least(2.0))

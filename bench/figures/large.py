@@ -95,16 +95,8 @@ def run(settings: Settings, report: Report) -> None:
                 with _raw() as (address, pid):
                     report.add("peak, there and back, raw socket", _peak(address, pid, "identity"), "payloads")
     for way in ("there only", "there and back"):
-        extra = [
-            ours - socket_only
-            for ours, socket_only in zip(
-                report.quantities[f"peak, {way}, trivet"].values,
-                report.quantities["peak, there and back, raw socket"].values,
-                strict=True,
-            )
-        ]
-        for value in extra:
-            report.add(f"copies beyond the raw socket's, {way}", value, "payloads", at_most(1.0))
+        ours, peer = f"peak, {way}, trivet", "peak, there and back, raw socket"
+        report.difference(f"copies beyond the raw socket's, {way}", ours, peer, at_most(1.0))
     report.ratio("there and back, trivet / triton", "there and back, trivet", "there and back, triton")
     report.ratio("there only, trivet / triton", "there only, trivet", "there only, triton")
     report.ratio("there and back, trivet / raw socket", "there and back, trivet", "there and back, raw socket")

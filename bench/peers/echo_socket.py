@@ -21,7 +21,7 @@ def serve(connection: socket.socket) -> None:
                 return
             received += data
         head, _, start = bytes(received).partition(b"\r\n\r\n")
-        found = re.search(rb"(?i)content-length: (\d+)", head)
+        found = re.search(rb"(?im)^content-length: (\d+)", head)
         assert found is not None
         # One buffer of the payload's size, filled by the kernel and emptied by the kernel.
         body = bytearray(int(found[1]))
