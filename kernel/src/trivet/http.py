@@ -126,7 +126,7 @@ class HttpTransport(ABC):
 
     @abstractmethod
     async def start(self, listeners: Mapping[str, Listener]) -> None:
-        """Bind and accept; returns when all sockets listen. Raises :class:`OSError` naming the address that is taken."""
+        """Bind and accept; returns when all sockets listen. Raises :class:`OSError` naming a taken address."""
 
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
