@@ -35,9 +35,9 @@ def rounds(settings: Settings, report: Report, contenders: Sequence[T]) -> Itera
     """The contenders of each round, to be measured one after the other.
 
     All of them run in every round, and every other round backwards: what changes on the machine over time, and what
-    one measurement leaves behind for the next, then falls on all alike. A round in which other programs used more of the
-    machine than :attr:`Settings.quiet` does not count and is repeated; :class:`NoisyMachineError` is raised where that
-    is so most of the time.
+    one measurement leaves behind for the next, then falls on all alike. A round in which other programs used more of
+    the machine than :attr:`Settings.quiet` does not count and is repeated; :class:`NoisyMachineError` is raised where
+    that is so most of the time.
     """
     done = 0
     for attempt in range(TRIES * settings.rounds):

@@ -13,7 +13,7 @@ import socket
 
 
 def serve(connection: socket.socket) -> None:
-    received = bytearray()
+    received, body = bytearray(), bytearray()
     while True:
         while b"\r\n\r\n" not in received:
             data = connection.recv(65536)
@@ -23,8 +23,9 @@ def serve(connection: socket.socket) -> None:
         head, _, start = bytes(received).partition(b"\r\n\r\n")
         found = re.search(rb"(?im)^content-length: (\d+)", head)
         assert found is not None
-        # One buffer of the payload's size, filled by the kernel and emptied by the kernel.
-        body = bytearray(int(found[1]))
+        # One buffer of the payload's size, kept, filled by the kernel and emptied by the kernel.
+        if len(body) != int(found[1]):
+            body = bytearray(int(found[1]))
         body[: len(start)] = start
         view, filled = memoryview(body), len(start)
         while filled < len(body):
