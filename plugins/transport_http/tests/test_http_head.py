@@ -216,6 +216,8 @@ def test_limits() -> None:
     assert refusal(post(target=b"/" + b"x" * 8192)) == 414
     parse(post(target=b"/" + b"x" * 8191))
     assert refusal(post(b"X: y"), http_max_header_count=1) == 431
+    assert refusal(post(b"Content-Length: 11"), http_max_body_size=10) == 413
+    parse(post(b"Content-Length: 10"), http_max_body_size=10)
 
 
 def test_an_upgrade_that_nobody_offers_is_ignored() -> None:

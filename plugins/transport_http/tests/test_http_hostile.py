@@ -82,6 +82,7 @@ async def test_smuggled_requests_are_never_served(serve: Any, connect: Any, echo
         (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, 431),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
         (POST + b"Content-Length: 1001\r\n\r\n", 413),
+        (POST + b"Content-Length: 1001\r\n\r\n" + b"x" * 1001, 413),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n3e9\r\n", 413),
         (POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"64\r\n%b\r\n" % (b"x" * 100) * 11, 413),
         (b"BREW /coffee HTTP/1.1\r\nHost: a\r\n\r\n", 501),
@@ -181,6 +182,7 @@ async def test_a_body_that_takes_long_and_is_fast_enough(serve: Any, connect: An
         client = await connect(transport)
         client.send(POST + b"Content-Length: 100\r\n\r\n" + b"x" * 99)
         (connection,) = transport._hubs[0].connections
+        await until(lambda: connection._rest is not None)
         begun = connection.deadline
         await until(lambda: connection.deadline > begun)
         client.send(b"x")

@@ -194,6 +194,9 @@ class HandlerApp:
                 async for chunk in stream:
                     if chunk:
                         await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    # hypercorn takes what is sent to a client that has gone without a pause. The event loop must run
+                    # for us to be told.
+                    await asyncio.sleep(0)
         except Exception:
             logger.exception("the stream of %s %s failed", request.method, request.path)
             raise

@@ -276,10 +276,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _begin_body(self, head: Head, first: memoryview, received_ns: int) -> None:
         """Receive the rest of a body whose first bytes came with its head."""
-        limits = self.hub.limits
         length = head.content_length
-        if length > limits.max_body_size:
-            raise HttpError(413, f"the body is larger than {limits.max_body_size} bytes (--http-max-body-size)")
         # numpy leaves the memory untouched, so that a client that lies about the length costs address space only.
         try:
             self._body = bytearray(length) if length < _LARGE else np.empty(length, np.uint8).data

@@ -148,6 +148,8 @@ class HeadParser:
         head.is_http10 = is_http10
         head.headers = MappingProxyType(headers)
         head.content_length = _content_length(headers, is_http10)
+        if head.content_length > limits.max_body_size:
+            raise HttpError(413, f"the body is larger than {limits.max_body_size} bytes (--http-max-body-size)")
         connection = headers.get(b"connection")
         tokens = _tokens(connection) if connection else _NO_TOKENS
         # llhttp lets "close, keep-alive" live; closing is what no client can misunderstand.

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.udp_server import UDPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
@@ -21,6 +20,9 @@ from trivet_transport_http.asgi import HandlerApp
 from trivet_transport_http.options import Limits
 from trivet_transport_http.router import Router
 from trivet_transport_http.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from trivet_transport_http.hypercorn_quic import QuicServer
 
 logger = logging.getLogger("trivet.http")
 
@@ -45,7 +47,7 @@ class HypercornLane:
         self._app = ASGIWrapper(cast("Any", self._handlers))
         self._context = WorkerContext(None)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._quic: list[tuple[UDPServer, asyncio.Task[None]]] = []
+        self._quic: list[tuple[QuicServer, asyncio.Task[None]]] = []
 
     def advertise(self, port: int) -> None:
         """Tell clients of HTTP/2 that HTTP/3 is at this UDP port (RFC 7838)."""
@@ -68,7 +70,9 @@ class HypercornLane:
 
     async def serve_quic(self, sock: socket.socket) -> None:
         """Serve HTTP/3 on a bound UDP socket."""
-        server = UDPServer(self._app, self._loop, self._config, self._context, {})
+        from trivet_transport_http.hypercorn_quic import QuicServer  # noqa: PLC0415 - aioquic comes with HTTP/3 only
+
+        server = QuicServer(self._app, self._loop, self._config, self._context, {})
         await self._loop.create_datagram_endpoint(lambda: server, sock=sock)
         self._quic.append((server, self._loop.create_task(server.run())))
 
@@ -84,7 +88,7 @@ class HypercornLane:
             logger.warning("closing %d HTTP/2 connections that are still busy", len(self._tasks))
         tasks = [*self._tasks]
         for server, task in self._quic:
-            await self._close_quic(server)
+            await server.close()
             tasks.append(task)
         for task in tasks:
             task.cancel()
@@ -96,13 +100,3 @@ class HypercornLane:
         except Exception:
             # What a peer can do wrong past HTTP/2's own error handling ends its connection and nothing else.
             logger.warning("an HTTP/2 connection failed", exc_info=True)
-
-    @staticmethod
-    async def _close_quic(server: UDPServer) -> None:
-        protocol = getattr(server, "protocol", None)
-        if protocol is not None:
-            for connection in {id(c): c for c in protocol.connections.values()}.values():
-                connection.quic.close()
-                await protocol.send_all(connection)
-        if server.transport is not None:
-            server.transport.close()
