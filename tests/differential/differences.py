@@ -106,13 +106,6 @@ DIFFERENCES: dict[str, Difference] = {
         "400 with the true size",
         "Nothing that does not fit is let through.",
     ),
-    "batch of none": Difference(
-        "both",
-        "A batch of size 0",
-        "400: it is checked as a batch of 1, which has more bytes",
-        "An empty result",
-        "An empty batch is well-formed, and its answer is known.",
-    ),
     "string end": Difference(
         "both",
         "A string tensor whose last element ends early",

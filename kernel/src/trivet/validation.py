@@ -120,6 +120,9 @@ def _check_size(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> N
                 _explain_strings(spec, request, tensor)
         return
     wanted = element_count(tensor.shape) * tensor.datatype.itemsize
+    if wanted == 0 and spec.max_batch_size > 0 and tensor.shape[0] == 0:
+        # Triton has no batch of size 0: it expects the data of one.
+        wanted = element_count(tensor.shape[1:]) * tensor.datatype.itemsize
     if size != wanted:
         _fail(
             request,
