@@ -93,7 +93,5 @@ def test_unknown_outputs_are_refused() -> None:
 
 def test_bytes_on_the_wire_must_be_as_many_as_the_shape_says() -> None:
     request = InferenceRequest("m", {"x": Tensor.from_wire("x", datatypes.FP32, (1, 2), bytes(7))})
-    with pytest.raises(
-        InvalidArgumentError, match="Expected 8, got 7"
-    ):
+    with pytest.raises(InvalidArgumentError, match="Expected 8, got 7"):
         validate(spec(X), request)
