@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from trivet.backend import ArrayInstance, InstanceContext
 from trivet.errors import InvalidArgumentError, UnavailableError
+from trivet.placement import gpu_count
+from trivet.tensor import Tensor
 from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.providers import CPU, CUDA, OPENVINO, TENSORRT, execution_providers
 from trivet_backend_onnx.runtime import ort
@@ -215,3 +218,16 @@ def test_the_log_says_what_a_session_runs_on(
             model.create_instance(InstanceContext(name, "CPU"))
     nodes = ": 2 nodes" if hasattr(ort.InferenceSession, "get_provider_graph_assignment_info") else ""
     assert [record.message for record in caplog.records] == [line + nodes for line in lines]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not gpu_count() or CUDA not in ort.get_available_providers(), reason="needs a GPU and onnxruntime-gpu"
+)
+def test_a_gpu_computes(add_sub: onnx.ModelProto, context: Any, instance: Instance) -> None:
+    made: Any = instance(context(add_sub), kind="GPU")
+    assert CUDA in made._session.get_providers()
+    a = Tensor.from_numpy("a", np.arange(4, dtype=np.float32).reshape(1, 4))
+    results = made.execute({"a": a, "b": a.renamed("b")}, ["sum", "difference"])
+    assert results["sum"].tolist() == [[0, 2, 4, 6]]
+    assert results["difference"].tolist() == [[0, 0, 0, 0]]

@@ -6,6 +6,9 @@ Every other module of this package takes ``onnxruntime`` from here.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
+import io
 import logging
 import re
 import threading
@@ -18,7 +21,7 @@ except ImportError as error:
         " or pip install 'trivet-backend-onnx[gpu]' for CUDA and TensorRT"
     ) from error
 
-__all__ = ["describe", "forward_log", "ort", "use_global_thread_pool"]
+__all__ = ["describe", "forward_log", "load_cuda", "ort", "use_global_thread_pool"]
 
 _log = logging.getLogger("onnxruntime")
 
@@ -51,6 +54,18 @@ def forward_log() -> None:
 
 def _forward(severity: int, _category: str, logid: str, _location: str, message: str) -> None:
     _log.log(_LEVELS[severity], "%s: %s", logid, message.strip())
+
+
+@functools.cache
+def load_cuda() -> tuple[str, ...]:
+    """Load CUDA and cuDNN from where pip put them, once; ONNX Runtime by itself looks into the system's folders only.
+
+    Gives what ONNX Runtime complains about, line by line. It prints that, so what others print meanwhile is among it.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        ort.preload_dlls()
+    return tuple(line for line in printed.getvalue().splitlines() if line.strip())
 
 
 _pool_lock = threading.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from trivet.errors import InvalidArgumentError, UnavailableError
 
 from trivet_backend_onnx import providers
 from trivet_backend_onnx.providers import Provider, execution_providers
-from trivet_backend_onnx.runtime import describe, ort
+from trivet_backend_onnx.runtime import describe, load_cuda, ort
 from trivet_backend_onnx.settings import SessionSettings
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
@@ -64,9 +65,7 @@ def create_session(
     """
     wanted = execution_providers(context, kind, device_id)
     _check_available(context, wanted)
-    if kind == "GPU":
-        # Finds CUDA and cuDNN where pip put them; by itself ONNX Runtime looks into the system's folders only.
-        ort.preload_dlls()
+    complaints = load_cuda() if kind == "GPU" else ()
     options = _session_options(context, settings)
     try:
         if any(name == providers.OPENVINO for name, _ in wanted):
@@ -79,7 +78,7 @@ def create_session(
             f"unable to load model '{context.name}' version {context.version}: {describe(error)}{_advice(error)}"
         ) from error
     used: list[str] = session.get_providers()
-    _check_used(context, wanted, used)
+    _check_used(context, wanted, used, complaints)
     if used_by:
         context.logger.info("%s runs on %s", used_by, _placement(session, used, device_id))
     return session
@@ -128,16 +127,23 @@ def _check_available(context: ModelContext, wanted: list[Provider]) -> None:
             )
 
 
-def _check_used(context: ModelContext, wanted: list[Provider], used: list[str]) -> None:
-    """ONNX Runtime leaves out a provider whose libraries or device are missing, and says nothing."""
+def _check_used(context: ModelContext, wanted: list[Provider], used: list[str], complaints: Sequence[str]) -> None:
+    """ONNX Runtime leaves out a provider whose libraries or device are missing, and goes on without it.
+
+    ``complaints`` are what it said of CUDA's libraries, if anything.
+    """
     for name, options in wanted:
         if name not in used:
             device = f" on device {options['device_id']}" if "device_id" in options else ""
             raise UnavailableError(
                 f"model '{context.name}' needs {name}{device}, but ONNX Runtime fell back to {', '.join(used)}; check"
                 " that the device is there (nvidia-smi), that its driver fits, and that the libraries are installed:"
-                f" {_PACKAGES[name]}{_or_cpu(name)}"
+                f" {_PACKAGES[name]}{_or_cpu(name)}{_said(complaints)}"
             )
+
+
+def _said(complaints: Sequence[str]) -> str:
+    return f" (onnxruntime {ort.__version__} says: {'; '.join(complaints)})" if complaints else ""
 
 
 def _or_cpu(provider: str) -> str:
@@ -171,4 +177,8 @@ def _advice(error: Exception) -> str:
         return " -- the file is damaged, incomplete (a Git LFS pointer?) or no ONNX model"
     if "is not a registered function/op" in text or "No Op registered" in text:
         return " -- name the library with the custom operators in model_operations { op_library_filename }"
+    if "TensorRT libraries" in text:
+        return (
+            " -- put TensorRT's libraries where the loader finds them (LD_LIBRARY_PATH), or leave the accelerator out"
+        )
     return ""
