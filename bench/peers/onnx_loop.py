@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-import onnxruntime as ort  # type: ignore[import-untyped]
+import onnxruntime as ort
 
 from bench.figures.minilm import tokens
 

@@ -83,7 +83,7 @@ class MiniLM(nn.Module):
         kept = attention_mask.to(torch.float32)
         mask = (1.0 - kept)[:, None, None, :] * torch.finfo(torch.float32).min
         hidden = self.embeddings(input_ids, token_type_ids)
-        for layer in self.encoder["layer"]:
+        for layer in self.encoder["layer"].children():
             hidden = layer(hidden, mask)
         weights = kept.unsqueeze(-1)
         mean = (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1e-9)

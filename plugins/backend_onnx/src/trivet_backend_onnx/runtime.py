@@ -14,7 +14,7 @@ import re
 import threading
 
 try:
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
 except ImportError as error:
     raise ImportError(
         f"ONNX Runtime cannot be imported ({error}); install it with: pip install 'trivet-backend-onnx[cpu]',"
