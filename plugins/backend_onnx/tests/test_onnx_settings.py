@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from trivet.backend import ArrayInstance
+from trivet.backend import ArrayInstance, InstanceContext
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor
 from trivet_backend_onnx.backend import OnnxBackend
-from trivet_backend_onnx.settings import BackendOptions, SessionSettings
+from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
 
 Instance = Callable[..., ArrayInstance]
 
@@ -181,12 +181,21 @@ def test_a_misspelled_parameter_is_pointed_out(
     ]
 
 
+def test_thread_counts_that_global_pools_override_are_pointed_out(
+    add_sub: onnx.ModelProto, context: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    made_context = context(add_sub, parameters(intra_op_thread_count="2"), options={"enable-global-threadpool": "1"})
+    with caplog.at_level(logging.WARNING):
+        warn_of_unused(made_context, made_context.logger)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "model 'm' sets parameter 'intra_op_thread_count', which has no effect"
+    ]
+
+
 @pytest.mark.parametrize(("share", "shared"), [(None, True), ("1", True), ("0", False)])
 def test_instances_on_the_cpu_share_a_session_unless_told_otherwise(
     share: str | None, shared: bool, add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
 ) -> None:
-    from trivet.backend import InstanceContext
-
     config = parameters(share_session_between_instances=share) if share else ""
     made_context = context(add_sub, config)
     backend.auto_complete(made_context)

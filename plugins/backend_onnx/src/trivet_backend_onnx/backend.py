@@ -22,7 +22,7 @@ from trivet_backend_onnx.runtime import (
     use_global_thread_pool,
 )
 from trivet_backend_onnx.session import create_session, model_file
-from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_misspellings
+from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
 from trivet_backend_onnx.signature import Signature
 from trivet_backend_onnx.tensors import feed_for, fetch_for
 from trivet_backend_onnx.validation import validate
@@ -57,7 +57,7 @@ class OnnxBackend(Backend):
 
         Raises :class:`~trivet.errors.InvalidArgumentError` or :class:`~trivet.errors.UnavailableError`.
         """
-        warn_of_misspellings(context, context.logger)
+        warn_of_unused(context, context.logger)
         settings = _settings(context)
         execution_providers(context, "CPU", 0)  # refuses unknown accelerators before an instance starts
         return OnnxModel(context, settings, model_file(context))

@@ -179,8 +179,11 @@ class Parameters:
         return choices[value]
 
 
-def warn_of_misspellings(context: ModelContext, logger: logging.Logger) -> None:
-    """Parameters are free-form, so an unknown one is no error; one that nearly is one of ours deserves a word."""
+def warn_of_unused(context: ModelContext, logger: logging.Logger) -> None:
+    """Name the parameters that have no effect.
+
+    Parameters are free-form, so an unknown one is no error, but one that nearly is one of ours deserves a word.
+    """
     for owner, given, known in (
         (f"model '{context.name}'", context.parameters, _PARAMETERS),
         ("--backend-config=onnxruntime", context.backend_options, _BACKEND_OPTIONS),
@@ -188,6 +191,15 @@ def warn_of_misspellings(context: ModelContext, logger: logging.Logger) -> None:
         for name in given:
             if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
                 logger.warning("%s sets parameter '%s', which has no effect; did you mean '%s'?", owner, name, close[0])
+    if BackendOptions.read(context).global_thread_pool is not None:
+        for name in ("intra_op_thread_count", "inter_op_thread_count"):
+            if name in context.parameters:
+                logger.warning(
+                    "model '%s' sets parameter '%s', which has no effect: all sessions share the global thread pools"
+                    " (--backend-config=onnxruntime,enable-global-threadpool)",
+                    context.name,
+                    name,
+                )
 
 
 def _optimization(context: ModelContext) -> str:
