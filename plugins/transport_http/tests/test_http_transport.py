@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from trivet.errors import InvalidArgumentError
 from trivet.http import HttpResponse, Listener, Route
 from trivet.options import Settings
-from trivet_transport_http.options import OPTIONS
+from trivet_transport_http.options import OPTIONS, Limits
 from trivet_transport_http.transport import create
 
 GET = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -152,6 +153,13 @@ async def test_routes_that_contradict_stop_the_start(echo: Any) -> None:
 def test_limits_that_make_no_sense(option: str, value: int) -> None:
     with pytest.raises(InvalidArgumentError, match=f"--{option.replace('_', '-')} is {value}, expected at least"):
         create(Settings.of(OPTIONS, **{option: value}))
+
+
+def test_connections_leave_descriptors_for_the_rest_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits.of(Settings.of(OPTIONS, http_max_connections=1000))
+    for soft, expected in ((1024, 768), (100, 50), (65536, 1000), (resource.RLIM_INFINITY, 1000)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, soft))
+        assert limits.within_descriptors().max_connections == expected
 
 
 def test_the_plugin_imports_nothing_heavy() -> None:

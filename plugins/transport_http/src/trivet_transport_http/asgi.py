@@ -15,7 +15,7 @@ from trivet_transport_http.options import Limits
 from trivet_transport_http.responses import check_header, has_body
 from trivet_transport_http.router import Match, Router
 
-logger = logging.getLogger("trivet.http")
+logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -71,7 +71,8 @@ class HandlerApp:
     def __init__(self, router: Router, limits: Limits) -> None:
         self._router = router
         self._limits = limits
-        self._busy = 0
+        self.busy = 0
+        """Requests that are being served."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -84,15 +85,15 @@ class HandlerApp:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
-        self._busy += 1
+        self.busy += 1
         self._idle.clear()
         try:
             await self._serve(scope, receive, send)
         except ClientGoneError:
             pass
         finally:
-            self._busy -= 1
-            if not self._busy:
+            self.busy -= 1
+            if not self.busy:
                 self._idle.set()
 
     async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -186,6 +186,9 @@ class Connection(asyncio.BufferedProtocol):
                     found = buffer.find(b"\r\n\r\n", scanned - 3 if scanned > 3 else start, end)
                     scanned = 0
                     if found < 0:
+                        if buffer.startswith(b"\r\n", start, end):
+                            start += 2
+                            continue
                         self._check_beginning(buffer, start, end)
                         break
                     found += 4
@@ -200,7 +203,7 @@ class Connection(asyncio.BufferedProtocol):
                             self._hand_over(bytes(view[start:end]))
                             return end
                         head = heads.parse(raw)
-                    if head.wants_h2c and self.hub.http2 is not None:
+                    if head.wants_h2c and self._can_upgrade:
                         self._hand_over(bytes(view[start:end]))
                         return end
                     received_ns = perf_counter_ns()
@@ -386,7 +389,9 @@ class Connection(asyncio.BufferedProtocol):
         """The deadline is over: find out what it was for."""
         state = self._state
         limits = self.hub.limits
-        if self._write_paused or state == _CLOSING:
+        if self.transport.is_closing() and state != _CLOSING:
+            self.abort()
+        elif self._write_paused or state == _CLOSING:
             unsent = self.transport.get_write_buffer_size()
             if unsent < self._unsent:
                 self._unsent = unsent
@@ -408,6 +413,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._refuse(HttpError(408, "the body took too long to arrive (--http-body-timeout)"))
         else:
             self.abort()
+
+    @property
+    def _can_upgrade(self) -> bool:
+        # With TLS, what a connection speaks was settled by ALPN.
+        return self.hub.http2 is not None and self.transport.get_extra_info("ssl_object") is None
 
     def _hand_over(self, received: bytes) -> None:
         """Let hypercorn go on with this connection, which speaks HTTP/2."""

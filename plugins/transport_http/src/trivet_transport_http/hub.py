@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trivet_transport_http.connection import Connection
     from trivet_transport_http.hypercorn_lane import HypercornLane
 
-logger = logging.getLogger("trivet.http")
+logger = logging.getLogger(__name__)
 
 
 class Hub:
@@ -51,13 +51,16 @@ class Hub:
     def admit(self, connection: Connection) -> bool:
         """Count ``connection`` in, if need be at the cost of idle ones; false where all are at work."""
         connections = self.connections
-        if len(connections) >= self.limits.max_connections:
+        limit = self.limits.max_connections
+        if self.http2 is not None:
+            limit -= self.http2.connection_count
+        if len(connections) >= limit:
             # Several at once, so that a flood of connections does not make each of them look at all others.
             idle = [c for c in connections if c.is_idle]
             for victim in heapq.nsmallest(len(connections) // 64 + 1, idle, key=lambda c: c.deadline):
                 victim.close()
                 connections.discard(victim)
-        if len(connections) >= self.limits.max_connections:
+        if len(connections) >= limit:
             return False
         connections.add(connection)
         self._empty.clear()
@@ -91,8 +94,8 @@ class Hub:
         self._timer.cancel()
 
     def _sweep(self) -> None:
+        self._timer = self.loop.call_later(self._interval, self._sweep)
         now = self.loop.time()
         self.idle_deadline = now + self.limits.keep_alive_timeout + self._interval
         for connection in [c for c in self.connections if c.deadline <= now]:
             connection.expire(now)
-        self._timer = self.loop.call_later(self._interval, self._sweep)

@@ -24,7 +24,7 @@ from trivet_transport_http.tls import TlsFiles
 if TYPE_CHECKING:
     from trivet_transport_http.hypercorn_quic import QuicServer
 
-logger = logging.getLogger("trivet.http")
+logger = logging.getLogger(__name__)
 
 
 class HypercornLane:
@@ -52,6 +52,11 @@ class HypercornLane:
     def advertise(self, port: int) -> None:
         """Tell clients of HTTP/2 that HTTP/3 is at this UDP port (RFC 7838)."""
         self._config.alt_svc_headers = [f'h3=":{port}"; ma=86400']
+
+    @property
+    def connection_count(self) -> int:
+        """Of HTTP/2; HTTP/3 takes one file descriptor for all its connections."""
+        return len(self._tasks)
 
     def take(self, transport: asyncio.Transport, received: bytes) -> None:
         """Go on with a connection that speaks HTTP/2, of which ``received`` was read already."""
@@ -85,7 +90,8 @@ class HypercornLane:
                 if self._tasks:
                     await asyncio.wait(self._tasks)
         except TimeoutError:
-            logger.warning("closing %d HTTP/2 connections that are still busy", len(self._tasks))
+            if self._handlers.busy:
+                logger.warning("giving up %d HTTP/2 and HTTP/3 requests that are still busy", self._handlers.busy)
         tasks = [*self._tasks]
         for server, task in self._quic:
             await server.close()

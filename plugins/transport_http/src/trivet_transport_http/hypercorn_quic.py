@@ -18,7 +18,7 @@ from hypercorn.protocol.quic import QuicProtocol, _Connection
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-logger = logging.getLogger("trivet.http")
+logger = logging.getLogger(__name__)
 
 # Datagrams that wait for the event loop; more are dropped, and sent again by their clients.
 _QUEUED_DATAGRAMS = 1024

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+import resource
+from dataclasses import dataclass, replace
 
 from trivet.errors import InvalidArgumentError
 from trivet.options import Option, Settings
+
+logger = logging.getLogger(__name__)
+
+# Left for models, libraries and the other listeners when connections take all they may.
+_OTHER_DESCRIPTORS = 256
 
 OPTIONS: tuple[Option, ...] = (
     Option("http-address", "string", "0.0.0.0", "Address or host name that HTTP listens on."),  # noqa: S104 - as tritonserver
@@ -64,3 +71,14 @@ class Limits:
                 raise InvalidArgumentError(f"{option} is {value}, expected at least {least}")
             values[name] = value
         return cls(**values)
+
+    def within_descriptors(self) -> Limits:
+        """These limits with no more connections than the process may open files, less what the rest of it needs."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY:
+            return self
+        most = max(soft - _OTHER_DESCRIPTORS, soft // 2)
+        if self.max_connections <= most:
+            return self
+        logger.info("at most %d HTTP connections: the process may open %d files (ulimit -n)", most, soft)
+        return replace(self, max_connections=most)

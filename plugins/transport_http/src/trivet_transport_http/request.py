@@ -16,7 +16,7 @@ from trivet_transport_http.responses import LAST_CHUNK, encode_chunk
 if TYPE_CHECKING:
     from trivet_transport_http.connection import Connection
 
-logger = logging.getLogger("trivet.http")
+logger = logging.getLogger(__name__)
 
 _WAITING, _ANSWERED, _GONE = range(3)
 

@@ -42,7 +42,7 @@ class Transport(HttpTransport):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._limits = Limits.of(settings)
+        self._limits = Limits.of(settings).within_descriptors()
         self._files = TlsFiles.of(settings)
         self._tls: ssl.SSLContext | None = None
         if self._files is not None:
