@@ -148,6 +148,20 @@ DIFFERENCES: dict[str, Difference] = {
         "The error, and the model stays",
         "What is not understood is not done.",
     ),
+    "stream of nonsense": Difference(
+        "gRPC",
+        "A message on a stream that cannot be parsed",
+        "The stream ends with `OK`, as if the client had finished",
+        "`INTERNAL`, `Unable to parse request`, as for a call of one message",
+        "The client learns that requests were lost.",
+    ),
+    "refusal ends the call": Difference(
+        "gRPC",
+        "A request on a stream that is refused before it reaches a model, with the metadata `triton_grpc_error: true`",
+        "`error_message` on the stream; the server process ends when a request follows",
+        "The call ends with the status, as for an error of the model",
+        "It is what the metadata asks for.",
+    ),
     "classes of text": Difference(
         "both",
         "Classification of a `BYTES` output",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
@@ -21,14 +20,12 @@ from .cases_http.case import HEADER_LENGTH, Case, Request
 from .cases_http.outputs import FATAL
 from .conftest import Endpoints
 from .differences import DIFFERENCES, render
+from .messages import comparable
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "differences.md"
 
 # Headers that are compared. Content-Type is, where the answer is a success with a body.
 _HEADERS = ("content-encoding", "accept-encoding")
-_INPUTS = re.compile(r"Got input\(s\) \[(.*?)\], but missing required input\(s\) (\[.*?)?\]")
-_BATCH = re.compile(r"input '\w+' batch size does not match")
-_ADDRESS = re.compile(r"/\S*/models/")
 
 
 class Answer(NamedTuple):
@@ -95,17 +92,8 @@ def _comparable(value: Any, ignoring: frozenset[str]) -> Any:
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, str):
-        # Triton looks at the inputs in no order, and names the first that differs from the one before.
-        value = _BATCH.sub("input 'ANY' batch size does not match", value)
-        return _ADDRESS.sub("MODELS/", _INPUTS.sub(_sorted_names, value))
+        return comparable(value)
     return value
-
-
-def _sorted_names(match: re.Match[str]) -> str:
-    """Triton lists names in no order, and forgets the opening bracket where none is missing."""
-    missing = (match[2] or "[").removeprefix("[")
-    given, lacking = (",".join(sorted(names.split(","))) for names in (match[1], missing))
-    return f"Got input(s) [{given}], but missing required input(s) [{lacking}]"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ Methods are named for the RPCs, in Python's spelling; each takes the request mes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,12 @@ from trivet.engine import Engine
 from trivet.errors import (
     InternalError,
     InvalidArgumentError,
-    NotFoundError,
-    UnavailableError,
     UnimplementedError,
 )
 from trivet.statistics import Duration, ModelStatistics
 
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
+from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 from trivet_protocol_kserve_v2.proto import health_pb2
 
@@ -112,19 +110,14 @@ class Control:
         return pb.ServerReadyResponse(ready=self._engine.ready)
 
     async def model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        if self._engine.model_ready(request.name, request.version):
-            return pb.ModelReadyResponse(ready=True)
-        # Not ready, then; but a version that is no number is the caller's error.
-        with contextlib.suppress(NotFoundError, UnavailableError):
-            self._engine.model(request.name, request.version)
-        return pb.ModelReadyResponse(ready=False)
+        return pb.ModelReadyResponse(ready=self._engine.model_ready(request.name, usual_version(request.version)))
 
     async def server_metadata(self, _: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
         engine = self._engine
         return pb.ServerMetadataResponse(name=engine.server_name, version=engine.version, extensions=engine.extensions)
 
     async def model_metadata(self, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
-        model = self._engine.model(request.name, request.version)
+        model = self._engine.model(request.name, usual_version(request.version))
         spec = model.spec
         versions = [model.version] if request.version else self._engine.versions(request.name)
 
@@ -141,10 +134,10 @@ class Control:
         )
 
     async def model_config(self, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
-        return pb.ModelConfigResponse(config=self._engine.model(request.name, request.version).config)
+        return pb.ModelConfigResponse(config=self._engine.model(request.name, usual_version(request.version)).config)
 
     async def model_statistics(self, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
-        statistics = self._engine.statistics(request.name, request.version)
+        statistics = self._engine.statistics(request.name, usual_version(request.version))
         return pb.ModelStatisticsResponse(model_stats=map(_statistics, statistics))
 
     async def repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:

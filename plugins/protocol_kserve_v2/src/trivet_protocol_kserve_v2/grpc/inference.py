@@ -16,6 +16,7 @@ from trivet.tensor import Buffer
 
 from trivet_protocol_kserve_v2.codec.protobuf import DecodedRequest, decode_request, encode_response, parse_request
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
+from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
 
 _log = logging.getLogger(__name__)
@@ -42,14 +43,23 @@ class Inference:
         if self.restriction is not None:
             self.restriction.check(metadata)
         message, raw = parse_request(payload)
-        # Triton looks for the model before it reads the inputs: where both are wrong, clients hear of the model.
-        if self.engine.model(message.model_name, message.model_version).spec.decoupled:
+        if self.is_decoupled(message):
             raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
         request, _ = self.decode(message, raw, metadata)
         request.on_response = _respond
         request.context = answer
         self.engine.submit(request)
         return request
+
+    def is_decoupled(self, message: ModelInferRequest) -> bool:
+        """Whether the model that a message names answers any number of times; brings its version into usual spelling.
+
+        Raises :class:`~trivet.errors.TrivetError` where there is no such model. Triton looks for it before it reads the
+        inputs: where both are wrong, clients hear of the model.
+        """
+        if message.model_version:
+            message.model_version = usual_version(message.model_version)
+        return self.engine.model(message.model_name, message.model_version).spec.decoupled
 
     def decode(self, message: ModelInferRequest, raw: Sequence[Buffer], metadata: Metadata) -> DecodedRequest:
         """The request that a message and its call's metadata make. Raises :class:`~trivet.errors.TrivetError`."""

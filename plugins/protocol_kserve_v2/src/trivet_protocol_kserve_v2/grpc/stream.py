@@ -25,7 +25,6 @@ from trivet_protocol_kserve_v2.codec.protobuf import (
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
 from trivet_protocol_kserve_v2.grpc.throttle import Throttle
-from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
 
 _log = logging.getLogger(__name__)
 
@@ -43,18 +42,21 @@ Write = Callable[[bytes], Awaitable[None]]
 class _Turn:
     """A request's place on the stream, and its responses as long as they wait for those of earlier requests."""
 
-    __slots__ = ("done", "empty_final", "messages", "ordered", "size", "throttle")
+    __slots__ = ("done", "empty_final", "messages", "size", "throttle")
 
-    def __init__(self, *, size: int, throttle: Throttle | None) -> None:
+    def __init__(self, *, size: int) -> None:
         self.size = size
-        self.throttle = throttle
+        self.throttle: Throttle | None = None
         """Set for a request to a decoupled model."""
-        self.ordered = throttle is None
-        """Its responses wait for those of earlier requests."""
         self.empty_final = False
         """The caller wants to hear when a decoupled model is done, also where its last answer holds nothing."""
         self.messages: list[bytes] = []
         self.done = False
+
+    @property
+    def ordered(self) -> bool:
+        """Its responses wait for those of earlier requests."""
+        return self.throttle is None
 
 
 class InferenceStream:
@@ -129,35 +131,34 @@ class InferenceStream:
     def _accept(self, payload: bytes) -> None:
         """Submit one request. Raises :class:`~trivet.errors.TrivetError` only where that ends the call."""
         message, raw = parse_request(payload)
-        throttle = Throttle(self._max_waiting, self._is_full) if self._is_decoupled(message) else None
-        turn = _Turn(size=len(payload), throttle=throttle)
-        if turn.ordered:
-            self._order.append(turn)
+        turn = _Turn(size=len(payload))
         try:
-            # Triton looks for the model before it reads the inputs: where both are wrong, clients hear of the model.
-            self._engine.model(message.model_name, message.model_version)
-            request, turn.empty_final = self._inference.decode(message, raw, self._metadata)
-            request.on_response = self._respond
-            request.throttle = throttle
-            # Known before it is submitted, as a scheduler may answer it at once.
-            self._in_flight[request] = turn
-            self._pending_bytes += turn.size
-            try:
-                self._engine.submit(request)
-            except TrivetError:
-                self._forget(request)
-                raise
+            if self._inference.is_decoupled(message):
+                turn.throttle = Throttle(self._max_waiting, self._is_full)
+            else:
+                self._order.append(turn)
+            self._submit(turn, *self._inference.decode(message, raw, self._metadata))
         except TrivetError as error:
             if self._fail_call:
                 raise
+            if turn.ordered and not (self._order and self._order[-1] is turn):
+                # The model is not known, so nothing is known of its policy: Triton answers in order.
+                self._order.append(turn)
             self._deliver(turn, encode_stream_refusal(message.id, error.message), last=True)
         self._measure_room()
 
-    def _is_decoupled(self, message: ModelInferRequest) -> bool:
+    def _submit(self, turn: _Turn, request: InferenceRequest, empty_final: bool) -> None:
+        turn.empty_final = empty_final
+        request.on_response = self._respond
+        request.throttle = turn.throttle
+        # Known before it is submitted, as a scheduler may answer it at once.
+        self._in_flight[request] = turn
+        self._pending_bytes += turn.size
         try:
-            return self._engine.model(message.model_name, message.model_version).spec.decoupled
+            self._engine.submit(request)
         except TrivetError:
-            return False
+            self._forget(request)
+            raise
 
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """``on_response`` of the stream's requests."""

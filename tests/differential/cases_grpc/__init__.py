@@ -1,0 +1,6 @@
+"""The calls that both servers are sent over gRPC, as data."""
+
+from . import control, parameters, streams, tensors
+from .case import Case
+
+CASES: list[Case] = [*tensors.CASES, *parameters.CASES, *streams.CASES, *control.CASES]
