@@ -233,20 +233,27 @@ def test_asking_for_http2() -> None:
     assert not parse(post(*upgrade[1:])).wants_h2c
 
 
-def test_heads_are_remembered_by_their_bytes() -> None:
+def test_heads_that_come_again_are_remembered_by_their_bytes() -> None:
     mine = parser()
     raw = post(target=b"/v2/models/m/infer")
+    mine.parse(raw)
     assert mine.lookup(raw) is None
     head = mine.parse(raw)
     assert mine.lookup(raw) is head
     with pytest.raises(TypeError):
         head.headers[b"host"] = b"other"  # type: ignore[index]
-    for number in range(2 * HeadParser.CACHE_SIZE):
+    for number in range(2 * HeadParser.SEEN_SIZE):
         mine.parse(post(b"X-Request-Id: %d" % number))
+    assert mine.lookup(raw) is head
+    for number in range(2 * HeadParser.CACHE_SIZE):
+        for _ in range(2):
+            mine.parse(post(b"X-Other: %d" % number))
     large = post(b"X: " + b"y" * HeadParser.CACHED_LENGTH)
-    mine.parse(large)
+    for _ in range(2):
+        mine.parse(large)
     assert mine.lookup(large) is None
     assert len(mine._cache) <= HeadParser.CACHE_SIZE
+    assert len(mine._seen) <= HeadParser.SEEN_SIZE
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60))

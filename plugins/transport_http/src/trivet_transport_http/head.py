@@ -92,19 +92,22 @@ _ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
 
 
 class HeadParser:
-    """Parses heads, and remembers those it has seen.
+    """Parses heads, and remembers those it has seen twice.
 
-    A client repeats the same head for as long as it asks the same thing, so most heads are found by their bytes. The
-    memory is bounded in number and size.
+    A client repeats the same head for as long as it asks the same thing, so most heads are found by their bytes. One
+    with an identifier of its request in it never comes again: of those only hashes are kept, so that they do not push
+    out the others. All memory is bounded.
     """
 
     CACHE_SIZE = 512
     CACHED_LENGTH = 2048
+    SEEN_SIZE = 4096
 
     def __init__(self, router: Router, limits: Limits) -> None:
         self._router = router
         self._limits = limits
         self._cache: dict[bytes, Head] = {}
+        self._seen: set[int] = set()
         self.lookup: Callable[[bytes], Head | None] = self._cache.get
         """The head for these bytes if it is remembered."""
 
@@ -112,9 +115,15 @@ class HeadParser:
         """``raw`` starts at the method and ends with the first empty line. Raises :class:`HttpError`."""
         head = self._parse(raw)
         if len(raw) <= self.CACHED_LENGTH:
-            if len(self._cache) >= self.CACHE_SIZE:
-                self._cache.clear()
-            self._cache[raw] = head
+            key = hash(raw)
+            if key in self._seen:
+                if len(self._cache) >= self.CACHE_SIZE:
+                    self._cache.clear()
+                self._cache[raw] = head
+            else:
+                if len(self._seen) >= self.SEEN_SIZE:
+                    self._seen.clear()
+                self._seen.add(key)
         return head
 
     def _parse(self, raw: bytes) -> Head:
