@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 PACKAGES := $(wildcard kernel/pyproject.toml plugins/*/pyproject.toml)
 SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugins/backend_onnx[cpu] plugins/backend_python
+# The tests also speak HTTP/2, HTTP/3 and the native gRPC server.
+DEVELOPED := $(subst transport_http,transport_http[http3],$(subst kserve_v2,kserve_v2[native],$(SERVED)))
 EXAMPLES := examples/model_repository
 SOURCES := kernel plugins tests bench examples tools docs
 
@@ -66,5 +68,5 @@ $(VENV)/served: $(BIN)/python pyproject.toml constraints.txt $(PACKAGES)
 	touch $@
 
 $(VENV)/developed: $(BIN)/python pyproject.toml constraints.txt $(PACKAGES)
-	$(PIP) $(foreach package,$(SERVED),-e "./$(package)") --group examples --group dev
+	$(PIP) $(foreach package,$(DEVELOPED),-e "./$(package)") --group examples --group dev
 	touch $@
