@@ -290,6 +290,35 @@ class TestResponseSender:
         assert isinstance(request.context[0].error, InternalError)
         assert "request '7' neither" in request.context[0].error.message
 
+    def test_a_response_that_cannot_be_sent_leaves_the_request_to_an_error(self, models, row, monkeypatch):
+        model = models.execute("""
+            import threading
+            sender = requests[0].get_response_sender()
+            answer = pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT0", np.zeros((1, 3), np.float32))])
+            self.failures = []
+            def work(sender):
+                try:
+                    sender.send(answer, flags=1)
+                except ValueError as error:
+                    self.failures.append(str(error))
+            thread = threading.Thread(target=work, args=(sender,))
+            del sender
+            thread.start()
+            thread.join()
+            """)
+        request = model.request(INPUT0=row)
+
+        def refuse_outputs(request, response):
+            if response.outputs:
+                raise ValueError("not this shape")
+            request.done = response.final
+            request.context.append(response)
+
+        request.responder = refuse_outputs
+        model.run(request)
+        (response,) = request.context
+        assert "answered request" in response.error.message
+
     def test_a_sender_that_was_only_looked_at_does_no_harm(self, models, row):
         model = models.execute(f"assert not requests[0].get_response_sender().is_cancelled()\n{ECHO}")
         request = model.request(INPUT0=row)

@@ -98,12 +98,13 @@ class InferenceResponseSender:
         with self._lock:
             self._check(response)
             final = flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL
-            self._closed = final
             if response is not None or self._decoupled:
                 # A model that is not decoupled has one response, so that is the last whatever the flags say.
                 answer = self._answer(self._request, response, final or not self._decoupled)
-                self._sent = True
                 self._request.respond(answer)
+                self._sent = True
+            # Not before: a response that cannot be sent leaves the request to be answered, at the latest by __del__.
+            self._closed = final
 
     def is_cancelled(self) -> bool:
         return self._request.cancelled
