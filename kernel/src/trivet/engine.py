@@ -302,4 +302,8 @@ class Engine:
 
     def _announce(self, event: ModelEvent) -> None:
         for observer in self.on_model_event:
-            observer(event)
+            try:
+                observer(event)
+            except Exception:
+                # Half-way through a load: whoever only watches must not leave a model between two states.
+                logger.exception("observer %r failed on model '%s'", observer, event.name)

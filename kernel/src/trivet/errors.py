@@ -24,6 +24,14 @@ class Code(Enum):
     UNIMPLEMENTED = "unimplemented"
 
 
+def message_of(error: BaseException) -> str:
+    """``str(error)``, also of an exception whose class does not manage to say anything: models raise all kinds."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001 - the code of a model's exception class may raise anything in turn
+        return "<this exception has no text>"
+
+
 class TrivetError(Exception):
     """Base of all errors that are meant for a caller. ``str(error)`` is the message that goes over the wire."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
 from trivet.batching import gather, reshape_inputs, reshape_outputs, split
-from trivet.errors import InternalError, TrivetError
+from trivet.errors import InternalError, TrivetError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
 from trivet.scheduling import Batch
@@ -218,4 +218,4 @@ def _as_error(error: BaseException, what: str) -> TrivetError:
     if isinstance(error, TrivetError):
         return error
     logger.error("%s", what, exc_info=error)
-    return InternalError(f"{what}: {type(error).__name__}: {error}")
+    return InternalError(f"{what}: {type(error).__name__}: {message_of(error)}")

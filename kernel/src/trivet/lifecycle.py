@@ -146,7 +146,7 @@ class LoadedModel:
             instance.join()
         try:
             self._backend_model.close()
-        except Exception:
+        except BaseException:
             logger.exception("model '%s' version %d failed to close", self.name, self.version)
         del self._backend_model
         if self._on_close is not None:

@@ -11,7 +11,8 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, cast
@@ -21,7 +22,7 @@ from anyio import CapacityLimiter, to_thread
 from trivet import config as model_config
 from trivet.backend import Backend, BackendModel, ModelCaller, ModelContext
 from trivet.config.spec import ModelSpec
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InternalError, InvalidArgumentError, message_of
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel, trim_memory
@@ -54,13 +55,21 @@ class ResolvedModel:
     """Equal for two loads that would give the same model."""
     temporary: TemporaryFolder | None = None
 
+    def release(self) -> None:
+        """Whoever resolved the model is done with it; what was loaded from it keeps what it needs."""
+        if self.temporary is not None:
+            self.temporary.release()
+
 
 @dataclass(slots=True)
 class TemporaryFolder:
-    """A model's folder made of files that came with a load request; removed when its last version is closed."""
+    """A model's folder made of files that came with a load request; removed when its last user has released it.
+
+    The first user is whoever made it, then each version that is loaded from it.
+    """
 
     path: Path
-    users: int = 0
+    users: int = 1
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def acquire(self) -> None:
@@ -97,7 +106,7 @@ class BackendPool:
             for name, backend in self._backends.items():
                 try:
                     backend.close()
-                except Exception:
+                except BaseException:
                     logger.exception("backend '%s' failed to close", name)
             self._backends.clear()
 
@@ -172,7 +181,8 @@ class ModelLoader:
         # What auto-completion adds for speed is nothing that the author asked for and would miss.
         warnings = [problem.message for problem in model_config.unsupported(config, supported) if not problem.refused]
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
-            self._backends.get(resolved.offer).auto_complete(context)
+            with _contained(f"failed to complete the configuration of model '{resolved.name}'"):
+                self._backends.get(resolved.offer).auto_complete(context)
         model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
         model_config.validate(
             config,
@@ -252,7 +262,8 @@ class ModelLoader:
             for name, output in spec.outputs.items()
             if output.label_filename
         }
-        return labels, self._backends.get(resolved.offer).load(context)
+        with _contained(f"failed to load model '{resolved.name}'"):
+            return labels, self._backends.get(resolved.offer).load(context)
 
     def _scheduler_factory(self, config: ModelConfig) -> Callable[[SchedulerContext], Scheduler]:
         choice = config.WhichOneof("scheduling_choice")
@@ -322,27 +333,48 @@ def _abandon(instances: Sequence[Instance], model: BackendModel, resolved: Resol
         instance.join()
     try:
         model.close()
-    except Exception:
+    except BaseException:
         logger.exception("model '%s' failed to close after it failed to load", resolved.name)
     if resolved.temporary:
         resolved.temporary.release()
 
 
+@contextmanager
+def _contained(what: str) -> Iterator[None]:
+    """Run a backend's code, which may run a model's. ``sys.exit`` there fails ``what``; it must not end the server."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        raise InternalError(f"{what}: {type(error).__name__}: {message_of(error)}") from error
+
+
 def _write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
     """A model's folder of the files of a load request. File names come from the caller and must stay inside."""
-    root = Path(tempfile.mkdtemp(prefix="trivet-model-"))
-    for filename, content in files.items():
-        relative = PurePosixPath(filename)
-        if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in filename:
-            shutil.rmtree(root, ignore_errors=True)
-            raise InvalidArgumentError(
-                f"file '{filename}' of the load request for '{name}' must be a path inside the model's folder, such as"
-                " '1/model.onnx'"
-            )
-        target = root.joinpath(*relative.parts)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)
-    return TemporaryFolder(root)
+    folder = TemporaryFolder(Path(tempfile.mkdtemp(prefix="trivet-model-")))
+    try:
+        for filename, content in files.items():
+            relative = PurePosixPath(filename)
+            if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in filename:
+                raise InvalidArgumentError(
+                    f"file '{filename}' of the load request for '{name}' must be a path inside the model's folder, such"
+                    " as '1/model.onnx'"
+                )
+            target = folder.path.joinpath(*relative.parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    except (OSError, UnicodeEncodeError) as error:
+        # A name that is too long or is no text, a file that is also the folder of another, a full disk.
+        folder.release()
+        reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode text"
+        raise InvalidArgumentError(
+            f"file {filename!r} of the load request for '{name}' cannot be written: {reason}"
+        ) from error
+    except BaseException:
+        folder.release()
+        raise
+    return folder
 
 
 def _file_stamps(path: Path) -> frozenset[tuple[str, int, int]]:

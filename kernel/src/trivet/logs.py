@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from trivet.errors import message_of
+
 Format = Literal["text", "default", "ISO8601", "json"]
 
 # What a record has by itself; whatever else is in its dictionary came through ``extra``.
@@ -111,7 +113,7 @@ class JsonFormatter(logging.Formatter):
             error = record.exc_info[1]
             entry["exception"] = {
                 "type": type(error).__qualname__,
-                "message": str(error),
+                "message": message_of(error),
                 "traceback": "".join(traceback.format_exception(error)),
             }
         if record.stack_info:

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from trivet.errors import Code, InternalError, InvalidArgumentError, NotFoundError, TrivetError, UnavailableError
+from trivet.errors import (
+    Code,
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    TrivetError,
+    UnavailableError,
+    message_of,
+)
 from trivet.extensions import FoundModel, ModelRepository
 from trivet.inference import InferenceRequest
 from trivet.instance import Finished
@@ -238,6 +246,19 @@ class ModelControl:
             await asyncio.wait(self._closing)
 
     async def _load(self, name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+        """Load one model; whatever is wrong with it ends in a :class:`~trivet.errors.TrivetError`."""
+        try:
+            await self._find_and_load(name, config, files)
+        except TrivetError:
+            raise
+        except OSError as error:
+            # Its folder changes or goes away while it is read.
+            raise InternalError(f"failed to load '{name}': {error}") from error
+        except Exception as error:
+            logger.exception("model '%s' failed to load", name)
+            raise InternalError(f"failed to load '{name}': {type(error).__name__}: {message_of(error)}") from error
+
+    async def _find_and_load(self, name: str, config: str | None, files: Mapping[str, bytes] | None) -> None:
         found = await to_thread.run_sync(self._find, name)
         if found is None:
             # Callers can ask for any name: nothing is kept of those that no repository holds.
@@ -245,10 +266,12 @@ class ModelControl:
         model = self._models.setdefault(name, Model(name))
         async with model.lock:
             resolved = await to_thread.run_sync(self._loader.resolve, found, config, files)
-            ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
-            if model.fingerprint == resolved.fingerprint and ready == set(resolved.versions) and not files:
-                return
-            await self._replace(model, resolved)
+            try:
+                ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
+                if model.fingerprint != resolved.fingerprint or ready != set(resolved.versions) or files:
+                    await self._replace(model, resolved)
+            finally:
+                resolved.release()
 
     async def _replace(self, model: Model, resolved: ResolvedModel) -> None:
         """Load all versions of ``resolved`` beside those that serve, then swap; on a failure the old ones serve on."""
@@ -258,6 +281,7 @@ class ModelControl:
                 await self._settled(entry)
                 self._announce(entry.move(ModelState.LOADING))
         attempts = 1 + self._options.model_load_retry_count
+        written = resolved.config.SerializeToString()
         failures: dict[int, str] = {}
         loaded: dict[int, LoadedModel] = {}
         for attempt in range(attempts):
@@ -266,6 +290,8 @@ class ModelControl:
                 break
             if attempt + 1 < attempts:
                 logger.warning("model '%s' failed to load, trying again: %s", model.name, "; ".join(failures.values()))
+                # The attempt completed it; the next one begins with what the author wrote.
+                resolved.config.ParseFromString(written)
         if failures:
             for successor in loaded.values():
                 self._close_later(successor, None)
@@ -379,4 +405,4 @@ def _reason(error: object, name: str) -> str:
         raise error
     assert isinstance(error, BaseException)
     logger.error("model '%s' failed to load", name, exc_info=error)
-    return f"Internal: {type(error).__name__}: {error}"
+    return f"Internal: {type(error).__name__}: {message_of(error)}"

@@ -5,15 +5,18 @@ Everything here blocks on disk and runs on worker threads.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.extensions import FoundModel, ModelRepository
 
 if TYPE_CHECKING:
     from trivet.plugins import PluginRegistry
+
+logger = logging.getLogger(__name__)
 
 # Folders that tools leave in a repository, and that are no models.
 _IGNORED = frozenset({"__pycache__", "lost+found"})
@@ -26,17 +29,22 @@ class DirectoryRepository(ModelRepository):
         """``url`` is a path, perhaps after ``file://``. Raises :class:`InvalidArgumentError` where it is no folder."""
         self._url = url
         self._root = Path(url.removeprefix("file://")).expanduser()
+        self._unnameable: set[Path] = set()
         if not self._root.is_dir():
             raise InvalidArgumentError(
                 f"model repository '{url}' is not a directory; expected a folder that holds one folder per model"
             )
 
     def models(self) -> Sequence[FoundModel]:
-        return [
-            FoundModel(path.name, self._url, path)
-            for path in sorted(self._root.iterdir())
-            if path.is_dir() and not path.name.startswith(".") and path.name not in _IGNORED
-        ]
+        try:
+            paths = [
+                path
+                for path in sorted(self._root.iterdir())
+                if path.is_dir() and not path.name.startswith(".") and path.name not in _IGNORED
+            ]
+        except OSError as error:
+            raise UnavailableError(f"cannot read model repository '{self._url}': {error}") from error
+        return [FoundModel(path.name, self._url, path) for path in paths if self._is_nameable(path)]
 
     def find(self, name: str) -> FoundModel | None:
         # The name comes from a caller: one path segment, never a way out of the repository.
@@ -44,6 +52,17 @@ class DirectoryRepository(ModelRepository):
             return None
         path = self._root / name
         return FoundModel(name, self._url, path) if path.is_dir() else None
+
+    def _is_nameable(self, path: Path) -> bool:
+        """Whether a request can name the model: a folder's name is bytes, a model's is text."""
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            if path not in self._unnameable:
+                self._unnameable.add(path)
+                logger.warning("folder %r is not served: its name is not UTF-8; rename it", str(path))
+            return False
+        return True
 
 
 def open_repository(registry: PluginRegistry, url: str) -> ModelRepository:

@@ -63,8 +63,12 @@ async def announce(
     """Log every model with its state, and where the server listens."""
     index = await engine.repository_index()
     rows = [(entry.name, entry.version or "-", entry.state or "-", entry.reason) for entry in index]
-    known = {row[0] for row in rows}
-    rows += [(failure.name, "-", "UNAVAILABLE", failure.reason) for failure in failures if failure.name not in known]
+    # One whose configuration could not even be read has no version whose state and reason the index could show.
+    loaded = {entry.name for entry in index if entry.version}
+    failed = {failure.name: failure.reason for failure in failures if failure.name not in loaded}
+    rows = [row for row in rows if row[0] not in failed]
+    rows += [(name, "-", "UNAVAILABLE", reason) for name, reason in failed.items()]
+    rows.sort(key=lambda row: row[0])
     if rows:
         logger.info("models:\n%s", table(("Model", "Version", "State", "Reason"), rows))
     else:

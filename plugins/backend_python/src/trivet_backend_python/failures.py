@@ -6,6 +6,8 @@ import importlib
 import traceback
 from pathlib import Path
 
+from trivet.errors import message_of
+
 _HIDDEN = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen importlib")
 
 
@@ -14,7 +16,7 @@ def describe(error: BaseException) -> str:
 
     Frames of this package and of the import system are left out: in Triton they are not Python.
     """
-    message = str(error) or "<EMPTY MESSAGE>"
+    message = message_of(error) or "<EMPTY MESSAGE>"
     text = f"{type(error).__name__}: {message}"
     frames = [
         f"  {frame.filename}({frame.lineno}): {frame.name}"

@@ -22,6 +22,9 @@ from trivet.errors import InvalidArgumentError
 
 __all__ = ["Problem", "find_problems", "validate"]
 
+MAX_INSTANCES = 1024
+"""Of one model version, so that a slip of the pen costs one model and not the server its memory and threads."""
+
 
 def validate(
     config: ModelConfig,
@@ -114,6 +117,12 @@ def _instance_group_problems(config: ModelConfig, gpu_count: int) -> Iterator[Pr
         return
     if not config.instance_group:
         yield Problem("instance_group", f"must specify one or more 'instance group's for {config.name}")
+    total = sum(group.count * max(len(group.gpus), 1) for group in config.instance_group)
+    if total > MAX_INSTANCES:
+        yield Problem(
+            "instance_group",
+            f"model {config.name} wants {total} instances, each with a thread; at most {MAX_INSTANCES} are possible",
+        )
     for index, group in enumerate(config.instance_group):
         field = f"instance_group[{index}]"
         where = f"instance group {group.name} of model {config.name}"
