@@ -1,5 +1,8 @@
 """Memory providers: regions that a client shares with the server, so that tensors need not travel.
 
+A protocol asks for a :class:`RegionSlice` when it reads a request, for inputs and for outputs alike. So a region that
+is not there is refused before anything is computed, and what a request was granted stays mapped until it is answered.
+
 Source: Triton's system shared memory and CUDA shared memory extensions.
 """
 
@@ -23,27 +26,54 @@ class RegionStatus:
     details: Mapping[str, Any]
 
 
+class RegionSlice(ABC):
+    """Part of a registered region, for one tensor of one request.
+
+    Whoever holds it, or a tensor that it gave, keeps the memory mapped, also when the region is unregistered meanwhile.
+    Its methods may be called from any thread: the event loop makes it, an instance's thread reads and fills it.
+    """
+
+    @abstractmethod
+    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        """View the slice as a tensor, without a copy: an input, or the place that an output is computed into.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` where a tensor of that size does not fit.
+        """
+
+    @abstractmethod
+    def write(self, tensor: Tensor) -> int:
+        """Copy an output into the slice, in wire layout, and return the bytes written.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` where it does not fit.
+        """
+
+
 class MemoryProvider(ABC):
-    """One kind of shared memory. Every method is called on the event loop and must not block for long."""
+    """One kind of shared memory. Every method is called on the event loop and must not block for long.
+
+    Names of regions are unique over all providers; the protocol that registers them sees to it.
+    """
 
     @abstractmethod
     def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
-        """Map a region. Raises ``AlreadyExistsError``, ``InvalidArgumentError`` or ``UnavailableError``."""
+        """Map a region.
+
+        Raises :class:`~trivet.errors.AlreadyExistsError`, :class:`~trivet.errors.InvalidArgumentError` where key, size
+        or handle are wrong, and :class:`~trivet.errors.UnavailableError` where this machine has no such memory.
+        """
 
     @abstractmethod
     def unregister(self, name: str | None) -> None:
-        """Forget one region or, with ``None``, all. Memory stays mapped while requests in flight use it."""
+        """Forget one region or, with ``None``, all; a name that is not registered is nothing to forget."""
 
     @abstractmethod
     def regions(self) -> Mapping[str, RegionStatus]:
         """What is registered now, by name."""
 
     @abstractmethod
-    def tensor(
-        self, region: str, offset: int, byte_size: int, name: str, datatype: DataType, shape: tuple[int, ...]
-    ) -> Tensor:
-        """View part of a region as an input. Raises where it is not registered or the range leaves it."""
+    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
+        """Part of a region, offset and size in bytes.
 
-    @abstractmethod
-    def write(self, region: str, offset: int, byte_size: int, tensor: Tensor) -> int:
-        """Put an output into a region and return the bytes written; raises where it does not fit."""
+        Raises :class:`~trivet.errors.NotFoundError` where the region is not registered, and
+        :class:`~trivet.errors.InvalidArgumentError` where the part leaves it.
+        """

@@ -20,7 +20,7 @@ from trivet.config.spec import ModelSpec
 from trivet.datatypes import BF16, BYTES, DataType
 from trivet.errors import InternalError, InvalidArgumentError, NotFoundError
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.memory import MemoryProvider, RegionStatus
+from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
 from trivet.tensor import Tensor, object_array
 from trivet_protocol_kserve_v2.codec.json_request import decode_request
 from trivet_protocol_kserve_v2.codec.json_response import encode_response
@@ -191,14 +191,20 @@ class HostRegions(MemoryProvider):
     def regions(self) -> Mapping[str, RegionStatus]:
         return {name: RegionStatus(name, len(region), {}) for name, region in self._memory.items()}
 
-    def tensor(
-        self, region: str, offset: int, byte_size: int, name: str, datatype: DataType, shape: tuple[int, ...]
-    ) -> Tensor:
-        return Tensor.from_wire(name, datatype, shape, memoryview(self._memory[region])[offset : offset + byte_size])
+    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
+        return HostSlice(memoryview(self._memory[region])[offset : offset + byte_size])
 
-    def write(self, region: str, offset: int, byte_size: int, tensor: Tensor) -> int:
-        data = bytes(tensor.wire())
-        self._memory[region][offset : offset + len(data)] = data
+
+class HostSlice(RegionSlice):
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        return Tensor.from_wire(name, datatype, shape, self._view)
+
+    def write(self, tensor: Tensor) -> int:
+        data = tensor.wire()
+        self._view[: len(data)] = data
         return len(data)
 
 
@@ -214,12 +220,12 @@ def test_tensors_stay_in_shared_memory_both_ways() -> None:
     assert request.inputs["x"].numpy().tolist() == [1, 2]
 
     request.model = model()
-    encoded = encode_response(request, InferenceResponse([array(7, 8)]), memory)
+    encoded = encode_response(request, InferenceResponse([array(7, 8)]))
     (output,) = json.loads(b"".join(encoded.buffers))["outputs"]
     assert output == {"name": "y", "datatype": "FP32", "shape": [2]}
     assert struct.unpack("<4f", region) == (0, 1, 7, 8)
     with pytest.raises(NotFoundError):
-        memory.provider("other")
+        memory.slice("other", 0, 8)
 
 
 @st.composite

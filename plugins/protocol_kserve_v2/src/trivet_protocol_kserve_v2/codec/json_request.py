@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from trivet.datatypes import BY_NAME
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.inference import InferenceRequest, ParameterValue, RequestedOutput
+from trivet.memory import RegionSlice
 from trivet.tensor import Buffer, Tensor
 
 from trivet_protocol_kserve_v2.codec.json_reader import read_json
@@ -32,7 +33,7 @@ from trivet_protocol_kserve_v2.codec.json_types import (
     unsigned,
 )
 from trivet_protocol_kserve_v2.codec.raw_request import decode_raw
-from trivet_protocol_kserve_v2.codec.shared_memory import Region, SharedMemory
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
@@ -53,7 +54,7 @@ class ResponseFormat:
     def __init__(self, *, binary: bool = False) -> None:
         self.binary = binary
         self.outputs: dict[str, bool] = {}
-        self.regions: dict[str, Region] = {}
+        self.regions: dict[str, RegionSlice] = {}
         self.call: Any = None
         """Belongs to whoever handles the call, as ``early_responses`` does; the codec does not touch them."""
         self.early_responses = 0
@@ -155,7 +156,7 @@ def _decode_input(item: object, request: InferenceRequest, view: memoryview, sta
         inputs[name] = Tensor.from_wire(name, datatype, shape, view[start:end])
         return end
     if is_shared:
-        inputs[name] = memory.tensor(_decode_region(parameters), name, datatype, shape)
+        inputs[name] = _decode_region(parameters, memory).tensor(name, datatype, shape)
     else:
         inputs[name] = decode_data(name, datatype, shape, item["data"])
     return start
@@ -184,8 +185,8 @@ def _who(request: InferenceRequest) -> str:
     return f"[request id: {request.id or '<id_unknown>'}]"
 
 
-def _decode_region(parameters: Mapping[str, Any]) -> Region:
-    return Region(
+def _decode_region(parameters: Mapping[str, Any], memory: SharedMemory) -> RegionSlice:
+    return memory.slice(
         text(parameters["shared_memory_region"], "shared_memory_region"),
         unsigned(parameters.get("shared_memory_offset", 0), "shared_memory_offset"),
         unsigned(parameters.get("shared_memory_byte_size", 0), "shared_memory_byte_size"),
@@ -211,9 +212,7 @@ def _decode_outputs(items: list[Any], response_format: ResponseFormat, memory: S
                 raise InternalError(f"Unable to set 'classification': {NOT_UNSIGNED}")
             # As in Triton, whose counts of classes have 32 bits.
             classification &= 0xFFFFFFFF
-        region = _decode_region(parameters) if is_shared else None
-        if region is not None:
-            memory.provider(region.name)
+        region = _decode_region(parameters, memory) if is_shared else None
         binary = boolean(parameters.get("binary_data", False), "binary_data")
         if name not in outputs:
             outputs[name] = RequestedOutput(name, classification)

@@ -17,7 +17,6 @@ from trivet.tensor import Buffer, Tensor
 from trivet_protocol_kserve_v2.codec.classification import classified
 from trivet_protocol_kserve_v2.codec.json_request import ResponseFormat
 from trivet_protocol_kserve_v2.codec.json_tensor import encode_data, quote
-from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
@@ -33,9 +32,7 @@ class EncodedResponse(NamedTuple):
     json_size: int
 
 
-def encode_response(
-    request: InferenceRequest, response: InferenceResponse, memory: SharedMemory | None = None
-) -> EncodedResponse:
+def encode_response(request: InferenceRequest, response: InferenceResponse) -> EncodedResponse:
     """The body that answers ``request``, whose ``context`` is its :class:`ResponseFormat`. Tensors are not copied.
 
     Raises the response's error if it has one, and :class:`~trivet.errors.TrivetError` for an output that cannot be
@@ -59,7 +56,7 @@ def encode_response(
     if response.parameters:
         document["parameters"] = dict(response.parameters)
     buffers: list[Buffer] = [b""]
-    document["outputs"] = [_encode_output(tensor, response_format, buffers, memory) for tensor in outputs]
+    document["outputs"] = [_encode_output(tensor, response_format, buffers) for tensor in outputs]
     header = _dump(document)
     buffers[0] = header
     return EncodedResponse(buffers, len(header) if len(buffers) > 1 else 0)
@@ -91,7 +88,7 @@ def _encode_binary(
         document = {
             "model_name": model.name,
             "model_version": str(model.version),
-            "outputs": [_encode_output(tensor, response_format, [], None) for tensor in outputs],
+            "outputs": [_encode_output(tensor, response_format, []) for tensor in outputs],
         }
         header = _dump(document)
         if len(_headers) >= _HEADERS_SIZE:
@@ -101,13 +98,11 @@ def _encode_binary(
     return EncodedResponse(buffers, len(header))
 
 
-def _encode_output(
-    tensor: Tensor, response_format: ResponseFormat, buffers: list[Buffer], memory: SharedMemory | None
-) -> dict[str, Any]:
+def _encode_output(tensor: Tensor, response_format: ResponseFormat, buffers: list[Buffer]) -> dict[str, Any]:
     name = tensor.name
     fields: dict[str, Any] = {"name": name, "datatype": tensor.datatype.name, "shape": tensor.shape}
-    if name in response_format.regions and memory is not None:
-        memory.write(response_format.regions[name], tensor)
+    if name in response_format.regions:
+        response_format.regions[name].write(tensor)
     elif response_format.outputs.get(name, response_format.binary):
         data = tensor.wire()
         size = memoryview(data).nbytes

@@ -123,7 +123,7 @@ class InferenceHandler:
         try:
             if response_format.early_responses:
                 raise InternalError(f"expected a single response, got {response_format.early_responses + 1}")
-            encoded = encode_response(request, response, self._memory)
+            encoded = encode_response(request, response)
         except TrivetError as error:
             response_format.call.respond(error_response(error))
         else:
@@ -143,7 +143,7 @@ class InferenceHandler:
                 return error_response(error, 413)
         request = self._decode(call, body, *target)
         response = await self._engine.infer(request)
-        encoded = encode_response(request, response, self._memory)
+        encoded = encode_response(request, response)
         headers = _headers(encoded)
         if coding is None:
             return HttpResponse(200, encoded.buffers, headers)
