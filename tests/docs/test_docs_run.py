@@ -36,6 +36,7 @@ def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+@pytest.mark.timeout(600)  # it waits for many processes, each of which has a limit of its own
 @pytest.mark.parametrize("page", [page for page in PAGES if any(shown_code.blocks(page))], ids=_name)
 def test_what_the_page_shows_works(page: Path, tmp_path: Path) -> None:
     with shown_code.Reader(tmp_path) as reader:
