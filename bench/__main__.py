@@ -10,9 +10,9 @@ from dataclasses import asdict
 
 from bench.figures import FIGURES
 from bench.load import LoadError
-from bench.report import Report
+from bench.report import NoisyMachineError, Report
 from bench.servers import ServerError
-from bench.settings import NoisyMachineError, Settings
+from bench.settings import Settings
 
 
 def main() -> int:
@@ -30,7 +30,7 @@ def main() -> int:
         type=float,
         default=100,
         metavar="PERCENT",
-        help="measure a round again if other programs used more of the machine than this [100: never]",
+        help="measure again what was measured while other programs used more of the machine than this [100: never]",
     )
     parser.add_argument("--cycles", type=int, default=1000, help="loads and unloads of the figure churn [1000]")
     arguments = parser.parse_args()
@@ -51,7 +51,7 @@ def _run(name: str, settings: Settings) -> bool:
     """Run one figure and print its table; False where it could not be measured. A missed target is a result."""
     print(f"\n{name}: {_summary(name)}")
     print(f"  load average before: {', '.join(f'{load:.2f}' for load in os.getloadavg())}", flush=True)
-    report = Report(name)
+    report = Report(name, settings.quiet)
     try:
         importlib.import_module(f"bench.figures.{name}").run(settings, report)
     except (LoadError, ServerError, NoisyMachineError, FileNotFoundError) as error:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from bench import machine
 
 RESULTS = Path(__file__).parent / "results"
-OTHERS = "used by other programs"
+PATIENCE_S = 600
+"""How long to wait for other programs before a measurement is given up."""
+_SAMPLE_S = 0.5
+
+T = TypeVar("T")
+
+
+class NoisyMachineError(RuntimeError):
+    """Other programs kept the machine too busy to measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +69,12 @@ class Quantity:
 class Report:
     """The results of one figure, filled as it runs."""
 
-    def __init__(self, figure: str) -> None:
+    def __init__(self, figure: str, quiet: float) -> None:
+        """``quiet`` is how much of the machine other programs may use while something is measured, 0 to 1."""
         self.figure = figure
         self.quantities: dict[str, Quantity] = {}
-        self._others = machine.OthersMeter()
+        self._quiet = quiet
+        self._shares: list[float] = []
 
     def add(self, name: str, value: float, unit: str, target: Target | None = None) -> None:
         """One more round's value of a quantity."""
@@ -80,22 +92,33 @@ class Report:
         pairs = zip(self.quantities[ours].values, self.quantities[peer].values, strict=True)
         self.quantities[name] = Quantity(name, self.quantities[ours].unit, [a - b for a, b in pairs], target)
 
-    def begin_round(self) -> None:
-        """What other programs use of the machine is counted from here."""
-        self._others.share()
+    def quietly(self, measure: Callable[[], T]) -> T:
+        """Do one measurement, again and again until other programs left the machine alone meanwhile.
 
-    def end_round(self, quiet: float) -> bool:
-        """Note how much of the machine other programs used in this round.
-
-        Where that is more than ``quiet`` (0 to 1), the round's values are taken back and the result is False.
+        Raises :class:`NoisyMachineError` where they never do.
         """
-        share = self._others.share()
-        self.add(OTHERS, 100 * share, "% of the machine")
-        if share <= quiet:
-            return True
-        for quantity in self.quantities.values():
-            quantity.values.pop()
-        return False
+        meter = machine.OthersMeter()
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if self._quiet < 1:
+                # Cheaper than a measurement, for everybody.
+                time.sleep(_SAMPLE_S)
+                if meter.share() > self._quiet:
+                    continue
+            result = measure()
+            share = meter.share()
+            if share <= self._quiet:
+                self._shares.append(share)
+                return result
+        raise NoisyMachineError(
+            f"other programs used more than {100 * self._quiet:g} % of the machine for {PATIENCE_S} s;"
+            " try again when they do less, or with a larger --quiet"
+        )
+
+    def end_round(self) -> None:
+        """Note how much of the machine other programs used during this round's measurements."""
+        self.add("used by other programs", 100 * statistics.mean(self._shares), "% of the machine")
+        self._shares.clear()
 
     def table(self) -> str:
         """Plain text: every quantity with its rounds, its median, its target and the verdict."""

@@ -78,7 +78,6 @@ def run(settings: Settings, report: Report) -> None:
         with servers.trivet(models.path, "--model-control-mode=explicit", "--load-model=asked") as server:
             asked.verify(server, np.full((1, 16), 2, np.float32))
             resident = [machine.resident_bytes(server.pid)]
-            report.begin_round()
             began = time.perf_counter()
             with Traffic(server, asked) as traffic:
                 for cycle in range(1, settings.cycles + 1):
@@ -99,7 +98,6 @@ def run(settings: Settings, report: Report) -> None:
     report.add(f"resident after {min(STEP, settings.cycles)} cycles", resident[1] / machine.MB, "MB")
     report.add(f"resident after {settings.cycles} cycles", resident[-1] / machine.MB, "MB")
     report.add("resident, last / first hundred", resident[-1] / resident[1], "x", at_most(1.05))
-    report.end_round(quiet=1.0)
 
 
 def _cycle(server: servers.Server, call: Call) -> None:

@@ -9,13 +9,14 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
 import anyio
 import numpy as np
+from anyio.from_thread import start_blocking_portal
 from trivet import datatypes, hookimpl
 from trivet.backend import (
     ArrayInstance,
@@ -98,7 +99,7 @@ def run(settings: Settings, report: Report) -> None:
         switch_interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         try:
-            anyio.run(_measure, models.path, settings, report, backend_options={"use_uvloop": True})
+            _measure(models.path, settings, report)
         finally:
             sys.setswitchinterval(switch_interval)
     for name in ("arrays", "requests"):
@@ -106,22 +107,29 @@ def run(settings: Settings, report: Report) -> None:
         report.difference(f"{name}, the kernel's share", f"{name}, 32 in flight, processor time", bare)
 
 
-async def _measure(models: Path, settings: Settings, report: Report) -> None:
+def _measure(models: Path, settings: Settings, report: Report) -> None:
     registry = PluginRegistry.of(nothing=NothingPlugin())
-    async with running_engine(models, registry=registry) as engine:
-        with _bare() as bare:
-            contenders: dict[str, Submit] = {
-                "bare hand-over": bare,
-                "arrays": _through(engine, "arrays"),
-                "requests": _through(engine, "requests"),
-            }
-            for order in rounds(settings, report, tuple(contenders)):
-                for name in order:
-                    rate, spent_us = await _closed_loop(contenders[name], 32, settings.seconds)
-                    report.add(f"{name}, 32 in flight", rate, "requests/s")
-                    report.add(f"{name}, 32 in flight, processor time", spent_us, "µs/request")
-                    rate, _ = await _closed_loop(contenders[name], 1, settings.seconds)
-                    report.add(f"{name}, one at a time", 1e6 / rate, "µs/request")
+    with (
+        start_blocking_portal("asyncio", {"use_uvloop": True}) as portal,
+        portal.wrap_async_context_manager(running_engine(models, registry=registry)) as engine,
+        portal.wrap_async_context_manager(_bare()) as bare,
+    ):
+        contenders: dict[str, Submit] = {
+            "bare hand-over": bare,
+            "arrays": _through(engine, "arrays"),
+            "requests": _through(engine, "requests"),
+        }
+
+        def run(name: str, in_flight: int) -> tuple[float, float]:
+            return report.quietly(lambda: portal.call(_closed_loop, contenders[name], in_flight, settings.seconds))
+
+        for order in rounds(settings, report, tuple(contenders)):
+            for name in order:
+                rate, spent_us = run(name, 32)
+                report.add(f"{name}, 32 in flight", rate, "requests/s")
+                report.add(f"{name}, 32 in flight, processor time", spent_us, "µs/request")
+                rate, _ = run(name, 1)
+                report.add(f"{name}, one at a time", 1e6 / rate, "µs/request")
 
 
 def _through(engine: Engine, model: str) -> Submit:
@@ -137,8 +145,8 @@ def _through(engine: Engine, model: str) -> Submit:
     return submit
 
 
-@contextmanager
-def _bare() -> Iterator[Submit]:
+@asynccontextmanager
+async def _bare() -> AsyncIterator[Submit]:
     """A thread that hands back whatever it is given, woken and waking the way the kernel does it."""
     queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     inbox: LoopInbox[Callable[[], None]] = LoopInbox(asyncio.get_running_loop(), lambda done: done())

@@ -5,6 +5,8 @@ The same model repository for all; the load from h2load with frames made beforeh
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench import servers
 from bench.calls import doubling
 from bench.load import checked, h2load
@@ -29,10 +31,10 @@ def run(settings: Settings, report: Report) -> None:
                 checked(h2load, server, call, 32, 1)
             for order in rounds(settings, report, (aio, native, triton)):
                 for server in order:
-                    load = checked(h2load, server, call, 32, settings.seconds)
+                    load = report.quietly(partial(checked, h2load, server, call, 32, settings.seconds))
                     report.add(f"{server.name}, 32 in flight", load.rate, "requests/s")
                     report.add(f"{server.name}, 32 in flight, processor time", load.server_us, "µs/request")
-                    alone = checked(h2load, server, call, 1, settings.seconds)
+                    alone = report.quietly(partial(checked, h2load, server, call, 1, settings.seconds))
                     report.add(f"{server.name}, one at a time, p50", alone.p50_ms, "ms")
     for name, limit in ((AIO, 0.4), (NATIVE, 1.7)):
         peer = f"{TRITON}, 32 in flight"

@@ -5,6 +5,8 @@ The same model repository for both, every option at its default, the load from w
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench import servers
 from bench.calls import doubling
 from bench.load import checked, wrk
@@ -23,10 +25,10 @@ def run(settings: Settings, report: Report) -> None:
                 checked(wrk, server, call, 32, 1)
             for order in rounds(settings, report, (trivet, triton)):
                 for server in order:
-                    load = checked(wrk, server, call, 32, settings.seconds)
+                    load = report.quietly(partial(checked, wrk, server, call, 32, settings.seconds))
                     report.add(f"{server.name}, 32 in flight", load.rate, "requests/s")
                     report.add(f"{server.name}, 32 in flight, processor time", load.server_us, "µs/request")
-                    alone = checked(wrk, server, call, 1, settings.seconds)
+                    alone = report.quietly(partial(checked, wrk, server, call, 1, settings.seconds))
                     report.add(f"{server.name}, one at a time, p50", alone.p50_ms, "ms")
     report.ratio("32 in flight, trivet / triton", "trivet, 32 in flight", "triton, 32 in flight", at_least(2.0))
     report.ratio(

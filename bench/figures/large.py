@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 
@@ -87,9 +88,17 @@ def run(settings: Settings, report: Report) -> None:
             addresses = {"raw socket": raw, "trivet": server.http, "triton": triton.http}
             for order in rounds(settings, report, tuple(addresses)):
                 for name in order:
-                    report.add(f"there and back, {name}", _rate(addresses[name], identity, settings), "requests/s")
+                    report.add(
+                        f"there and back, {name}",
+                        report.quietly(partial(_rate, addresses[name], identity, settings)),
+                        "requests/s",
+                    )
                     if name != "raw socket":
-                        report.add(f"there only, {name}", _rate(addresses[name], reduce, settings), "requests/s")
+                        report.add(
+                            f"there only, {name}",
+                            report.quietly(partial(_rate, addresses[name], reduce, settings)),
+                            "requests/s",
+                        )
                 # A server that never saw a large tensor: what it keeps from one would hide what the next one takes.
                 with servers.trivet(models.path) as fresh:
                     report.add("peak, there only, trivet", _peak(fresh.http, fresh.pid, "reduce"), "payloads")

@@ -54,7 +54,7 @@ def run(settings: Settings, report: Report) -> None:
             }
             for order in rounds(settings, report, tuple(measurements)):
                 for name in order:
-                    report.add(name, measurements[name](), "inferences/s")
+                    report.add(name, report.quietly(measurements[name]), "inferences/s")
     for name in (HTTP, AIO, NATIVE):
         report.ratio(f"{name} / loop", name, LOOP, at_least(0.9))
 

@@ -5,6 +5,8 @@ perf_analyzer takes about half of a small machine for itself, which brings every
 
 from __future__ import annotations
 
+from functools import partial
+
 from bench import load, servers
 from bench.calls import doubling
 from bench.report import Report
@@ -30,7 +32,9 @@ def run(settings: Settings, report: Report) -> None:
             for order in rounds(settings, report, (aio, native, triton)):
                 for server in order:
                     for protocol in PROTOCOLS[server.name]:
-                        seen = load.perf_analyzer(server, call.model, protocol, 32, settings.seconds)
+                        seen = report.quietly(
+                            partial(load.perf_analyzer, server, call.model, protocol, 32, settings.seconds)
+                        )
                         report.add(f"{protocol}, {server.name}", seen.rate, "requests/s")
     report.ratio("http, trivet / triton", f"http, {AIO}", f"http, {TRITON}")
     for name in (AIO, NATIVE):
