@@ -104,7 +104,7 @@ def _command(context: click.Context, command: click.Command) -> str:
     if own:
         text.append(table(("option", "meaning"), map(_click_option, own)))
     for title, options in sections.items():
-        rows = [(_spelling(option), _default(option), option.help) for option in options]
+        rows = [(_spelling(option), _default(option), _one_of(option.choices) + option.help) for option in options]
         heading = f"### {title}\n" if len(sections) > 1 else ""
         text.append(heading + "\n" * bool(heading) + table(("option", "default", "meaning"), rows))
     return "\n".join(text)
@@ -121,22 +121,25 @@ def _help(command: click.Command) -> str:
 
 
 def _click_option(option: click.Option) -> tuple[str, str]:
-    metavar = "" if option.is_flag else f" {option.metavar or _choices(option.type)}"
+    choices = [str(choice) for choice in option.type.choices] if isinstance(option.type, click.Choice) else []
+    metavar = "" if option.is_flag else " CHOICE" if choices else f" {option.metavar or option.type.name.upper()}"
     default = option.default
     shown = option.show_default and default not in (None, "")
     return (
         ", ".join(f"`{name}{metavar}`" for name in sorted(option.opts, key=len, reverse=True)),
-        (option.help or "") + (f" [default: {default}]" if shown else ""),
+        _one_of(choices) + (option.help or "") + (f" [default: {default}]" if shown else ""),
     )
 
 
-def _choices(kind: click.ParamType[Any]) -> str:
-    return "|".join(map(str, kind.choices)) if isinstance(kind, click.Choice) else kind.name.upper()
+def _one_of(choices: Sequence[str]) -> str:
+    """Not as `a|b`: a bar in a table needs an escape that GitHub and the site show differently inside of code."""
+    return f"One of {', '.join(f'`{choice}`' for choice in choices)}. " if choices else ""
 
 
 def _spelling(option: Option) -> str:
     shown = click_option(option)
-    return ", ".join(f"`{name}`" for name in shown.opts) + f" {shown.metavar}"
+    metavar = "CHOICE" if option.choices else shown.metavar
+    return ", ".join(f"`{name} {metavar}`" for name in shown.opts)
 
 
 def _default(option: Option) -> str:
