@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from trivet_protocol_kserve_v2.errors import GRPC_STATUS, HTTP_STATUS
 from trivet_protocol_kserve_v2.extensions import EXTENSIONS
 from trivet_protocol_kserve_v2.http.openapi import document
 
-REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
 
 _REGION = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
@@ -60,9 +62,9 @@ system_shared_memory cuda_shared_memory binary_tensor_data parameters statistics
 
 def own_registry() -> PluginRegistry:
     """The plugins of this repository, whatever else is installed."""
-    return PluginRegistry(
-        plugin for plugin in PluginRegistry.discover().plugins if plugin.package.startswith("trivet-")
-    )
+    projects = (tomllib.loads(file.read_text())["project"] for file in ROOT.glob("plugins/*/pyproject.toml"))
+    own = {project["name"] for project in projects}
+    return PluginRegistry(plugin for plugin in PluginRegistry.discover().plugins if plugin.package in own)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -314,7 +316,7 @@ def main() -> None:
     """Bring every page up to date, and name those that changed."""
     for page in stale():
         page.write_text(fill(page.read_text()))
-        print(page.relative_to(Path.cwd()) if page.is_relative_to(Path.cwd()) else page, file=sys.stderr)
+        print(page.relative_to(ROOT), file=sys.stderr)
 
 
 if __name__ == "__main__":
