@@ -51,7 +51,7 @@ def test_each_request_gets_the_outputs_it_asked_for_in_its_order() -> None:
 
 def test_scheduler_inputs_join_the_batch_without_touching_the_request() -> None:
     asked = request(np.zeros((1, 2), np.float32))
-    batch = gather(spec(), [asked], {"START": np.ones((1, 1), np.int32)})
+    batch = gather(spec(), [asked], {"START": Tensor.from_numpy("START", np.ones((1, 1), np.int32))})
     assert set(batch) == {"x", "START"}
     assert set(asked.inputs) == {"x"}
 

@@ -7,10 +7,9 @@ each response holds a view of its rows. Runs on an instance's thread.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trivet import datatypes
 from trivet.errors import InternalError
@@ -23,16 +22,15 @@ if TYPE_CHECKING:
 
 
 def gather(
-    spec: ModelSpec, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, NDArray[Any]] | None
+    spec: ModelSpec, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
     """The inputs of one execution, in the shapes that the model wants (``reshape`` applied).
 
     With several requests each input is concatenated along its first dimension; all of them must give the same inputs.
+    ``extra_inputs`` are the scheduler's, for the batch as a whole, and are not reshaped.
     """
     if len(requests) == 1:
         inputs = requests[0].inputs
-        if extra_inputs:
-            inputs = dict(inputs)
     else:
         inputs = {
             name: Tensor.from_numpy(
@@ -41,9 +39,7 @@ def gather(
             for name, tensor in requests[0].inputs.items()
         }
     inputs = reshape_inputs(spec, inputs)
-    for name, array in (extra_inputs or {}).items():
-        inputs[name] = Tensor.from_numpy(name, array)
-    return inputs
+    return {**inputs, **extra_inputs} if extra_inputs else inputs
 
 
 def split(

@@ -13,6 +13,9 @@ server with an error that names both.
 
 A factory given as a string is resolved by import; an import error then is reported with the package that it came from,
 and fails only what needed it.
+
+A module that sets ``TRIVET_API_VERSION`` to another number than :data:`API_VERSION` is refused. Offers of memory
+providers, response caches and repository agents are listed, and nothing in the kernel asks for one yet.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 PROJECT = "trivet"
 API_VERSION = 1
-"""The major version of everything public in ``trivet``. A plugin built for another one is refused."""
+"""The major version of everything public in ``trivet``."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
@@ -48,7 +51,9 @@ class Offer:
     description: str = ""
     """One line for ``trivet plugins``."""
     options: tuple[Option, ...] = ()
-    """Added to ``trivet serve``."""
+    """Added to ``trivet serve``. The values come with the settings that the factory is given: protocols, transports,
+    exporters and memory providers have them; the others are set up by a model's configuration or by an option that the
+    kernel passes on (``--backend-config``, ``--cache-config``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,8 @@ class BackendPlugin(Offer):
     """A framework. ``factory() -> trivet.backend.Backend``, called on a worker thread when the first model needs it."""
 
     platforms: tuple[str, ...] = ()
-    """``platform`` values of a model configuration that mean this backend, e.g. ``("onnxruntime_onnx",)``."""
+    """``platform`` values of a model configuration that mean this backend, e.g. ``("onnxruntime_onnx",)``. Where there
+    are several, each belongs to the file name at its place in ``model_filenames``."""
     model_filenames: tuple[str, ...] = ()
     """Names in a version folder by which a model without configuration is recognized; the first is the default."""
     config_fields: tuple[str, ...] = ()
@@ -76,7 +82,10 @@ class SchedulerPlugin(Offer):
     """
 
     config_fields: tuple[str, ...] = ()
-    """Further configuration fields that the scheduler implements."""
+    """Further configuration fields that the scheduler implements, as dotted paths; for the models that choose it."""
+    dedicated_queues: bool = False
+    """True: each instance has a queue of its own, and the scheduler chooses with ``instance.submit``. False: all
+    instances take from one queue, filled with ``submit_any``, and no instance idles while a batch waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +110,7 @@ class ExporterPlugin(Offer):
 class MemoryPlugin(Offer):
     """A kind of shared memory (``system``, ``cuda``).
 
-    ``factory() -> trivet.memory.MemoryProvider``, on the event loop.
+    ``factory(trivet.options.Settings) -> trivet.memory.MemoryProvider``, on the event loop.
     """
 
 
@@ -117,7 +126,8 @@ class RepositoryPlugin(Offer):
 class CachePlugin(Offer):
     """A response cache.
 
-    ``factory(options: Mapping[str, str]) -> trivet.extensions.ResponseCache``, on the event loop.
+    ``factory(options: Mapping[str, str]) -> trivet.extensions.ResponseCache``, on the event loop; ``options`` are those
+    of ``--cache-config=NAME,key=value``.
     """
 
 

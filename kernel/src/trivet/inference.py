@@ -127,7 +127,8 @@ class InferenceRequest:
         self.cancelled = False
         """Set on the event loop; a backend may read it on its own thread to stop early."""
         self.on_cancel: Callable[[InferenceRequest], None] | None = None
-        """Set by whoever holds the request now, called on the event loop when it is cancelled."""
+        """Set by whoever holds the request now, called on the event loop when it is cancelled, so that it can be let
+        go of; the engine answers it."""
         self.done = False
         """True once the final response was given; later responses are dropped."""
         self.responder: ResponseHandler | None = None

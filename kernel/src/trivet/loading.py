@@ -34,7 +34,7 @@ from trivet.scheduling import DefaultScheduler, Scheduler, SchedulerContext
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.engine import EngineOptions
-    from trivet.hookspecs import BackendPlugin
+    from trivet.hookspecs import BackendPlugin, SchedulerPlugin
     from trivet.plugins import PluginRegistry
 
 logger = logging.getLogger(__name__)
@@ -175,9 +175,10 @@ class ModelLoader:
         """
         context = self._model_context(resolved, resolved.versions[-1])
         config = resolved.config
+        scheduler = self._scheduler(config)
         supported = [*resolved.offer.config_fields]
-        for name, scheduler in self._registry.schedulers.items():
-            supported += [name, *scheduler.config_fields]
+        if scheduler is not None:
+            supported += [scheduler.name, *scheduler.config_fields]
         # What auto-completion adds for speed is nothing that the author asked for and would miss.
         warnings = [problem.message for problem in model_config.unsupported(config, supported) if not problem.refused]
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
@@ -208,7 +209,7 @@ class ModelLoader:
         config = resolved.config
         spec = ModelSpec.from_config(config)
         context = self._model_context(resolved, version)
-        contexts = place(config, self._gpus)
+        placements = place(config, self._gpus)
         if resolved.temporary:
             resolved.temporary.acquire()
         try:
@@ -217,25 +218,28 @@ class ModelLoader:
             if resolved.temporary:
                 resolved.temporary.release()
             raise
-        scheduler_class = self._scheduler_factory(config)
-        dedicated = bool(getattr(scheduler_class, "dedicated_queues", False))
+        offer = self._scheduler(config)
         loop = asyncio.get_running_loop()
         shared: WorkQueue = LoopOutbox(loop)
+        dedicated = offer is not None and offer.dedicated_queues
         instances = [
-            Instance(model, place_, spec, LoopOutbox(loop) if dedicated else shared, inbox) for place_ in contexts
+            Instance(model, placement, spec, LoopOutbox(loop) if dedicated else shared, inbox)
+            for placement in placements
         ]
         try:
             await _start(instances)
             await to_thread.run_sync(trim_memory)
-            scheduler = scheduler_class(
-                SchedulerContext(
-                    config=config,
-                    instances=instances,
-                    submit_any=shared.put,
-                    waiting=shared.__len__,
-                    reject=reject,
-                    call_later=loop.call_later,
-                )
+            scheduling = SchedulerContext(
+                config=config,
+                spec=spec,
+                instances=instances,
+                submit_any=shared.put,
+                waiting=shared.__len__,
+                reject=reject,
+                call_later=loop.call_later,
+            )
+            scheduler: Scheduler = (
+                DefaultScheduler(scheduling) if offer is None else self._registry.create(offer, scheduling)
             )
         except BaseException:
             # Every thread that started must end before the model that it holds is closed.
@@ -265,12 +269,13 @@ class ModelLoader:
         with _contained(f"failed to load model '{resolved.name}'"):
             return labels, self._backends.get(resolved.offer).load(context)
 
-    def _scheduler_factory(self, config: ModelConfig) -> Callable[[SchedulerContext], Scheduler]:
+    def _scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:
+        """The plugin that the configuration chooses; ``None`` for the default scheduler.
+
+        Where the chosen one is not installed :meth:`complete` has warned, or refused the model.
+        """
         choice = config.WhichOneof("scheduling_choice")
-        offer = self._registry.schedulers.get(choice) if choice else None
-        if offer is None:
-            return DefaultScheduler
-        return cast("Callable[[SchedulerContext], Scheduler]", self._registry.resolve(offer))
+        return self._registry.schedulers.get(choice) if choice else None
 
     def _identify(self, config: ModelConfig, version_path: Path) -> None:
         """Name the backend of a configuration that names none, by the model's file.

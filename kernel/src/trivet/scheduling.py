@@ -11,29 +11,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from numpy.typing import NDArray
-
-from trivet.errors import RequestCancelledError, TrivetError
+from trivet.errors import TrivetError
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
+    from trivet.config.spec import ModelSpec
     from trivet.inference import InferenceRequest
+    from trivet.tensor import Tensor
 
 
 class Batch:
-    """Requests that one execution serves.
+    """Requests that one execution serves, at least one.
 
-    ``extra_inputs`` are arrays that the scheduler adds for the whole batch (sequence controls, ragged batch inputs),
-    by input name, with the batch as first dimension.
+    ``extra_inputs`` are tensors that the scheduler adds for the whole batch (sequence controls and states, ragged batch
+    inputs), by input name, with the batch as first dimension, on the host or on a device. A
+    :class:`~trivet.backend.RequestInstance` does not see them.
     """
 
     __slots__ = ("extra_inputs", "requests")
 
-    def __init__(
-        self, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, NDArray[Any]] | None = None
-    ) -> None:
+    def __init__(self, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, Tensor] | None = None) -> None:
         self.requests = requests
         self.extra_inputs = extra_inputs
 
@@ -42,10 +41,12 @@ class SchedulableInstance(Protocol):
     """An instance as a scheduler sees it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Unique among the instances of one model version."""
+        ...
 
     def submit(self, batch: Batch) -> None:
-        """Queue a batch for this instance's thread; returns at once."""
+        """Queue a batch for this instance's thread; returns at once. For schedulers with dedicated queues."""
         ...
 
 
@@ -54,13 +55,18 @@ class SchedulerContext:
     """What a scheduler is given."""
 
     config: ModelConfig
+    """Complete and validated. Owned by the kernel; do not change it."""
+    spec: ModelSpec
+    """The configuration's inputs, outputs and batch size, laid out for speed."""
     instances: Sequence[SchedulableInstance]
+    """Those that execute requests, all started."""
     submit_any: Callable[[Batch], None]
-    """Queue a batch for whichever instance takes it first. For schedulers without ``dedicated_queues``."""
+    """Queue a batch for whichever instance takes it first; returns at once. For schedulers without dedicated queues."""
     waiting: Callable[[], int]
-    """How many batches wait in the instances' queues."""
+    """How many batches of ``submit_any`` no instance has taken yet."""
     reject: Callable[[InferenceRequest, TrivetError], None]
-    """Give a queued request its final response, an error; it must not be submitted after."""
+    """Give a queued request its final response, an error (a queue that is full, a timeout that has passed); it must not
+    be submitted after."""
     call_later: Callable[[float, Callable[[], None]], Any]
     """``call_later(seconds, callback)`` on the event loop; the result has ``cancel()``."""
     clock_ns: Callable[[], int] = perf_counter_ns
@@ -68,11 +74,11 @@ class SchedulerContext:
 
 
 class Scheduler(ABC):
-    """Queues requests of one model version and decides which instance executes what."""
+    """Queues requests of one model version and decides which instance executes what.
 
-    dedicated_queues: ClassVar[bool] = False
-    """True: each instance has its own queue, and the scheduler chooses with ``instance.submit``. False: all instances
-    take from one queue, filled with ``submit_any``, and no instance idles while a batch waits."""
+    Made when the instances run, before the first request. Whether each of them has a queue of its own is said by
+    :attr:`trivet.hookspecs.SchedulerPlugin.dedicated_queues`.
+    """
 
     def __init__(self, context: SchedulerContext) -> None:
         self.context = context
@@ -81,11 +87,17 @@ class Scheduler(ABC):
     def enqueue(self, request: InferenceRequest) -> None:
         """Take a validated request. Must not block. Raise a :class:`~trivet.errors.TrivetError` to refuse it.
 
-        The engine has set ``queued_ns``. Set ``request.on_cancel`` where a waiting request can leave the queue at once.
+        ``queued_ns``, ``batch_size`` and ``model`` are set. Set ``request.on_cancel`` to hear that the request need not
+        wait any more; the engine answers it. Without it, and for a batch that was submitted already, the instance
+        passes over requests that are marked ``cancelled``.
         """
 
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
-        """The instance finished executing ``batch`` and takes the next. Called after its responses went out."""
+        """The instance finished executing ``batch`` and takes the next. Called after its responses went out.
+
+        Of a :class:`~trivet.backend.RequestInstance` this means that ``execute`` returned; requests that it answers
+        later may still be open.
+        """
         return
 
     @property
@@ -107,16 +119,9 @@ class DefaultScheduler(Scheduler):
     def __init__(self, context: SchedulerContext) -> None:
         super().__init__(context)
         self._submit = context.submit_any
-        self._reject = context.reject
 
     def enqueue(self, request: InferenceRequest) -> None:
-        request.on_cancel = self._cancelled
         self._submit(Batch((request,)))
-
-    def _cancelled(self, request: InferenceRequest) -> None:
-        # The instance's thread passes over requests that are marked cancelled.
-        if not request.compute_start_ns:
-            self._reject(request, RequestCancelledError("request was cancelled"))
 
     @property
     def queued(self) -> int:

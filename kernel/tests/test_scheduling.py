@@ -1,0 +1,165 @@
+"""A scheduler plugin: chosen by the configuration, it decides what shares a batch, and no request is lost on the way.
+
+The scheduler here is the smallest that batches: it waits until two requests are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anyio import to_thread
+from arithmetic_backend import ArithmeticPlugin, Arrays
+from trivet import hookimpl
+from trivet.backend import OutputValue
+from trivet.engine import Engine
+from trivet.errors import Code, ResourceExhaustedError, TrivetError, UnavailableError
+from trivet.hookspecs import SchedulerPlugin
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.plugins import PluginRegistry
+from trivet.scheduling import Batch, SchedulableInstance, Scheduler, SchedulerContext
+from trivet.tensor import Tensor
+from trivet.testing import running_engine
+
+pytestmark = pytest.mark.anyio
+
+
+class Pairs(Scheduler):
+    """Executes requests two by two, the instances in turn."""
+
+    def __init__(self, context: SchedulerContext) -> None:
+        super().__init__(context)
+        self.waiting: list[InferenceRequest] = []
+        self.done: list[tuple[str, int]] = []
+        self.turn = 0
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        if request.parameters.get("refused"):
+            raise ResourceExhaustedError("the queue is full")
+        if request.parameters.get("late"):
+            self.context.call_later(0, partial(self.context.reject, request, UnavailableError("it waited too long")))
+            return
+        request.on_cancel = self.waiting.remove
+        self.waiting.append(request)
+        if len(self.waiting) == 2:
+            count = sum(waiting.batch_size for waiting in self.waiting)
+            bonus = Tensor.from_numpy("bonus", np.arange(count, dtype=np.float32).reshape(count, 1))
+            self.submit(Batch(self.waiting, {"bonus": bonus}))
+            self.waiting = []
+
+    def submit(self, batch: Batch) -> None:
+        for request in batch.requests:
+            request.on_cancel = None
+        self.context.instances[self.turn % len(self.context.instances)].submit(batch)
+        self.turn += 1
+
+    def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
+        self.done.append((instance.name, len(batch.requests)))
+
+    @property
+    def queued(self) -> int:
+        return len(self.waiting)
+
+
+class AddingBonus(Arrays):
+    """``y`` is ``x`` times the factor, and the scheduler's bonus for the row."""
+
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+        y = super().execute(inputs, outputs)["y"]
+        return {"y": y + inputs["bonus"].numpy()}
+
+
+class PairsPlugin:
+    @hookimpl
+    def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
+        return [SchedulerPlugin(name="dynamic_batching", factory=Pairs, dedicated_queues=True)]
+
+
+CONFIG = """
+max_batch_size: 4
+dynamic_batching {}
+instance_group { name: "pair" count: 2 kind: KIND_CPU }
+"""
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPlugin:
+    monkeypatch.setattr("arithmetic_backend.Arrays", AddingBonus)
+    return ArithmeticPlugin()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, plugin: ArithmeticPlugin) -> AsyncIterator[Engine]:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.arith").write_text("10")
+    (tmp_path / "m" / "config.pbtxt").write_text(CONFIG)
+    async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=plugin, pairs=PairsPlugin())) as running:
+        yield running
+
+
+def request(*rows: float, **parameters: bool) -> InferenceRequest:
+    x = np.array([[row] for row in rows], np.float32)
+    return InferenceRequest("m", {"x": Tensor.from_numpy("x", x)}, parameters=parameters)
+
+
+async def ask(engine: Engine, asked: InferenceRequest) -> list[list[float]]:
+    response = await engine.infer(asked)
+    if response.error is not None:
+        raise response.error
+    return response.outputs[0].numpy().tolist()
+
+
+def scheduler(engine: Engine) -> Pairs:
+    found = engine.model("m").scheduler
+    assert isinstance(found, Pairs)
+    return found
+
+
+async def test_requests_share_an_execution_and_the_inputs_that_the_scheduler_adds(engine: Engine) -> None:
+    assert await asyncio.gather(ask(engine, request(1, 2)), ask(engine, request(3))) == [[[10], [21]], [[32]]]
+    [statistics] = engine.statistics("m")
+    assert (statistics.execution_count, statistics.inference_count) == (1, 3)
+    assert list(statistics.batches) == [3]
+
+
+async def test_the_scheduler_chooses_the_instance_and_hears_when_it_is_free(
+    engine: Engine, plugin: ArithmeticPlugin
+) -> None:
+    gate = plugin.journal.gate
+    with gate:
+        asked = [asyncio.ensure_future(ask(engine, request(1))) for _ in range(4)]
+        for _ in range(2):  # both instances at once
+            await to_thread.run_sync(gate.wait_until_entered)
+    await asyncio.gather(*asked)
+    assert sorted(scheduler(engine).done) == [("pair_0", 2), ("pair_1", 2)]
+
+
+async def test_a_request_that_is_refused_costs_no_other(engine: Engine) -> None:
+    first = asyncio.ensure_future(ask(engine, request(1)))
+    await asyncio.sleep(0)
+    with pytest.raises(ResourceExhaustedError, match="the queue is full"):
+        await ask(engine, request(1, refused=True))
+    with pytest.raises(UnavailableError, match="it waited too long"):
+        await ask(engine, request(1, late=True))
+    assert scheduler(engine).queued == 1
+    assert await asyncio.gather(first, ask(engine, request(2))) == [[[10]], [[21]]]
+
+
+async def test_a_cancelled_request_leaves_its_queue_and_is_answered_once(engine: Engine) -> None:
+    answers: list[TrivetError | None] = []
+
+    def on_response(_: InferenceRequest, response: InferenceResponse) -> None:
+        answers.append(response.error)
+
+    waiting = request(1)
+    waiting.on_response = on_response
+    engine.submit(waiting)
+    engine.cancel(waiting)
+    assert [error and error.code for error in answers] == [Code.CANCELLED]
+    assert scheduler(engine).queued == 0
+    assert await asyncio.gather(ask(engine, request(1)), ask(engine, request(2))) == [[[10]], [[21]]]
+    assert len(answers) == 1
