@@ -6,11 +6,11 @@ They are looked up by name when the server starts or a model loads, never while 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.inference import InferenceResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +29,41 @@ class ModelRepository(ABC):
 
     @abstractmethod
     def models(self) -> Sequence[FoundModel]:
-        """Every model there is now. Raises :class:`~trivet.errors.TrivetError` where the place cannot be read."""
+        """Every model there is now, in any order; nothing is fetched.
+
+        Raises :class:`~trivet.errors.TrivetError` where the place cannot be read.
+        """
 
     @abstractmethod
     def find(self, name: str) -> FoundModel | None:
-        """One model, fetched to local disk where it is remote; ``None`` where there is none of that name."""
+        """One model, fetched to local disk where it is remote; ``None`` where there is none of that name.
+
+        ``name`` comes from a caller and may be anything. Raises as :meth:`models` does.
+        """
 
 
 class ResponseCache(ABC):
-    """Remembers responses. Called on the event loop; must answer in microseconds or not be used there."""
+    """Remembers responses by key. Every method is called on the event loop, while requests are served.
+
+    The key is the kernel's: a digest of everything that a response depends on (model, version, inputs, requested
+    outputs). Equal keys mean equal responses, so a cache looks into neither requests nor models.
+    """
 
     @abstractmethod
-    def lookup(self, request: InferenceRequest) -> InferenceResponse | None:
-        """The response to an equal request, or ``None``."""
+    def lookup(self, key: bytes) -> InferenceResponse | Awaitable[InferenceResponse | None] | None:
+        """The response of that key, or ``None``.
+
+        A cache in this process answers at once, in microseconds, which costs no task; one behind a network returns an
+        awaitable. An error is logged and counts as ``None``.
+        """
 
     @abstractmethod
-    def insert(self, request: InferenceRequest, response: InferenceResponse) -> None:
-        """Remember a successful response."""
+    def insert(self, key: bytes, response: InferenceResponse) -> Awaitable[None] | None:
+        """Remember a successful response, whose tensors nobody changes any more. Nobody waits for the result."""
+
+    async def close(self) -> None:
+        """The server stops; no other method is called after."""
+        return
 
 
 class RepositoryAgent(ABC):
@@ -53,7 +71,10 @@ class RepositoryAgent(ABC):
 
     @abstractmethod
     def prepare(self, model: FoundModel, parameters: Mapping[str, str]) -> Path:
-        """The folder to load from: the model's own or a changed copy. Raises to refuse the model."""
+        """The folder to load from: the model's own or a changed copy.
+
+        Raises :class:`~trivet.errors.TrivetError` to refuse the model.
+        """
 
     def release(self, path: Path) -> None:
         """The model was unloaded; remove what ``prepare`` made."""
