@@ -58,7 +58,7 @@ def infer(
     timeout_s: float,
     ca_certificate: str | None,
 ) -> None:
-    r"""Run one inference on a running server.
+    """Run one inference on a running server.
 
     Files are turned into what the model's metadata asks for: pixels are resized and laid out, numbers get the datatype,
     and the batch dimension is added.
@@ -67,7 +67,7 @@ def infer(
     trivet infer double -i numbers.json
     trivet infer image_classification -i cat.jpg --classes 3
     trivet infer text_embedding -t "A red panda" --save embedding.npy
-    """
+    """  # noqa: D301 - click reads the control character, and keeps the lines after it as they are
     # numpy, and what reads files, when the command runs.
     from trivet_protocol_kserve_v2.cli.client import Client  # noqa: PLC0415
     from trivet_protocol_kserve_v2.cli.exchange import describe, run  # noqa: PLC0415
