@@ -28,6 +28,20 @@ def test_in_either_order(imports: tuple[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_server_without_grpc_does_not_import_it() -> None:
+    script = """
+import sys
+from types import SimpleNamespace
+from trivet_protocol_kserve_v2.grpc.service import create
+create(SimpleNamespace(settings={"allow_grpc": False}))
+assert "grpc" not in sys.modules
+"""
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_options_import_no_grpc() -> None:
     script = "import sys, trivet_protocol_kserve_v2.grpc.options; assert not {'grpc', 'numpy'} & sys.modules.keys()"
 

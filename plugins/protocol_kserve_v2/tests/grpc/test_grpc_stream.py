@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -274,6 +275,29 @@ async def test_the_client_on_asyncio(server: RunningServer) -> None:
 
     assert [error for _, error in answers] == [None, None]
     assert [result.as_numpy("OUT").tolist() for result, _ in answers] == [[1], [2]]
+
+
+def test_a_server_that_stops_ends_open_streams_when_they_are_answered(
+    serve: Callable[..., Any], grpc_server: str
+) -> None:
+    with serve(grpc_server=grpc_server) as server, Rpc(server.grpc_url) as rpc:
+        idle = Open(rpc)
+        idle.send(request("gate", id="a", IN=int32(1)))
+        assert idle.receive() == ("a", 1, True)
+        busy = Open(rpc)
+        busy.send(request("gate", id="b", IN=int32(1110)))
+        GATE.request(1110)
+
+        with ThreadPoolExecutor(1) as thread:
+            server.call(server.engine.begin_drain)
+            stopped = thread.submit(server.call, server.server.stop, 60.0)
+            GATE.open(1110)
+            assert busy.receive() == ("b", 1110, True)
+            for opened in (idle, busy):
+                with pytest.raises(grpc.RpcError) as caught:
+                    opened.receive()
+                assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, stream.STOPPING)
+            assert stopped.result(20) == 0
 
 
 def test_two_streams_do_not_wait_for_each_other(rpc: Rpc) -> None:

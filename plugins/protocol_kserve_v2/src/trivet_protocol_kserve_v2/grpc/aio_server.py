@@ -67,6 +67,7 @@ class Handlers:
         self._reflection = reflection
         self._compression = _COMPRESSION.get(compression)
         self._max_waiting = max_waiting
+        self._streams: set[InferenceStream] = set()
 
     def unary(self) -> dict[str, Handler]:
         handlers: dict[str, Handler] = {INFER: grpc.unary_unary_rpc_method_handler(self._infer)}
@@ -79,6 +80,11 @@ class Handlers:
         for path in PATHS:
             handlers[path] = grpc.stream_stream_rpc_method_handler(self._reflect)
         return handlers
+
+    def close_streams(self) -> None:
+        """The server stops: end the streams that are open, each when its requests are answered."""
+        for stream in self._streams:
+            stream.close()
 
     async def _infer(self, payload: bytes, context: Context) -> bytes:
         if self._compression is not None:
@@ -119,13 +125,17 @@ class Handlers:
                 return None
             return None if message is grpc.aio.EOF else message
 
+        stream = InferenceStream(self._inference, _metadata(context), self._max_waiting)
+        self._streams.add(stream)
         try:
-            await InferenceStream(self._inference, _metadata(context), self._max_waiting).run(read, context.write)
+            await stream.run(read, context.write)
         except TrivetError as error:
             await _abort(context, error)
         except grpc.aio.InternalError:
             # A write failed, since the client has gone.
             return
+        finally:
+            self._streams.discard(stream)
 
     async def _reflect(self, _: object, context: Context) -> None:
         while (payload := await context.read()) is not grpc.aio.EOF:
@@ -155,6 +165,7 @@ class AioServer(GrpcServer):
 
     def __init__(self, settings: GrpcSettings, handlers: Handlers) -> None:
         self._settings = settings
+        self._handlers = handlers
         self._server = grpc.aio.server(options=settings.channel_arguments())
         self._server.add_generic_rpc_handlers((Router(handlers.unary() | handlers.streaming()),))
 
@@ -171,6 +182,7 @@ class AioServer(GrpcServer):
         return port
 
     async def stop(self, grace_s: float) -> None:
+        self._handlers.close_streams()
         await self._server.stop(grace_s)
 
 

@@ -19,7 +19,7 @@ from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
 from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Answer = Callable[[bytes | TrivetError], None]
 """Takes the response message, or the error that ends the call; called once, on the event loop."""
@@ -85,8 +85,8 @@ def _respond(request: InferenceRequest, response: InferenceResponse) -> None:
         encoded = encode_response(request, response)
     except TrivetError as error:
         answer(error)
-    except Exception as error:  # noqa: BLE001 - whatever it holds, the caller must not be left waiting
-        _log.exception("response of model '%s' cannot be encoded", request.model_name)
+    except Exception as error:
+        logger.exception("response of model '%s' cannot be encoded", request.model_name)
         answer(InternalError(f"response of model '{request.model_name}' cannot be encoded: {error}"))
     else:
         answer(encoded)

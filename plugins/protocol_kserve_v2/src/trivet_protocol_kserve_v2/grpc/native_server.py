@@ -25,6 +25,7 @@ from trivet_protocol_kserve_v2.grpc.control import ControlMethod
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
 from trivet_protocol_kserve_v2.grpc.settings import GrpcSettings
+from trivet_protocol_kserve_v2.grpc.stream import STOPPING
 
 try:
     from pygrpc_native import EVENT_CANCEL, NativeGrpcFront
@@ -33,7 +34,7 @@ except ImportError as error:
         f"--grpc-server=native needs the package pygrpc-native: pip install pygrpc-native ({error})"
     ) from error
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # How many calls the front hands over at once. More makes the first of them wait for the last.
 _BATCH = 64
@@ -85,12 +86,13 @@ class NativeServer(GrpcServer):
 
     async def stop(self, grace_s: float) -> None:
         self._stopping = True
+        self._handlers.close_streams()
         streaming = asyncio.ensure_future(self._streaming.stop(grace_s)) if self._streaming is not None else None
         if self._calls and grace_s:
             try:
                 await asyncio.wait_for(self._idle.wait(), grace_s)
             except TimeoutError:
-                _log.warning("%d gRPC calls were ended before they were answered", len(self._calls))
+                logger.warning("%d gRPC calls were ended before they were answered", len(self._calls))
         for call_id, cancel in list(self._calls.items()):
             if cancel is not None:
                 cancel()
@@ -126,11 +128,13 @@ class NativeServer(GrpcServer):
         for kind, call_id, method_index, payload, _, details in events:
             if kind == EVENT_CANCEL:
                 # The client has gone, or its deadline has passed: nothing that is sent now would arrive.
-                cancel = self._calls.pop(call_id, None)
+                cancel = self._calls.get(call_id)
+                if call_id in self._calls:
+                    self._done(call_id)
                 if cancel is not None:
                     cancel()
             elif self._stopping:
-                error = UnavailableError("GRPC server is shutting down and has stopped accepting new requests.")
+                error = UnavailableError(STOPPING)
                 front.fail(call_id, grpc_status(error), error.message)
             elif method_index == 0:
                 self._infer(front, call_id, payload, details[0])
@@ -160,8 +164,8 @@ class NativeServer(GrpcServer):
             request = self._inference.submit(payload, metadata, answer)
         except TrivetError as error:
             self._fail(call_id, error)
-        except Exception as error:  # noqa: BLE001 - the caller must not be left waiting
-            _log.exception("an inference call failed")
+        except Exception as error:
+            logger.exception("an inference call failed")
             self._fail(call_id, InternalError(f"Unexpected {type(error).__name__}: {error}"))
         else:
             if call_id in calls:
@@ -172,8 +176,8 @@ class NativeServer(GrpcServer):
             result = await method(payload, metadata)
         except TrivetError as error:
             self._fail(call_id, error)
-        except Exception as error:  # noqa: BLE001 - the caller must not be left waiting
-            _log.exception("%s failed", method.path)
+        except Exception as error:
+            logger.exception("%s failed", method.path)
             self._fail(call_id, InternalError(f"Unexpected {type(error).__name__}: {error}"))
         else:
             if call_id in self._calls:

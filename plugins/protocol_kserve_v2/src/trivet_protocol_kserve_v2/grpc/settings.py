@@ -15,7 +15,7 @@ from trivet.options import Settings
 from trivet_protocol_kserve_v2.codec.protobuf import MAX_MESSAGE_SIZE
 from trivet_protocol_kserve_v2.grpc.restricted import Restriction, parse_restrictions
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 # Options of tritonserver that tune what this server does not have.
 _WITHOUT_EFFECT = ("grpc_infer_thread_count", "grpc_infer_allocation_pool_size")
@@ -78,7 +78,7 @@ class GrpcSettings:
         """
         for key in _WITHOUT_EFFECT:
             if settings[key] is not None:
-                _log.warning("--%s has no effect on this server", key.replace("_", "-"))
+                logger.warning("--%s has no effect on this server", key.replace("_", "-"))
         keepalive = KeepAlive(
             time_ms=settings["grpc_keepalive_time"],
             timeout_ms=settings["grpc_keepalive_timeout"],

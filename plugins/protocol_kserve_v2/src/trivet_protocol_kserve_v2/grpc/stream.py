@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from trivet.errors import InternalError, TrivetError
+from trivet.errors import InternalError, TrivetError, UnavailableError
 from trivet.inference import InferenceRequest, InferenceResponse
 
 from trivet_protocol_kserve_v2.codec.protobuf import (
@@ -26,12 +26,14 @@ from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
 from trivet_protocol_kserve_v2.grpc.throttle import Throttle
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 MAX_PENDING = 1024
 """Requests in flight and responses not yet sent, on one stream; with more, no further request is read."""
 MAX_PENDING_BYTES = 256 * 2**20
 """The same in bytes; with more, a decoupled model waits before it answers again. One message may exceed it."""
+
+STOPPING = "GRPC server is shutting down and has stopped accepting new requests."
 
 Read = Callable[[], Awaitable[bytes | None]]
 """The next message, ``None`` when the client has sent its last."""
@@ -74,6 +76,7 @@ class InferenceStream:
         self._outbox: deque[tuple[bytes, Throttle | None]] = deque()
         self._pending_bytes = 0
         self._reading = True
+        self._closing = False
         self._failure: TrivetError | None = None
         self._changed = asyncio.Event()
         """There is something to send, or nothing more to come."""
@@ -101,6 +104,11 @@ class InferenceStream:
                     turn.throttle.open()
                 self._engine.cancel(request)
 
+    def close(self) -> None:
+        """The server stops: end the call when the requests in flight are answered, for clients keep streams open."""
+        self._closing = True
+        self._changed.set()
+
     async def _read_all(self, read: Read) -> None:
         try:
             while (payload := await read()) is not None:
@@ -108,8 +116,8 @@ class InferenceStream:
                 await self._room.wait()
         except TrivetError as error:
             self._failure = error
-        except Exception as error:  # noqa: BLE001 - the call must end, whatever it was
-            _log.exception("reading from a stream failed")
+        except Exception as error:
+            logger.exception("reading from a stream failed")
             self._failure = InternalError(f"reading from the stream failed: {error}")
         finally:
             self._reading = False
@@ -123,8 +131,11 @@ class InferenceStream:
                 self._sent(message, throttle)
             if self._failure is not None:
                 raise self._failure
-            if not self._reading and not self._in_flight:
-                return
+            if not self._in_flight:
+                if not self._reading:
+                    return
+                if self._closing:
+                    raise UnavailableError(STOPPING)
             self._changed.clear()
             await self._changed.wait()
 
@@ -188,7 +199,7 @@ class InferenceStream:
         except TrivetError:
             raise
         except Exception as error:
-            _log.exception("response of model '%s' cannot be encoded", request.model_name)
+            logger.exception("response of model '%s' cannot be encoded", request.model_name)
             raise InternalError(f"response of model '{request.model_name}' cannot be encoded: {error}") from error
 
     def _forget(self, request: InferenceRequest) -> None:
