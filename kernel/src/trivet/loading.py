@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from anyio import CapacityLimiter, to_thread
@@ -27,6 +25,7 @@ from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel, trim_memory
 from trivet.loop import LoopInbox, LoopOutbox
+from trivet.model_files import TemporaryFolder, file_stamps, write_files
 from trivet.placement import place
 from trivet.repository import available_versions, read_labels
 from trivet.scheduling import DefaultScheduler, Scheduler, SchedulerContext
@@ -59,29 +58,6 @@ class ResolvedModel:
         """Whoever resolved the model is done with it; what was loaded from it keeps what it needs."""
         if self.temporary is not None:
             self.temporary.release()
-
-
-@dataclass(slots=True)
-class TemporaryFolder:
-    """A model's folder made of files that came with a load request; removed when its last user has released it.
-
-    The first user is whoever made it, then each version that is loaded from it.
-    """
-
-    path: Path
-    users: int = 1
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def acquire(self) -> None:
-        with self._lock:
-            self.users += 1
-
-    def release(self) -> None:
-        with self._lock:
-            self.users -= 1
-            last = self.users <= 0
-        if last:
-            shutil.rmtree(self.path, ignore_errors=True)
 
 
 class BackendPool:
@@ -137,7 +113,7 @@ class ModelLoader:
 
         Raises :class:`~trivet.errors.TrivetError` saying what is wrong with the model.
         """
-        temporary = _write_files(found.name, files) if files else None
+        temporary = write_files(found.name, files) if files else None
         try:
             path = temporary.path if temporary else found.path
             config_name = self._options.model_config_name or None
@@ -161,7 +137,7 @@ class ModelLoader:
                 )
             self._identify(config, path / str(versions[-1]))
             offer = self._registry.backend_for(config.backend, config.platform)
-            fingerprint = (config_override, config.SerializeToString(deterministic=True), _file_stamps(path))
+            fingerprint = (config_override, config.SerializeToString(deterministic=True), file_stamps(path))
             return ResolvedModel(found.name, path, config, origin, offer, versions, fingerprint, temporary)
         except BaseException:
             if temporary:
@@ -175,12 +151,8 @@ class ModelLoader:
         """
         context = self._model_context(resolved, resolved.versions[-1])
         config = resolved.config
-        scheduler = self._scheduler(config)
-        supported = [*resolved.offer.config_fields]
-        if scheduler is not None:
-            supported += [scheduler.name, *scheduler.config_fields]
         # What auto-completion adds for speed is nothing that the author asked for and would miss.
-        warnings = [problem.message for problem in model_config.unsupported(config, supported) if not problem.refused]
+        warnings = [problem.message for problem in self._unsupported(resolved) if not problem.refused]
         if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
             with _contained(f"failed to complete the configuration of model '{resolved.name}'"):
                 self._backends.get(resolved.offer).auto_complete(context)
@@ -192,7 +164,7 @@ class ModelLoader:
             model_path=resolved.path,
             origin=resolved.origin,
         )
-        refused = [problem.message for problem in model_config.unsupported(config, supported) if problem.refused]
+        refused = [problem.message for problem in self._unsupported(resolved) if problem.refused]
         if refused:
             raise InvalidArgumentError(f"model '{resolved.name}': {'; '.join(refused)}")
         for warning in warnings:
@@ -268,6 +240,14 @@ class ModelLoader:
         }
         with _contained(f"failed to load model '{resolved.name}'"):
             return labels, self._backends.get(resolved.offer).load(context)
+
+    def _unsupported(self, resolved: ResolvedModel) -> list[model_config.Unsupported]:
+        """The fields that neither the kernel nor the model's backend and scheduler implement."""
+        scheduler = self._scheduler(resolved.config)
+        claimed = [*resolved.offer.config_fields]
+        if scheduler is not None:
+            claimed += [scheduler.name, *scheduler.config_fields]
+        return model_config.unsupported(resolved.config, claimed)
 
     def _scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:
         """The plugin that the configuration chooses; ``None`` for the default scheduler.
@@ -353,41 +333,3 @@ def _contained(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raise InternalError(f"{what}: {type(error).__name__}: {message_of(error)}") from error
-
-
-def _write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
-    """A model's folder of the files of a load request. File names come from the caller and must stay inside."""
-    folder = TemporaryFolder(Path(tempfile.mkdtemp(prefix="trivet-model-")))
-    try:
-        for filename, content in files.items():
-            relative = PurePosixPath(filename)
-            if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in filename:
-                raise InvalidArgumentError(
-                    f"file '{filename}' of the load request for '{name}' must be a path inside the model's folder, such"
-                    " as '1/model.onnx'"
-                )
-            target = folder.path.joinpath(*relative.parts)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-    except (OSError, UnicodeEncodeError) as error:
-        # A name that is too long or is no text, a file that is also the folder of another, a full disk.
-        folder.release()
-        reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode text"
-        raise InvalidArgumentError(
-            f"file {filename!r} of the load request for '{name}' cannot be written: {reason}"
-        ) from error
-    except BaseException:
-        folder.release()
-        raise
-    return folder
-
-
-def _file_stamps(path: Path) -> frozenset[tuple[str, int, int]]:
-    """Name, size and modification time of every file of a model."""
-    stamps = set()
-    for file in path.rglob("*"):
-        # Compiled Python files appear when a model is first imported, and do not change it.
-        if "__pycache__" not in file.parts and file.is_file():
-            status = file.stat()
-            stamps.add((str(file.relative_to(path)), status.st_size, status.st_mtime_ns))
-    return frozenset(stamps)
