@@ -314,6 +314,23 @@ class TestControl:
         with pytest.raises(InvalidArgumentError, match="batch-size must be <= 4"):
             engine.submit(InferenceRequest("double", {"x": Tensor.from_numpy("x", np.zeros((5, 1), np.float32))}))
 
+    async def test_a_version_that_hangs_does_not_keep_a_better_one_from_loading(
+        self, engine: Engine, repository: Repository, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("trivet.model_control.UNLOAD_PATIENCE_S", 0.01)
+        with journal.gate:
+            hanging = request()
+            hanging.on_response = lambda *_: None
+            engine.submit(hanging)
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            await engine.unload("double")
+            repository.add("double", v1=3.0)
+            await engine.load("double")
+            engine.cancel(hanging)
+        assert await ask(engine) == [3.0]
+        await engine.stop()
+        assert journal.closed == ["double/1", "double/1"]
+
     async def test_files_can_come_with_the_request_and_go_with_the_model(
         self, engine: Engine, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:

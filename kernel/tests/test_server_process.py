@@ -194,9 +194,14 @@ def test_the_exit_timeout_abandons_what_is_in_flight(
     version = add_model(repository, "slow", "execute")
     serving = serve("--exit-timeout-secs=0")
     serving.until("started in")
-    connect(serving).send({"model": "slow", "x": [1]})
+    client = connect(serving)
+    client.send({"model": "slow", "x": [1]})
     with (version / "execute").open("wb"):
         serving.signal(signal.SIGTERM)
+        assert client.receive() == {
+            "code": "unavailable",
+            "error": "Server is stopping, the request was not finished",
+        }
         assert serving.end() == 1
     assert "1 requests in flight" in serving.log[-1]["message"]
 
@@ -277,6 +282,15 @@ def test_a_signal_while_models_load_stops_the_server(serve: Serve, repository: P
         serving.signal(signal.SIGTERM)
         serving.until("SIGTERM")
     assert serving.end() == 0
+
+
+def test_a_load_that_does_not_end_does_not_keep_the_process(serve: Serve, repository: Path) -> None:
+    version = add_model(repository, "slow", "load")
+    serving = serve()
+    with (version / "load").open("wb"):
+        serving.signal(signal.SIGTERM)
+        assert serving.end() == 0
+    assert "ending without 'AnyIO worker thread', still at work" in serving.log[-1]["message"]
 
 
 def test_a_port_that_is_taken_is_named(serve: Serve, repository: Path) -> None:

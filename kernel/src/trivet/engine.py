@@ -290,13 +290,17 @@ class Engine:
                 task.cancel()
         return sum(len(model.in_flight) for model in loaded)
 
-    async def stop(self) -> None:
-        """Answer what is still in flight with an error, unload every model, close every backend."""
-        self.begin_drain()
+    def abandon(self) -> None:
+        """Answer what is still in flight with an error; what instances compute for it is thrown away."""
         for model in self._control.loaded():
             for request in list(model.in_flight):
                 request.cancelled = True
                 self._reject(request, UnavailableError("Server is stopping, the request was not finished"))
+
+    async def stop(self) -> None:
+        """Answer what is still in flight with an error, unload every model, close every backend."""
+        self.begin_drain()
+        self.abandon()
         await self._control.close()
         await to_thread.run_sync(self._backends.close)
 

@@ -12,7 +12,7 @@ from enum import Enum
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from trivet import garbage
 from trivet.errors import InternalError
@@ -139,7 +139,8 @@ class LoadedModel:
         self.scheduler.close()
         for instance in self.instances:
             instance.stop()
-        await to_thread.run_sync(self._free)
+        # A thread beyond any limit: it waits for an instance that may hang, and must not keep others from theirs.
+        await to_thread.run_sync(self._free, limiter=CapacityLimiter(1))
 
     def _free(self) -> None:
         for instance in self.instances:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from trivet.errors import (
     Code,
@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 UNLOADED = "unloaded"
 """The reason of a version that was unloaded on request, as the repository index shows it."""
+
+UNLOAD_PATIENCE_S = 30.0
+"""How long loading a version again waits for the one of before to end what it executes."""
 
 # How the reason of a failed load names its kind, in Triton's words.
 _REASON_PREFIX: Mapping[Code, str] = {
@@ -116,6 +119,9 @@ class ModelControl:
         self._inbox = inbox
         self._reject = reject
         self._announce = announce
+        # Completing a configuration runs a model's code, which may take long or hang; looking into repositories must
+        # still find a thread then.
+        self._completing = CapacityLimiter(options.model_load_thread_count)
         self._models: dict[str, Model] = {}
         self._repositories: list[ModelRepository] = []
         self._loading: set[asyncio.Task[None]] = set()
@@ -318,7 +324,7 @@ class ModelControl:
 
     async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel]]:
         try:
-            await to_thread.run_sync(self._loader.complete, resolved)
+            await to_thread.run_sync(self._loader.complete, resolved, limiter=self._completing)
         except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
             return dict.fromkeys(resolved.versions, _reason(error, resolved.name)), {}
         results = await asyncio.gather(
@@ -374,13 +380,26 @@ class ModelControl:
 
     async def _close(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
         await loaded.close()
-        if entry is not None and entry.state is ModelState.UNLOADING:
+        if entry is not None and entry.state is ModelState.UNLOADING and entry.loaded is loaded:
             self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
 
     async def _settled(self, entry: ModelVersion) -> None:
-        """Wait until a version that is unloading is gone, so that it is not in memory twice."""
-        while entry.state is ModelState.UNLOADING:
-            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+        """Wait until a version that is unloading is gone, so that it is not in memory twice.
+
+        Not for ever: one whose execution hangs never goes, and loading a better one in its place is the way out.
+        """
+        try:
+            async with asyncio.timeout(UNLOAD_PATIENCE_S):
+                while entry.state is ModelState.UNLOADING:
+                    await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            logger.warning(
+                "model '%s' version %d is still executing %g s after it was unloaded; loading it again beside that",
+                entry.name,
+                entry.version,
+                UNLOAD_PATIENCE_S,
+            )
+            self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
 
     def _statistics(self, model: Model) -> list[ModelStatistics]:
         entries = (model.versions[number] for number in sorted(model.versions))

@@ -49,6 +49,12 @@ _DELIVERY_S = 5.0
 """Every answer is computed when sockets close; this long clients get to take the last ones. Not all that is left of the
 exit timeout, since a connection that is merely open (an idle gRPC stream) would use it up."""
 
+_REFUSAL_S = 0.5
+"""How long clients get, after the exit timeout, to take the error that answers an abandoned request."""
+
+_LINGERING_S = 1.0
+"""How long threads that models left behind may keep the process from ending when everything is closed."""
+
 _UNLOADING_S = 10.0
 """How long after the exit timeout closing sockets and unloading may take before the process is ended."""
 
@@ -131,7 +137,9 @@ class Server:
         """
         self.engine.begin_drain()
         left = await self.engine.drained(timeout_s)
-        await self._close_services(0 if left else min(timeout_s, _DELIVERY_S))
+        # No request is lost without an answer, so those that are abandoned get one.
+        self.engine.abandon()
+        await self._close_services(_REFUSAL_S if left else min(timeout_s, _DELIVERY_S))
         if not left:
             await self.engine.stop()
         return left
@@ -190,7 +198,24 @@ def run(registry: PluginRegistry, settings: Settings) -> int:
     execute a model cannot be stopped.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return anyio.run(_serve, registry, settings, backend_options={"use_uvloop": has_uvloop()})
+    status = anyio.run(_serve, registry, settings, backend_options={"use_uvloop": has_uvloop()})
+    _end_without(_lingering_threads(), status)
+    return status
+
+
+def _lingering_threads() -> list[threading.Thread]:
+    """The threads that the interpreter would wait for: a model's code that loads for minutes, or starts its own."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    for thread in others:
+        thread.join(_LINGERING_S / len(others))
+    return [thread for thread in others if thread.is_alive()]
+
+
+def _end_without(threads: Sequence[threading.Thread], status: int) -> None:
+    if threads:
+        logger.warning("ending without %s, still at work", ", ".join(repr(thread.name) for thread in threads))
+        logs.flush()
+        os._exit(status)
 
 
 def has_uvloop() -> bool:
