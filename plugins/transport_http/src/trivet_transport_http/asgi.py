@@ -10,7 +10,15 @@ from typing import Any
 
 from trivet.http import Body, Header, HttpResponse
 
-from trivet_transport_http.errors import HttpError, internal_error
+from trivet_transport_http.errors import (
+    LINGER_S,
+    HttpError,
+    body_too_large,
+    body_too_slow,
+    internal_error,
+    too_many_headers,
+    url_too_long,
+)
 from trivet_transport_http.options import Limits
 from trivet_transport_http.responses import check_header, has_body
 from trivet_transport_http.router import Match, Router
@@ -21,8 +29,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+# Bytes of a body that are handed to the server at a time. It copies each piece, and waits for the client after it.
 _PIECE = 256 * 1024
-_LINGER_S = 5.0
 
 
 class ClientGoneError(Exception):
@@ -122,23 +130,22 @@ class HandlerApp:
         """The headers by name. :class:`HttpError` for a head that is larger than the limits."""
         limits = self._limits
         if len(scope["raw_path"]) + 1 + len(scope["query_string"]) > limits.max_url_length:
-            raise HttpError(414, f"the URL is longer than {limits.max_url_length} bytes (--http-max-url-length)")
+            raise url_too_long(limits.max_url_length)
         headers: dict[bytes, bytes] = {}
         count = 0
         for name, value in scope["headers"]:
             count += 1
             headers[name] = headers[name] + b", " + value if name in headers else value
         if count > limits.max_header_count:
-            raise HttpError(431, f"more than {limits.max_header_count} headers (--http-max-header-count)")
+            raise too_many_headers(limits.max_header_count)
         return headers
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> Body:
         """The whole body. :class:`HttpError` if it is too large or slow, :class:`ClientGoneError` if it ends early."""
         limits = self._limits
-        too_large = HttpError(413, f"the body is larger than {limits.max_body_size} bytes (--http-max-body-size)")
         declared = headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared[:20]) > limits.max_body_size:
-            raise too_large
+            raise body_too_large(limits.max_body_size)
         loop = asyncio.get_running_loop()
         begun = loop.time()
         body = bytearray()
@@ -150,12 +157,12 @@ class HandlerApp:
                 async with asyncio.timeout_at(begun + allowed):
                     message = await receive()
             except TimeoutError:
-                raise HttpError(408, "the body took too long to arrive (--http-body-timeout)") from None
+                raise body_too_slow() from None
             if message["type"] != "http.request":
                 raise ClientGoneError
             body += message["body"]
             if len(body) > limits.max_body_size:
-                raise too_large
+                raise body_too_large(limits.max_body_size)
             if not message["more_body"]:
                 return body
 
@@ -216,7 +223,7 @@ class HandlerApp:
         for piece in response.body:
             await send({"type": "http.response.body", "body": bytes(piece), "more_body": True})
         try:
-            async with asyncio.timeout(_LINGER_S):
+            async with asyncio.timeout(LINGER_S):
                 message = await receive()
                 while message["type"] == "http.request" and message["more_body"]:
                     message = await receive()

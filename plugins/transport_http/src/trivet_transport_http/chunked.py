@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from trivet_transport_http.errors import HttpError
+from trivet_transport_http.errors import HttpError, body_too_large
 
 # At most 15 digits: no 64-bit reader can overflow. An extension is skipped, its line bounded by MAX_LINE.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -17,11 +17,13 @@ class ChunkedDecoder:
     """Collects a chunked body. Every line must end with CR LF, extensions and trailers are checked and dropped."""
 
     MAX_LINE = 1024
+    """Bytes of a line that carries a chunk's size, or a trailer."""
     MAX_TRAILERS = 64
 
     __slots__ = ("_limit", "_remaining", "_state", "_trailers", "body", "done")
 
     def __init__(self, limit: int) -> None:
+        """``limit`` is the bytes that a body may have."""
         self._limit = limit
         self._state = _SIZE
         self._remaining = 0
@@ -77,7 +79,7 @@ class ChunkedDecoder:
             raise HttpError(400, "malformed chunked body: a chunk must begin with its size in hexadecimal digits")
         size = int(match[1], 16)
         if len(self.body) + size > self._limit:
-            raise HttpError(413, f"the body is larger than {self._limit} bytes (--http-max-body-size)")
+            raise body_too_large(self._limit)
         self._remaining = size
         self._state = _DATA if size else _TRAILER
 

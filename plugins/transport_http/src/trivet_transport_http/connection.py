@@ -16,7 +16,7 @@ import numpy as np
 from trivet.http import Body
 
 from trivet_transport_http.chunked import ChunkedDecoder
-from trivet_transport_http.errors import HttpError
+from trivet_transport_http.errors import LINGER_S, HttpError, body_too_slow
 from trivet_transport_http.head import CHUNKED, Head
 from trivet_transport_http.hub import Hub
 from trivet_transport_http.request import Request
@@ -35,8 +35,8 @@ _CLOSED = 7
 _RECEIVING = frozenset((_READY, _CHUNKS))  # what comes is for _advance
 _INCOMPLETE = frozenset((_READY, _BODY, _CHUNKS))  # nothing but the client can bring it on
 
+# Bytes from which a body's buffer is numpy's, whose memory is not touched before data comes.
 _LARGE = 64 * 1024
-_LINGER_S = 5.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 
@@ -189,7 +189,7 @@ class Connection(asyncio.BufferedProtocol):
                         if buffer.startswith(b"\r\n", start, end):
                             start += 2
                             continue
-                        self._check_beginning(buffer, start, end)
+                        heads.check_beginning(buffer, start, end)
                         break
                     found += 4
                     raw = bytes(view[start:found])
@@ -264,23 +264,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._state < _CLOSING:
             self.transport.resume_reading()
 
-    def _check_beginning(self, buffer: bytearray, start: int, end: int) -> None:
-        """Refuse an unfinished head as soon as it can be seen that it will not do."""
-        limits = self.hub.limits
-        if buffer[start] != 13 and not 65 <= buffer[start] <= 90:
-            raise HttpError(
-                400, "malformed request: expected a method in capital letters; is this TLS on a plain port?"
-            )
-        size = end - start
-        if size > limits.max_url_length and buffer.find(b"\r\n", start, end) < 0:
-            raise HttpError(414, f"the URL is longer than {limits.max_url_length} bytes (--http-max-url-length)")
-        if size > limits.max_header_size:
-            raise HttpError(431, f"headers are larger than {limits.max_header_size} bytes (--http-max-header-size)")
-
     def _begin_body(self, head: Head, first: memoryview, received_ns: int) -> None:
         """Receive the rest of a body whose first bytes came with its head."""
         length = head.content_length
-        # numpy leaves the memory untouched, so that a client that lies about the length costs address space only.
+        # Untouched memory: a client that lies about the length costs address space only.
         try:
             self._body = bytearray(length) if length < _LARGE else np.empty(length, np.uint8).data
         except MemoryError:
@@ -357,7 +344,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
             self.transport.resume_reading()
-            self.deadline = self.hub.loop.time() + _LINGER_S
+            self.deadline = self.hub.loop.time() + LINGER_S
         else:
             self.transport.close()
 
@@ -410,7 +397,7 @@ class Connection(asyncio.BufferedProtocol):
             if received >= (now - self._since) * limits.min_body_rate:
                 self.deadline = now + 1.0
             else:
-                self._refuse(HttpError(408, "the body took too long to arrive (--http-body-timeout)"))
+                self._refuse(body_too_slow())
         else:
             self.abort()
 

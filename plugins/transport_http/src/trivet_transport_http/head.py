@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from httptools import (
@@ -17,28 +18,16 @@ from httptools import (
     HttpRequestParser,
 )
 
-from trivet_transport_http.errors import HttpError
+from trivet_transport_http.errors import HttpError, body_too_large, head_too_large, too_many_headers, url_too_long
 from trivet_transport_http.options import Limits
 from trivet_transport_http.router import Match, Router
 
 CHUNKED = -1
 
 
+@dataclass(slots=True, eq=False, kw_only=True)
 class Head:
-    """A parsed head, shared by all requests whose heads are the same bytes. Immutable."""
-
-    __slots__ = (
-        "content_length",
-        "expects_continue",
-        "headers",
-        "is_head",
-        "is_http10",
-        "keep_alive",
-        "match",
-        "method",
-        "query",
-        "wants_h2c",
-    )
+    """A parsed head. All requests whose heads are the same bytes share it, so nobody changes it."""
 
     method: str
     match: Match
@@ -72,7 +61,7 @@ class _Events:
     def on_header(self, name: bytes, value: bytes) -> None:
         self.count += 1
         if self.count > self.max_count:
-            raise HttpError(431, f"more than {self.max_count} headers (--http-max-header-count)")
+            raise too_many_headers(self.max_count)
         name = name.lower()
         value = value.rstrip(b" \t")
         headers = self.headers
@@ -100,8 +89,11 @@ class HeadParser:
     """
 
     CACHE_SIZE = 512
+    """Heads that are remembered; when there are more, all are forgotten, and so with the hashes."""
     CACHED_LENGTH = 2048
+    """Bytes up to which a head is remembered."""
     SEEN_SIZE = 4096
+    """Hashes of heads that came once."""
 
     def __init__(self, router: Router, limits: Limits) -> None:
         self._router = router
@@ -126,10 +118,26 @@ class HeadParser:
                 self._seen.add(key)
         return head
 
+    def check_beginning(self, buffer: bytearray, start: int, end: int) -> None:
+        """Refuse a head of which only ``buffer[start:end]`` is here, not empty, once it is seen that it will not do.
+
+        Raises :class:`HttpError`.
+        """
+        limits = self._limits
+        if buffer[start] != 13 and not 65 <= buffer[start] <= 90:
+            raise HttpError(
+                400, "malformed request: expected a method in capital letters; is this TLS on a plain port?"
+            )
+        size = end - start
+        if size > limits.max_url_length and buffer.find(b"\r\n", start, end) < 0:
+            raise url_too_long(limits.max_url_length)
+        if size > limits.max_header_size:
+            raise head_too_large(limits.max_header_size)
+
     def _parse(self, raw: bytes) -> Head:
         limits = self._limits
         if len(raw) > limits.max_header_size:
-            raise HttpError(431, f"headers are larger than {limits.max_header_size} bytes (--http-max-header-size)")
+            raise head_too_large(limits.max_header_size)
         is_http10 = _check_lines(raw)
         events = _Events(limits.max_header_count)
         parser = HttpRequestParser(events)
@@ -151,28 +159,32 @@ class HeadParser:
         headers = events.headers
         if b"host" not in headers and not is_http10:
             raise HttpError(400, "malformed request: no Host header")
-        head = Head()
-        head.method = method = parser.get_method().decode()
-        head.is_head = method == "HEAD"
-        head.is_http10 = is_http10
-        head.headers = MappingProxyType(headers)
-        head.content_length = _content_length(headers, is_http10)
-        if head.content_length > limits.max_body_size:
-            raise HttpError(413, f"the body is larger than {limits.max_body_size} bytes (--http-max-body-size)")
+        content_length = _content_length(headers, is_http10)
+        if content_length > limits.max_body_size:
+            raise body_too_large(limits.max_body_size)
         connection = headers.get(b"connection")
         tokens = _tokens(connection) if connection else _NO_TOKENS
-        # llhttp lets "close, keep-alive" live; closing is what no client can misunderstand.
-        head.keep_alive = b"close" not in tokens and (not is_http10 or b"keep-alive" in tokens)
-        head.expects_continue = _expects_continue(headers) and not is_http10
-        head.wants_h2c = (
-            b"upgrade" in tokens
-            and b"h2c" in _tokens(headers.get(b"upgrade", b""))
-            and b"http2-settings" in headers
-            and head.content_length == 0
+        expects_continue = _expects_continue(headers) and not is_http10
+        raw_path, _, query = _origin_form(events.url, limits).partition(b"?")
+        method = parser.get_method().decode()
+        return Head(
+            method=method,
+            match=self._router.resolve(method, raw_path),
+            query=query,
+            headers=MappingProxyType(headers),
+            content_length=content_length,
+            # llhttp lets "close, keep-alive" live; closing is what no client can misunderstand.
+            keep_alive=b"close" not in tokens and (not is_http10 or b"keep-alive" in tokens),
+            expects_continue=expects_continue,
+            is_head=method == "HEAD",
+            is_http10=is_http10,
+            wants_h2c=(
+                b"upgrade" in tokens
+                and b"h2c" in _tokens(headers.get(b"upgrade", b""))
+                and b"http2-settings" in headers
+                and content_length == 0
+            ),
         )
-        raw_path, _, head.query = _origin_form(events.url, limits).partition(b"?")
-        head.match = self._router.resolve(method, raw_path)
-        return head
 
 
 def _check_lines(raw: bytes) -> bool:
@@ -219,7 +231,7 @@ def _expects_continue(headers: dict[bytes, bytes]) -> bool:
 def _origin_form(target: bytes, limits: Limits) -> bytes:
     """Path and query of the request target, which may come with scheme and authority (RFC 9112, section 3.2.2)."""
     if len(target) > limits.max_url_length:
-        raise HttpError(414, f"the URL is longer than {limits.max_url_length} bytes (--http-max-url-length)")
+        raise url_too_long(limits.max_url_length)
     if b"#" in target:
         raise HttpError(400, "malformed request line: a fragment is not part of a request target")
     if target.startswith(b"/"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trivet_transport_http.head import HeadParser
 from trivet_transport_http.options import Limits
-from trivet_transport_http.responses import ResponseEncoder
+from trivet_transport_http.responses import ResponseEncoder, alternative_service
 from trivet_transport_http.router import Router
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ class Hub:
     """
 
     RECEIVE_SIZE = 64 * 1024
+    """Bytes of the receive buffer."""
     LONGEST_SWEEP = 1.0
+    """Seconds from one sweep to the next, at most."""
 
     def __init__(self, router: Router, limits: Limits, http2: HypercornLane | None = None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -73,8 +75,8 @@ class Hub:
             self._empty.set()
 
     def advertise(self, port: int) -> None:
-        """Tell clients that HTTP/3 is at this UDP port (RFC 7838)."""
-        self.responses.common = b'alt-svc: h3=":%d"; ma=86400\r\n' % port
+        """Tell clients that HTTP/3 is at this UDP port. Before the first response: rendered heads are remembered."""
+        self.responses.common = b"alt-svc: %b\r\n" % alternative_service(port)
 
     async def drain(self, grace_s: float) -> None:
         """Close idle connections now, others after their answer, and all that are left after ``grace_s`` seconds."""

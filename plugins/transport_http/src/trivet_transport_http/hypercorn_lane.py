@@ -18,6 +18,7 @@ from hypercorn.config import Config
 
 from trivet_transport_http.asgi import HandlerApp
 from trivet_transport_http.options import Limits
+from trivet_transport_http.responses import alternative_service
 from trivet_transport_http.router import Router
 from trivet_transport_http.tls import TlsFiles
 
@@ -50,8 +51,8 @@ class HypercornLane:
         self._quic: list[tuple[QuicServer, asyncio.Task[None]]] = []
 
     def advertise(self, port: int) -> None:
-        """Tell clients of HTTP/2 that HTTP/3 is at this UDP port (RFC 7838)."""
-        self._config.alt_svc_headers = [f'h3=":{port}"; ma=86400']
+        """Tell clients of HTTP/2 that HTTP/3 is at this UDP port."""
+        self._config.alt_svc_headers = [alternative_service(port).decode()]
 
     @property
     def connection_count(self) -> int:

@@ -48,6 +48,7 @@ class ResponseEncoder:
     """
 
     CACHE_SIZE = 512
+    """Heads that are remembered; when there are more, all are forgotten."""
     JOINED_SIZE = 64 * 1024
     """Bytes of a body up to which it is copied behind its head, for one write; a larger one is not copied."""
 
@@ -97,6 +98,11 @@ class ResponseEncoder:
                 self._cache.clear()
             self._cache[key] = rendered
         return rendered
+
+
+def alternative_service(port: int) -> bytes:
+    """The value of ``alt-svc`` that tells clients that HTTP/3 is at this UDP port, for a day (RFC 7838)."""
+    return b'h3=":%d"; ma=86400' % port
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -39,7 +39,10 @@ def bind(
 
 
 def bind_unix(path: Path, option: str) -> socket.socket:
-    """A UNIX socket at ``path``, in place of one that a server which has ended left there."""
+    """A UNIX socket at ``path``, in place of one that a server which has ended left there.
+
+    Raises :class:`OSError` that names the path and ``option``.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):

@@ -93,7 +93,8 @@ class Transport(HttpTransport):
         """URLs by listener; HTTP/3 as ``https+h3://``, UNIX sockets as ``http+unix:/path``."""
         return self._addresses
 
-    async def _serve(self, name: str, router: Router) -> None:
+    def _bind(self, name: str) -> None:
+        """Fill ``_sockets`` with those of one listener."""
         settings = self._settings
         try:
             port, address = settings[f"{name}_port"], settings[f"{name}_address"]
@@ -108,11 +109,16 @@ class Transport(HttpTransport):
             self._owns_unix_path = True
         if main and self._http3_port is not None:
             bound += sockets.bind(host, self._http3_port, "http3-port", kind=socket.SOCK_DGRAM)
+
+    async def _serve(self, name: str, router: Router) -> None:
+        self._bind(name)
+        bound = self._sockets
+        main = name == _MAIN
         tls = self._tls if main else None
         schemes = {socket.SOCK_STREAM: "http" if tls is None else "https", socket.SOCK_DGRAM: "https+h3"}
         self._addresses[name] = [sockets.url(schemes[sock.type], sock) for sock in bound]
 
-        http2 = main and settings["http2"]
+        http2 = main and self._settings["http2"]
         lane = self._hypercorn(router) if main and (http2 or self._http3_port is not None) else None
         hub = Hub(router, self._limits, lane if http2 else None)
         self._hubs.append(hub)
@@ -126,8 +132,9 @@ class Transport(HttpTransport):
                 lane.advertise(port)
                 hub.advertise(port)
                 continue
-            create = hub.loop.create_unix_server if sock.family == socket.AF_UNIX else hub.loop.create_server
-            server = await create(
+            unix = sock.family == socket.AF_UNIX
+            create_server = hub.loop.create_unix_server if unix else hub.loop.create_server
+            server = await create_server(
                 lambda: Connection(hub), sock=sock, backlog=_BACKLOG, ssl=tls, ssl_handshake_timeout=handshake_timeout
             )
             self._servers.append(server)
