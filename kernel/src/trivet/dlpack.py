@@ -6,7 +6,10 @@ Source: DLPack 1.0, ``dlpack.h`` (layout of ``DLTensor``), and the Python array 
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trivet.tensor import SupportsDLPack
 
 _UNSIGNED = 1  # kDLUInt of DLDataTypeCode
 # Where DLTensor.dtype.code is: after data, device and ndim; a versioned capsule has version, context, deleter and flags
@@ -21,16 +24,10 @@ _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
 
 
-class _Producer(Protocol):
-    def __dlpack__(self, *, stream: Any = None) -> Any: ...
-
-    def __dlpack_device__(self) -> tuple[int, int]: ...
-
-
 class BitPatterns:
     """Hands a BF16 tensor on as ``uint16``, over the same memory."""
 
-    def __init__(self, tensor: _Producer) -> None:
+    def __init__(self, tensor: SupportsDLPack) -> None:
         self._tensor = tensor
 
     def __dlpack_device__(self) -> tuple[int, int]:

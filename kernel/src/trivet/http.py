@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 Body = bytes | bytearray | memoryview
 Header = tuple[bytes, bytes]
@@ -20,7 +20,8 @@ class HttpResponse:
 
     ``body`` is a sequence of buffers written one after the other without joining them; the transport adds
     ``content-length`` (or frames a stream), ``date`` is not sent. With ``stream`` set, ``body`` is ignored and the
-    transport asks for the next chunk only when the client took the ones before.
+    transport asks for the next chunk only when the client took the ones before; it closes the stream (``aclose``, where
+    it has one) when the client goes away.
     """
 
     __slots__ = ("body", "headers", "status", "stream")
@@ -43,7 +44,9 @@ class HttpRequest(Protocol):
     """What a handler is given, once the body is complete."""
 
     @property
-    def method(self) -> str: ...
+    def method(self) -> str:
+        """As the client wrote it, e.g. ``"POST"``."""
+        ...
 
     @property
     def path(self) -> str:
@@ -89,12 +92,12 @@ class HttpRequest(Protocol):
 
 
 HandlerResult = HttpResponse | Awaitable[HttpResponse] | None
-Handler = Callable[[Any], HandlerResult]
-"""Takes an :class:`HttpRequest`. Returns the response; or ``None`` and calls ``request.respond`` later, which costs no
+Handler = Callable[[HttpRequest], HandlerResult]
+"""Returns the response; or ``None`` and calls ``request.respond`` later, which costs no
 task; or a coroutine, which the transport runs in a task of its own and cancels when the client goes away. An exception
 becomes a 500 with a log entry and never closes the server."""
 
-NotFoundHandler = Callable[[Any, Sequence[str]], HttpResponse]
+NotFoundHandler = Callable[[HttpRequest, Sequence[str]], HttpResponse]
 """Takes the request and the methods that its path does allow (empty where the path is unknown): 404 or 405."""
 
 

@@ -6,7 +6,7 @@ hands all values to every plugin as one :class:`Settings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,11 @@ Kind = Literal["string", "integer", "number", "boolean", "path", "choice"]
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. ``name`` is spelled as on the command line without the dashes, e.g. ``"http-port"``."""
+    """One option. ``name`` is spelled as on the command line without the dashes, e.g. ``"http-port"``.
+
+    ``default`` is the value where nobody gives one; ``None`` leaves the setting ``None``, or an empty list where the
+    option is ``multiple``. ``choices`` are for the kind ``"choice"``.
+    """
 
     name: str
     kind: Kind = "string"
@@ -39,7 +43,10 @@ class Settings(Mapping[str, Any]):
 
     @classmethod
     def of(cls, options: tuple[Option, ...], **values: Any) -> Settings:
-        """Defaults of ``options`` with ``values`` on top: how tests and embedders build settings."""
+        """Defaults of ``options`` with ``values`` on top: how tests and embedders build settings.
+
+        Raises :class:`ValueError` for a value of no option.
+        """
         defaults: dict[str, Any] = {o.key: ([] if o.multiple and o.default is None else o.default) for o in options}
         unknown = values.keys() - defaults.keys()
         if unknown:
@@ -49,7 +56,7 @@ class Settings(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._values)
 
     def __len__(self) -> int:

@@ -52,11 +52,12 @@ FAMILIES: Mapping[str, tuple[str, type[Offer]]] = {
     "repository agent": ("trivet_repository_agents", AgentPlugin),
 }
 
-# Where the backends of Triton's names come from, for the error that a missing one gives.
 KNOWN_BACKENDS: Mapping[str, str] = {
     "onnxruntime": "pip install 'trivet-backend-onnx[cpu]'",
     "python": "pip install trivet-backend-python",
 }
+"""How to get the backends of Triton's names, for the error that a missing one gives."""
+
 KNOWN_PLATFORMS: Mapping[str, str] = {
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",

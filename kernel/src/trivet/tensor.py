@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,16 @@ Buffer = bytes | bytearray | memoryview
 _LENGTH = struct.Struct("<I")
 
 
-@runtime_checkable
 class SupportsDLPack(Protocol):
     """A tensor of any framework, on any device. Source: the Python array API standard, ``__dlpack__``."""
 
-    def __dlpack__(self, *, stream: Any = None) -> Any: ...
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """A capsule with the tensor's description, for one consumer, whose work on ``stream`` may begin at once."""
+        ...
 
-    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Kind and number of the device, as ``DLDevice`` of ``dlpack.h``."""
+        ...
 
 
 # DLDeviceType of dlpack.h: kDLCPU, and kDLCUDAHost (pinned host memory), which the CPU can read too.
@@ -88,7 +91,11 @@ class Tensor:
         return other
 
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
-        """The same memory under another shape of as many elements (``reshape`` of a model configuration)."""
+        """The same elements under another shape of as many (``reshape`` of a model configuration).
+
+        A view over the same memory, except of a framework's tensor on a device: DLPack has no reshape, so that is read
+        to the host.
+        """
         other = Tensor(self.name, self.datatype, shape)
         other._wire = self._wire
         if self._array is not None:
