@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -39,7 +37,7 @@ class ModelState(Enum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-# A ready version that is reloaded stays READY while its successor loads, so READY leads nowhere but to UNLOADING.
+# A ready version that is reloaded stays READY while its successor loads and when that takes its place.
 _TRANSITIONS: Mapping[ModelState, frozenset[ModelState]] = {
     ModelState.UNKNOWN: frozenset({ModelState.LOADING}),
     ModelState.LOADING: frozenset({ModelState.READY, ModelState.UNAVAILABLE}),
@@ -153,24 +151,4 @@ class LoadedModel:
         if self._on_close is not None:
             self._on_close()
         self.instances = ()
-        release_memory(self._made_ns)
-
-
-def release_memory(made_ns: int = 0) -> None:
-    """Give memory of what was made at ``made_ns`` (0: unknown) and dropped now back to the operating system.
-
-    glibc keeps what was freed for the next allocation, so a process that unloaded a model looks as large as before.
-    """
-    garbage.collect(made_ns)
-    trim_memory()
-
-
-def trim_memory() -> None:
-    """Give memory that is free already back, after a model was loaded: parsing its file leaves up to its size behind.
-
-    Takes milliseconds, without the GIL.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        garbage.release(self._made_ns)

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, cast
 from anyio import CapacityLimiter, to_thread
 
 from trivet import config as model_config
+from trivet import garbage
 from trivet.backend import Backend, BackendModel, ModelCaller, ModelContext
 from trivet.config.spec import ModelSpec
 from trivet.errors import InternalError, InvalidArgumentError, message_of
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
-from trivet.lifecycle import LoadedModel, trim_memory
+from trivet.lifecycle import LoadedModel
 from trivet.loop import LoopInbox, LoopOutbox
 from trivet.model_files import TemporaryFolder, file_stamps, write_files
 from trivet.placement import place
@@ -200,7 +201,7 @@ class ModelLoader:
         ]
         try:
             await _start(instances)
-            await to_thread.run_sync(trim_memory)
+            await to_thread.run_sync(garbage.trim)
             scheduling = SchedulerContext(
                 config=config,
                 spec=spec,

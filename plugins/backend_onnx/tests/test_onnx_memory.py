@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from trivet import garbage
 from trivet.backend import InstanceContext
-from trivet.lifecycle import release_memory
 from trivet.tensor import Tensor
 from trivet_backend_onnx.backend import OnnxBackend
 
@@ -72,6 +72,6 @@ def test_the_process_does_not_grow(backend: OnnxBackend, context: Any, big: byte
     resident: list[int] = []
     for _ in range(12):
         live_once(backend, context, big, "0")
-        release_memory()  # as the kernel does after each unload
+        garbage.release()  # as the kernel does after each unload
         resident.append(resident_memory())
     assert resident[-1] - resident[3] < 8 * 2**20
