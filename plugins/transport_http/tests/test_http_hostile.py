@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -144,37 +146,38 @@ async def test_a_client_that_never_says_anything(serve: Any, connect: Any, echo:
         assert await client.ended() == b""
 
 
+@asynccontextmanager
+async def dripping(client: Any, beginning: bytes, piece: bytes) -> AsyncIterator[None]:
+    """The client sends ``beginning`` and then ``piece`` after ``piece``, slowly, without end."""
+
+    async def drip() -> None:
+        client.send(beginning)
+        while True:
+            client.send(piece)
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(drip())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 async def test_a_head_that_drips_in(serve: Any, connect: Any, echo: Any) -> None:
     async with serve(*echo, http_header_timeout=0.2) as transport:
         client = await connect(transport)
-
-        async def drip() -> None:
-            client.send(b"GET /hello HTTP/1.1\r\n")
-            while True:
-                client.send(b"X: y\r\n")
-                await asyncio.sleep(0.01)
-
-        dripping = asyncio.create_task(drip())
-        reply = await client.reply()
+        async with dripping(client, b"GET /hello HTTP/1.1\r\n", b"X: y\r\n"):
+            reply = await client.reply()
         assert (reply.status, reply.headers["connection"]) == (408, "close")
-        dripping.cancel()
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nffff\r\n"])
 async def test_a_body_that_drips_in(serve: Any, connect: Any, echo: Any, framing: bytes) -> None:
     async with serve(*echo, http_body_timeout=0.1, http_min_body_rate=1_000_000) as transport:
         client = await connect(transport)
-
-        async def drip() -> None:
-            client.send(POST + framing)
-            while True:
-                client.send(b"x")
-                await asyncio.sleep(0.01)
-
-        dripping = asyncio.create_task(drip())
-        reply = await client.reply()
+        async with dripping(client, POST + framing, b"x"):
+            reply = await client.reply()
         assert (reply.status, reply.headers["connection"]) == (408, "close")
-        dripping.cancel()
 
 
 async def test_a_body_that_takes_long_and_is_fast_enough(serve: Any, connect: Any, echo: Any, until: Any) -> None:
@@ -197,15 +200,18 @@ async def test_an_idle_connection(serve: Any, connect: Any, echo: Any) -> None:
         assert await client.ended() == b""
 
 
-async def test_no_timeout_runs_while_a_handler_works(serve: Any, connect: Any) -> None:
-    async def slow(request: Any) -> HttpResponse:
-        await asyncio.sleep(0.3)
-        return HttpResponse(200, (b"slow",))
-
+async def test_no_timeout_runs_while_a_handler_works(serve: Any, connect: Any, until: Any) -> None:
+    waiting: list[Any] = []
     timeouts = {f"http_{name}_timeout": 0.02 for name in ("header", "body", "write", "keep_alive")}
-    async with serve(Route("GET", "/", slow), **timeouts) as transport:
+    async with serve(Route("GET", "/", waiting.append), **timeouts) as transport:
         client = await connect(transport)
         client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await until(lambda: bool(waiting))
+        # Each sweep moves this deadline on. Five timeouts later, one that ran would have closed the connection.
+        hub = transport._hubs[0]
+        over = hub.idle_deadline + 0.1
+        await until(lambda: hub.idle_deadline > over)
+        waiting[0].respond(HttpResponse(200, (b"slow",)))
         assert (await client.reply()).body == b"slow"
 
 

@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import AsyncIterator
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from trivet.http import HttpResponse, Listener, Route
-from trivet.options import Settings
-from trivet_transport_http.connection import Connection
-from trivet_transport_http.hub import Hub
-from trivet_transport_http.options import OPTIONS, Limits
-from trivet_transport_http.router import Router
-from trivet_transport_http.transport import create
+from trivet.http import HttpResponse, Route
 
 pytestmark = pytest.mark.anyio
 
@@ -391,75 +379,6 @@ async def test_a_body_of_several_buffers(serve: Any, connect: Any) -> None:
             assert (await client.reply()).body == b"A" + b"C" * 100_000 + b"E" * 7
 
 
-# --- streams ----------------------------------------------------------------------------------------------------------
-
-
-async def test_a_stream(serve: Any, connect: Any, echo: Any) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        for chunk in (b"one", b"", b"two", b"x" * 100_000):
-            await asyncio.sleep(0)
-            yield chunk
-
-    def handler(request: Any) -> HttpResponse:
-        return HttpResponse(200, headers=((b"content-type", b"text/event-stream"),), stream=chunks())
-
-    async with serve(*echo, Route("GET", "/stream", handler)) as transport:
-        client = await connect(transport)
-        stream = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
-        client.send(stream + GET + stream.replace(b"GET", b"HEAD") + GET)
-        reply = await client.reply()
-        assert reply.headers == {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
-        assert reply.body == b"onetwo" + b"x" * 100_000
-        assert (await client.reply()).body == b"hello"
-        assert (await client.reply(to_head=True)).headers["transfer-encoding"] == "chunked"
-        assert (await client.reply()).body == b"hello"
-        client.send(b"GET /stream HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-        reply = await client.reply()
-        assert reply.headers == {"content-type": "text/event-stream", "connection": "close"}
-        assert len(reply.body) == 100_006
-
-
-async def test_a_stream_waits_for_a_slow_client_and_ends_with_it(serve: Any, connect: Any, until: Any) -> None:
-    made = 0
-    closed = asyncio.Event()
-
-    async def chunks() -> AsyncIterator[bytes]:
-        nonlocal made
-        try:
-            while True:
-                made += 1
-                yield b"x" * 65536
-        finally:
-            closed.set()
-
-    async with serve(Route("GET", "/", lambda request: HttpResponse(stream=chunks()))) as transport:
-        client = await connect(transport)
-        client.writer.transport.pause_reading()
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        (connection,) = transport._hubs[0].connections
-        await until(lambda: connection._write_paused)
-        before = made
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert made <= before + 1
-        client.writer.transport.abort()
-        async with asyncio.timeout(20):
-            await closed.wait()
-
-
-async def test_a_stream_that_fails_is_cut_off(serve: Any, connect: Any, caplog: Any) -> None:
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b"begun"
-        raise ValueError("no more")
-
-    async with serve(Route("GET", "/", lambda request: HttpResponse(stream=chunks()))) as transport:
-        client = await connect(transport)
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (await client.head()).status == 200
-        assert b"0\r\n\r\n" not in await client.ended()
-    assert "ValueError: no more" in caplog.text
-
-
 async def test_the_next_request_waits_until_a_large_answer_is_taken(
     serve: Any, connect: Any, echo: Any, until: Any
 ) -> None:
@@ -473,118 +392,3 @@ async def test_the_next_request_waits_until_a_large_answer_is_taken(
         client.writer.transport.resume_reading()
         assert (await client.reply()).body == large
         assert (await client.reply()).body == b"hello"
-
-
-# --- segments ---------------------------------------------------------------------------------------------------------
-
-ECHO = [
-    Route("POST", "/echo", lambda request: HttpResponse(200, (request.body,))),
-    Route("GET", "/hello", lambda request: HttpResponse(200, (b"hello",))),
-]
-REQUESTS = (
-    post(b"one")
-    + GET
-    + b"\r\nPOST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-    + b"3\r\ntwo\r\n5;e=1\r\nthree\r\n0\r\nT: t\r\n\r\n"
-    + b"HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n"
-    + b"GET /nope HTTP/1.1\r\nHost: a\r\n\r\n"
-    + post(b"z" * 300, b"Connection: close")
-)
-
-
-def exchange(pieces: list[bytes]) -> bytes:
-    """What a server of its own answers when its connection receives ``pieces``, one read after the other."""
-
-    class Wire(asyncio.Transport):
-        def __init__(self) -> None:
-            super().__init__()
-            self.written = b""
-            self.closed = False
-            self.paused = False
-
-        def write(self, data: Any) -> None:
-            self.written += data
-
-        def is_closing(self) -> bool:
-            return self.closed
-
-        def close(self) -> None:
-            self.closed = True
-
-        def can_write_eof(self) -> bool:
-            return True
-
-        def write_eof(self) -> None: ...
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
-        def pause_reading(self) -> None:
-            self.paused = True
-
-        def resume_reading(self) -> None:
-            self.paused = False
-
-    async def run() -> bytes:
-        hub = Hub(Router(ECHO), Limits.of(Settings.of(OPTIONS)))
-        connection = Connection(hub)
-        wire = Wire()
-        connection.connection_made(wire)
-        for piece in pieces:
-            offset = 0
-            while offset < len(piece) and not wire.closed:
-                assert not wire.paused
-                buffer = memoryview(connection.get_buffer(-1))
-                size = min(len(buffer), len(piece) - offset)
-                assert size
-                buffer[:size] = piece[offset : offset + size]
-                connection.buffer_updated(size)
-                offset += size
-        connection.connection_lost(None)
-        await hub.drain(0)
-        return wire.written
-
-    return asyncio.run(run())
-
-
-WHOLE = exchange([REQUESTS])
-
-
-@given(st.sets(st.integers(1, len(REQUESTS) - 1)))
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_how_requests_are_cut_into_segments_makes_no_difference(cuts: set[int]) -> None:
-    places = [0, *sorted(cuts), len(REQUESTS)]
-    pieces = [REQUESTS[a:b] for a, b in pairwise(places)]
-    assert exchange(pieces) == WHOLE
-
-
-def test_the_same_byte_by_byte() -> None:
-    assert exchange([bytes([byte]) for byte in REQUESTS]) == WHOLE
-    assert WHOLE.count(b"HTTP/1.1 200 OK") == 5
-    assert WHOLE.count(b"HTTP/1.1 404 Not Found") == 1
-    assert b"twothree" in WHOLE
-
-
-async def test_segments_on_a_real_socket(serve: Any, connect: Any) -> None:
-    async with serve(*ECHO) as transport:
-        client = await connect(transport)
-        client.writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for start in range(0, len(REQUESTS), 7):
-            client.send(REQUESTS[start : start + 7])
-            await asyncio.sleep(0)
-        assert await client.ended() == WHOLE
-
-
-async def test_several_listeners(connect: Any) -> None:
-    transport = create(Settings.of(OPTIONS, http_address="127.0.0.1", http_port=0, metrics_port=0, http_use_ssl=False))
-    await transport.start(
-        {
-            name: Listener(name, [Route("GET", "/", lambda request, name=name: HttpResponse(200, (name.encode(),)))])
-            for name in ("http", "metrics")
-        }
-    )
-    for name in ("http", "metrics"):
-        client = await connect(transport, name)
-        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert (await client.reply()).body == name.encode()
-    await transport.stop(5)

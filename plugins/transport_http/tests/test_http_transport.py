@@ -37,7 +37,7 @@ async def test_a_host_name_may_mean_several_addresses_on_one_port(serve: Any, ec
 
 
 @pytest.mark.anyio
-async def test_metrics_listen_where_http_does_unless_told_otherwise(serve: Any, echo: Any) -> None:
+async def test_metrics_listen_where_http_does_unless_told_otherwise(echo: Any) -> None:
     transport = create(Settings.of(OPTIONS, http_address="127.0.0.1", http_port=0, metrics_port=0))
     await transport.start({"metrics": Listener("metrics", echo)})
     assert transport.addresses["metrics"][0].startswith("http://127.0.0.1:")
@@ -46,6 +46,22 @@ async def test_metrics_listen_where_http_does_unless_told_otherwise(serve: Any, 
     await transport.start({"metrics": Listener("metrics", echo)})
     assert transport.addresses["metrics"][0].startswith("http://127.0.0.2:")
     await transport.stop(0)
+
+
+@pytest.mark.anyio
+async def test_several_listeners(connect: Any) -> None:
+    transport = create(Settings.of(OPTIONS, http_address="127.0.0.1", http_port=0, metrics_port=0))
+    await transport.start(
+        {
+            name: Listener(name, [Route("GET", "/", lambda request, name=name: HttpResponse(200, (name.encode(),)))])
+            for name in ("http", "metrics")
+        }
+    )
+    for name in ("http", "metrics"):
+        client = await connect(transport, name)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert (await client.reply()).body == name.encode()
+    await transport.stop(5)
 
 
 @pytest.mark.anyio
