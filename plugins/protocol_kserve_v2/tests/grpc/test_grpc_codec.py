@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,17 +13,18 @@ from hypothesis import strategies as st
 from trivet import datatypes
 from trivet.errors import InternalError, InvalidArgumentError, NotFoundError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
+from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
 from trivet.tensor import Tensor
-from trivet_protocol_kserve_v2.codec import protobuf
-from trivet_protocol_kserve_v2.codec.protobuf import (
-    decode_request,
+from trivet_protocol_kserve_v2.codec import protobuf_request, protobuf_response
+from trivet_protocol_kserve_v2.codec.protobuf_request import DecodedRequest, decode_request, parse_request
+from trivet_protocol_kserve_v2.codec.protobuf_response import (
     encode_response,
     encode_stream_end,
     encode_stream_error,
     encode_stream_refusal,
     encode_stream_response,
-    parse_request,
 )
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import (
     InferParameter,
     ModelInferRequest,
@@ -161,15 +163,15 @@ class TestRawContents:
 
 @given(st.binary(max_size=200), st.booleans())
 def test_any_bytes_are_a_request_or_an_error_for_the_caller(data: bytes, large: bool) -> None:
-    cut_from = protobuf._CUT_FROM
-    protobuf._CUT_FROM = 0 if large else cut_from
+    cut_from = protobuf_request._CUT_FROM
+    protobuf_request._CUT_FROM = 0 if large else cut_from
     try:
         message, raw = parse_request(data)
         decode_request(message, raw)
     except TrivetError:
         pass
     finally:
-        protobuf._CUT_FROM = cut_from
+        protobuf_request._CUT_FROM = cut_from
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x3a\xff\xff\x7f" + bytes(40_000)])
@@ -186,7 +188,7 @@ RESERVED = (
 
 class TestParameters:
     @staticmethod
-    def with_parameter(key: str, **value: Any) -> protobuf.DecodedRequest:
+    def with_parameter(key: str, **value: Any) -> DecodedRequest:
         message = ModelInferRequest(model_name="m")
         message.parameters[key].CopyFrom(InferParameter(**value))
         return decode_request(*parse_request(message.SerializeToString()))
@@ -273,6 +275,39 @@ class TestParameters:
         assert str(caught.value) == message
 
 
+class OneRegion(MemoryProvider):
+    """Sixteen bytes in this process, registered as ``r``."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(16)
+
+    def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def unregister(self, name: str | None) -> None:
+        raise NotImplementedError
+
+    def regions(self) -> Mapping[str, RegionStatus]:
+        return {"r": RegionStatus("r", len(self.data), {})}
+
+    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
+        assert region == "r"
+        return OneSlice(memoryview(self.data)[offset : offset + byte_size])
+
+
+class OneSlice(RegionSlice):
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+
+    def tensor(self, name: str, datatype: datatypes.DataType, shape: tuple[int, ...]) -> Tensor:
+        return Tensor.from_wire(name, datatype, shape, self._view)
+
+    def write(self, tensor: Tensor) -> int:
+        data = tensor.wire()
+        self._view[:] = data
+        return len(self._view)
+
+
 REGION = {"string_param": "r"}
 SIZE = {"int64_param": 4}
 
@@ -350,6 +385,36 @@ class TestTensorParameters:
     def test_no_region_is_known(self, where: str) -> None:
         with pytest.raises(NotFoundError, match=r"^Unable to find shared memory region: 'r'$"):
             self.with_parameters(where, shared_memory_region=REGION, shared_memory_byte_size=SIZE)
+
+    @pytest.mark.parametrize("offset", [0, 4])
+    def test_inputs_are_read_from_a_region(self, offset: int) -> None:
+        memory = OneRegion()
+        memory.data[offset : offset + 4] = b"abcd"
+        parameters = {"shared_memory_region": REGION, "shared_memory_byte_size": SIZE}
+        if offset:
+            parameters["shared_memory_offset"] = {"int64_param": offset}
+        message = ModelInferRequest(
+            model_name="m", inputs=[{"name": "x", "datatype": "UINT8", "shape": [4], "parameters": parameters}]
+        )
+
+        request = decode_request(*parse_request(message.SerializeToString()), SharedMemory({"test": memory})).request
+
+        assert request.inputs["x"].numpy().tobytes() == b"abcd"
+
+    def test_outputs_are_put_into_a_region(self) -> None:
+        memory = OneRegion()
+        parameters = {"shared_memory_region": REGION, "shared_memory_byte_size": SIZE}
+        message = ModelInferRequest(model_name="m", outputs=[{"name": "y", "parameters": parameters}, {"name": "z"}])
+        decoded = decode_request(*parse_request(message.SerializeToString()), SharedMemory({"test": memory}))
+        decoded.request.model = TestResponses.request().model
+        outputs = [Tensor.from_numpy(name, np.array([1, 2, 3, 4], np.uint8)) for name in ("y", "z")]
+
+        encoded = encode_response(decoded.request, InferenceResponse(outputs), decoded.regions)
+
+        answer = ModelInferResponse.FromString(encoded)
+        assert [(output.name, list(output.shape)) for output in answer.outputs] == [("y", [4]), ("z", [4])]
+        assert list(answer.raw_output_contents) == [b"", bytes((1, 2, 3, 4))]
+        assert memory.data[:4] == bytes((1, 2, 3, 4))
 
     def test_shared_memory_excludes_contents_and_classes(self) -> None:
         with pytest.raises(InvalidArgumentError, match=r"^unexpected 'content' provided when using shared memory for"):
@@ -447,7 +512,7 @@ class TestResponses:
         assert message == ModelStreamInferResponse(error_message="no", infer_response={"id": "7"})
 
     def test_a_message_too_large_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(protobuf, "MAX_MESSAGE_SIZE", 100)
+        monkeypatch.setattr(protobuf_response, "MAX_MESSAGE_SIZE", 100)
         response = InferenceResponse([Tensor.from_numpy("x", np.zeros(100, np.int8))])
 
         with pytest.raises(InvalidArgumentError, match=r"^Response has byte size 1\d\d which exceeds gRPC's byte size"):

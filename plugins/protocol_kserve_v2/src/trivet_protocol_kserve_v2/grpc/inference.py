@@ -14,7 +14,8 @@ from trivet.errors import InternalError, TrivetError, UnimplementedError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Buffer
 
-from trivet_protocol_kserve_v2.codec.protobuf import DecodedRequest, decode_request, encode_response, parse_request
+from trivet_protocol_kserve_v2.codec.protobuf_request import DecodedRequest, decode_request, parse_request
+from trivet_protocol_kserve_v2.codec.protobuf_response import encode_response
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
 from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
@@ -45,9 +46,9 @@ class Inference:
         message, raw = parse_request(payload)
         if self.is_decoupled(message):
             raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
-        request, _ = self.decode(message, raw, metadata)
+        request, regions, _ = self.decode(message, raw, metadata)
         request.on_response = _respond
-        request.context = answer
+        request.context = (answer, regions)
         self.engine.submit(request)
         return request
 
@@ -74,15 +75,16 @@ class Inference:
 
 def _respond(request: InferenceRequest, response: InferenceResponse) -> None:
     """``on_response`` of a unary call, which has one response; what a model adds to it goes nowhere."""
-    answer: Answer | None = request.context
-    if answer is None:
+    if request.context is None:
         return
+    answer: Answer
+    answer, regions = request.context
     request.context = None
     if response.error is not None:
         answer(response.error)
         return
     try:
-        encoded = encode_response(request, response)
+        encoded = encode_response(request, response, regions)
     except TrivetError as error:
         answer(error)
     except Exception as error:

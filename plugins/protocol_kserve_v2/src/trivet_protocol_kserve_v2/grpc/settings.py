@@ -12,7 +12,7 @@ from typing import Literal
 from trivet.errors import InvalidArgumentError
 from trivet.options import Settings
 
-from trivet_protocol_kserve_v2.codec.protobuf import MAX_MESSAGE_SIZE
+from trivet_protocol_kserve_v2.codec.protobuf_response import MAX_MESSAGE_SIZE
 from trivet_protocol_kserve_v2.grpc.restricted import Restriction, parse_restrictions
 
 logger = logging.getLogger(__name__)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from trivet.errors import InternalError, TrivetError, UnavailableError
 from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.memory import RegionSlice
 
-from trivet_protocol_kserve_v2.codec.protobuf import (
+from trivet_protocol_kserve_v2.codec.protobuf_request import parse_request
+from trivet_protocol_kserve_v2.codec.protobuf_response import (
     encode_stream_end,
     encode_stream_error,
     encode_stream_refusal,
     encode_stream_response,
-    parse_request,
 )
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
@@ -44,12 +45,13 @@ Write = Callable[[bytes], Awaitable[None]]
 class _Turn:
     """A request's place on the stream, and its responses as long as they wait for those of earlier requests."""
 
-    __slots__ = ("done", "empty_final", "messages", "size", "throttle")
+    __slots__ = ("done", "empty_final", "messages", "regions", "size", "throttle")
 
     def __init__(self, *, size: int) -> None:
         self.size = size
         self.throttle: Throttle | None = None
         """Set for a request to a decoupled model."""
+        self.regions: Mapping[str, RegionSlice] = {}
         self.empty_final = False
         """The caller wants to hear when a decoupled model is done, also where its last answer holds nothing."""
         self.messages: list[bytes] = []
@@ -148,7 +150,8 @@ class InferenceStream:
                 turn.throttle = Throttle(self._max_waiting, self._is_full)
             else:
                 self._order.append(turn)
-            self._submit(turn, *self._inference.decode(message, raw, self._metadata))
+            request, turn.regions, turn.empty_final = self._inference.decode(message, raw, self._metadata)
+            self._submit(turn, request)
         except TrivetError as error:
             if self._fail_call:
                 raise
@@ -158,8 +161,7 @@ class InferenceStream:
             self._deliver(turn, encode_stream_refusal(message.id, error.message), last=True)
         self._measure_room()
 
-    def _submit(self, turn: _Turn, request: InferenceRequest, empty_final: bool) -> None:
-        turn.empty_final = empty_final
+    def _submit(self, turn: _Turn, request: InferenceRequest) -> None:
         request.on_response = self._respond
         request.throttle = turn.throttle
         # Known before it is submitted, as a scheduler may answer it at once.
@@ -195,7 +197,7 @@ class InferenceStream:
         if response.final and not turn.ordered and not response.outputs:
             return encode_stream_end(request) if turn.empty_final else None
         try:
-            return encode_stream_response(request, response)
+            return encode_stream_response(request, response, turn.regions)
         except TrivetError:
             raise
         except Exception as error:

@@ -1,4 +1,4 @@
-"""``ModelInferRequest`` bytes into an inference request, responses into ``ModelInferResponse`` bytes. No I/O.
+"""The bytes of a ``ModelInferRequest`` message into an inference request. No I/O.
 
 Source: the service's ``grpc_service.proto``; for what it leaves open, the replies of Triton's gRPC front end, whose
 messages are kept word for word where a client could match on them.
@@ -27,45 +27,43 @@ from trivet.datatypes import (
     UINT64,
     DataType,
 )
-from trivet.errors import InternalError, InvalidArgumentError, NotFoundError
-from trivet.inference import InferenceRequest, InferenceResponse, ParameterValue, RequestedOutput
+from trivet.errors import InternalError, InvalidArgumentError
+from trivet.inference import InferenceRequest, ParameterValue, RequestedOutput
+from trivet.memory import RegionSlice
 from trivet.tensor import Buffer, Tensor, element_count, encode_bytes, object_array
 
-from trivet_protocol_kserve_v2.codec.classification import classified
-from trivet_protocol_kserve_v2.codec.protobuf_wire import append_field, byte_size, cut_field, tag, varint
+from trivet_protocol_kserve_v2.codec.json_types import INVALID
+from trivet_protocol_kserve_v2.codec.protobuf_wire import cut_field, varint
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import (
     InferParameter,
     InferTensorContents,
     ModelInferRequest,
-    ModelInferResponse,
-    ModelStreamInferResponse,
 )
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import MessageMap, RepeatedCompositeFieldContainer
 
-MAX_MESSAGE_SIZE = 2**31 - 1
-"""Bytes in one gRPC message; the limit that Triton and its clients set."""
-
 # Below this size it is cheaper to let the message class copy the tensors than to look for them in Python.
 _CUT_FROM = 32 * 1024
 
-_INVALID = DataType("<invalid>", "TYPE_INVALID", 0, 0, np.dtype(np.void))
-"""Stands for a datatype name that does not exist, so that validation can say which one was expected."""
-
 _UINT64_MASK = 2**64 - 1
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
-_RAW_OUTPUT = tag(ModelInferResponse.DESCRIPTOR.fields_by_name["raw_output_contents"].number)
-_INFER_RESPONSE = tag(ModelStreamInferResponse.DESCRIPTOR.fields_by_name["infer_response"].number)
 _EMPTY_FINAL = "triton_enable_empty_final_response"
-_FINAL = "triton_final_response"
+
+
+_NO_REGIONS: Mapping[str, RegionSlice] = {}
+_NO_MEMORY = SharedMemory({})
 
 
 class DecodedRequest(NamedTuple):
-    """A request, and what its caller asked of the stream that it came by."""
+    """A request, and how its caller wants the responses."""
 
     request: InferenceRequest
+    regions: Mapping[str, RegionSlice]
+    """By output: where in shared memory it is to be put."""
     enable_empty_final_response: bool
+    """On a stream: say when a decoupled model is done, also where its last response holds nothing."""
 
 
 def parse_request(data: bytes) -> tuple[ModelInferRequest, Sequence[Buffer]]:
@@ -83,31 +81,33 @@ def parse_request(data: bytes) -> tuple[ModelInferRequest, Sequence[Buffer]]:
         raise InternalError("Unable to parse request") from None
 
 
-def decode_request(message: ModelInferRequest, raw: Sequence[Buffer]) -> DecodedRequest:
+def decode_request(
+    message: ModelInferRequest, raw: Sequence[Buffer], memory: SharedMemory = _NO_MEMORY
+) -> DecodedRequest:
     """The inference request of a message. ``raw`` are its raw input contents.
 
     Names, datatypes, shapes and sizes are for the engine to check. Raises
-    :class:`~trivet.errors.InvalidArgumentError` for what the message itself has wrong.
+    :class:`~trivet.errors.InvalidArgumentError` for what the message itself has wrong, and what
+    :meth:`SharedMemory.slice` does.
     """
     request = InferenceRequest(
         message.model_name,
-        _decode_inputs(message, raw),
+        _decode_inputs(message, raw, memory),
         model_version=message.model_version,
         id=message.id,
-        outputs=_decode_outputs(message.outputs) if message.outputs else None,
     )
-    if not message.parameters:
-        return DecodedRequest(request, False)
-    return DecodedRequest(request, _apply_parameters(request, message.parameters))
+    regions = _decode_outputs(message.outputs, request, memory) if message.outputs else _NO_REGIONS
+    empty_final = bool(message.parameters) and _apply_parameters(request, message.parameters)
+    return DecodedRequest(request, regions, empty_final)
 
 
-def _decode_inputs(message: ModelInferRequest, raw: Sequence[Buffer]) -> dict[str, Tensor]:
+def _decode_inputs(message: ModelInferRequest, raw: Sequence[Buffer], memory: SharedMemory) -> dict[str, Tensor]:
     inputs: dict[str, Tensor] = {}
     raw_count = len(raw)
     raw_index = 0
     for entry in message.inputs:
         name = entry.name
-        datatype = BY_NAME.get(entry.datatype, _INVALID)
+        datatype = BY_NAME.get(entry.datatype, INVALID)
         shape = tuple(entry.shape)
         if name in inputs:
             raise InvalidArgumentError(
@@ -119,8 +119,8 @@ def _decode_inputs(message: ModelInferRequest, raw: Sequence[Buffer]) -> dict[st
                     f"unexpected 'content' provided when using shared memory for input tensor '{name}' for model"
                     f" '{message.model_name}'"
                 )
-            raise _unknown_region(entry.parameters)
-        if entry.HasField("contents"):
+            inputs[name] = _slice(entry.parameters, memory).tensor(name, datatype, shape)
+        elif entry.HasField("contents"):
             if raw_count:
                 raise InvalidArgumentError(
                     f"contents field must not be specified when using raw_input_contents for '{name}' for model"
@@ -188,8 +188,12 @@ def _packed(contents: InferTensorContents, size: int) -> Buffer:
 
 def _decode_outputs(
     entries: RepeatedCompositeFieldContainer[ModelInferRequest.InferRequestedOutputTensor],
-) -> list[RequestedOutput]:
+    request: InferenceRequest,
+    memory: SharedMemory,
+) -> Mapping[str, RegionSlice]:
+    """Set the outputs that ``request`` asks for, each once; returns the regions of those in shared memory."""
     outputs: dict[str, RequestedOutput] = {}
+    regions: dict[str, RegionSlice] = {}
     for entry in entries:
         name = entry.name
         if not entry.parameters:
@@ -201,9 +205,10 @@ def _decode_outputs(
         if in_shared_memory:
             if classes:
                 raise InvalidArgumentError("output can't set both 'shared_memory_region' and 'classification'")
-            raise _unknown_region(parameters)
+            regions[name] = _slice(parameters, memory)
         outputs[name] = RequestedOutput(name, classes)
-    return list(outputs.values())
+    request.outputs = list(outputs.values())
+    return regions
 
 
 def _classes(parameter: InferParameter) -> int:
@@ -238,9 +243,10 @@ def _in_shared_memory(tensor: str, parameters: MessageMap[str, InferParameter]) 
     return True
 
 
-def _unknown_region(parameters: MessageMap[str, InferParameter]) -> NotFoundError:
-    """No region can be registered as long as the server offers no memory provider."""
-    return NotFoundError(f"Unable to find shared memory region: '{parameters[_REGION].string_param}'")
+def _slice(parameters: MessageMap[str, InferParameter], memory: SharedMemory) -> RegionSlice:
+    """Part of the region that checked parameters name."""
+    offset = parameters[_OFFSET].int64_param if _OFFSET in parameters else 0
+    return memory.slice(parameters[_REGION].string_param, offset, parameters[_SIZE].int64_param)
 
 
 def _apply_parameters(request: InferenceRequest, parameters: MessageMap[str, InferParameter]) -> bool:
@@ -290,82 +296,3 @@ def _apply_parameters(request: InferenceRequest, parameters: MessageMap[str, Inf
 def _expect(key: str, choice: str | None, *allowed: str) -> None:
     if choice not in allowed:
         raise InvalidArgumentError(f"invalid value type for '{key}' parameter, expected {' or '.join(allowed)}.")
-
-
-def encode_response(request: InferenceRequest, response: InferenceResponse) -> bytes:
-    """A ``ModelInferResponse`` with raw output contents; large outputs are copied once.
-
-    ``request`` is one that the engine accepted. Raises :class:`~trivet.errors.InvalidArgumentError` where the message
-    would exceed :data:`MAX_MESSAGE_SIZE`, or a classification cannot be made.
-    """
-    parts, _ = _response_parts(request, response, response.parameters)
-    return b"".join(parts)
-
-
-def encode_stream_response(request: InferenceRequest, response: InferenceResponse) -> bytes:
-    """A ``ModelStreamInferResponse`` for a response that is not an error. Raises as :func:`encode_response` does."""
-    parts, size = _response_parts(request, response, {**response.parameters, _FINAL: response.final})
-    return b"".join((_INFER_RESPONSE, varint(size), *parts))
-
-
-def _response_parts(
-    request: InferenceRequest, response: InferenceResponse, parameters: Mapping[str, ParameterValue]
-) -> tuple[list[Buffer], int]:
-    """A ``ModelInferResponse`` in parts that are not joined yet, and its size in bytes."""
-    model = request.model
-    assert model is not None
-    message = ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
-    if parameters:
-        _encode_parameters(message.parameters, parameters)
-    outputs = response.outputs if request.outputs is None else classified(request, response.outputs)
-    add = message.outputs.add
-    for tensor in outputs:
-        add(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
-    parts: list[Buffer] = [message.SerializeToString()]
-    for tensor in outputs:
-        append_field(parts, _RAW_OUTPUT, tensor.wire())
-    size = sum(map(byte_size, parts))
-    if size > MAX_MESSAGE_SIZE:
-        raise InvalidArgumentError(
-            f"Response has byte size {size} which exceeds gRPC's byte size limit {MAX_MESSAGE_SIZE}."
-        )
-    return parts, size
-
-
-def encode_stream_error(request: InferenceRequest, message: str, *, final: bool) -> bytes:
-    """A ``ModelStreamInferResponse`` for a response that is an error. It names the model as the caller did."""
-    answer = ModelStreamInferResponse(error_message=message)
-    _identify(answer.infer_response, request, final=final)
-    return answer.SerializeToString()
-
-
-def encode_stream_end(request: InferenceRequest) -> bytes:
-    """The ``ModelStreamInferResponse`` that only says that a decoupled model has answered for the last time."""
-    answer = ModelStreamInferResponse()
-    _identify(answer.infer_response, request, final=True)
-    return answer.SerializeToString()
-
-
-def encode_stream_refusal(id: str, message: str) -> bytes:
-    """A ``ModelStreamInferResponse`` for a request that never reached a model."""
-    return ModelStreamInferResponse(error_message=message, infer_response={"id": id}).SerializeToString()
-
-
-def _identify(answer: ModelInferResponse, request: InferenceRequest, *, final: bool) -> None:
-    answer.model_name = request.model_name
-    answer.model_version = request.model_version
-    answer.id = request.id
-    answer.parameters[_FINAL].bool_param = final
-
-
-def _encode_parameters(target: MessageMap[str, InferParameter], parameters: Mapping[str, ParameterValue]) -> None:
-    for key, value in parameters.items():
-        # bool first: it is an int too.
-        if isinstance(value, bool):
-            target[key].bool_param = value
-        elif isinstance(value, int):
-            target[key].int64_param = value
-        elif isinstance(value, float):
-            target[key].double_param = value
-        else:
-            target[key].string_param = value
