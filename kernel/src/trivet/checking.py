@@ -12,7 +12,7 @@ from trivet.extensions import FoundModel
 from trivet.loading import BackendPool, ModelLoader
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
-from trivet.repository import open_repository
+from trivet.repository import only_place, open_repository
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,7 @@ def _check(loader: ModelLoader, models: Sequence[Sequence[FoundModel]]) -> Itera
         backend = ""
         versions: tuple[int, ...] = ()
         try:
-            if len(places) > 1:
-                raise InvalidArgumentError(
-                    f"model '{name}' is in more than one repository: {', '.join(place.repository for place in places)}"
-                )
-            resolved = loader.resolve(places[0])
+            resolved = loader.resolve(only_place(places))
             backend, versions = resolved.offer.name, tuple(resolved.versions)
             warnings = loader.complete(resolved)
         except TrivetError as error:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
@@ -74,7 +74,7 @@ class BackendPool:
         with self._lock:
             backend = self._backends.get(offer.name)
             if backend is None:
-                backend = self._backends[offer.name] = cast("Backend", self._registry.create(offer))
+                backend = self._backends[offer.name] = self._registry.create(offer, Backend)
             return backend
 
     def close(self) -> None:
@@ -212,7 +212,7 @@ class ModelLoader:
                 call_later=loop.call_later,
             )
             scheduler: Scheduler = (
-                DefaultScheduler(scheduling) if offer is None else self._registry.create(offer, scheduling)
+                DefaultScheduler(scheduling) if offer is None else self._registry.create(offer, Scheduler, scheduling)
             )
         except BaseException:
             # Every thread that started must end before the model that it holds is closed.

@@ -30,7 +30,7 @@ from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
 from trivet.loading import ModelLoader, ResolvedModel
 from trivet.loop import LoopInbox
 from trivet.plugins import PluginRegistry
-from trivet.repository import open_repository
+from trivet.repository import only_place, open_repository
 from trivet.statistics import ModelStatistics
 
 if TYPE_CHECKING:
@@ -341,12 +341,8 @@ class ModelControl:
         return failures, loaded
 
     def _find(self, name: str) -> FoundModel | None:
-        matches = [found for repository in self._repositories if (found := repository.find(name)) is not None]
-        if len(matches) > 1:
-            raise InvalidArgumentError(
-                f"model '{name}' is in more than one repository: {', '.join(match.repository for match in matches)}"
-            )
-        return matches[0] if matches else None
+        places = [found for repository in self._repositories if (found := repository.find(name)) is not None]
+        return only_place(places) if places else None
 
     def _find_all(self) -> dict[str, FoundModel]:
         return {found.name: found for repository in self._repositories for found in repository.models()}

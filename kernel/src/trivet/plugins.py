@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 OfferT = TypeVar("OfferT", bound=Offer)
 
 # Family as shown to people -> hook, and the type its descriptions must have.
@@ -169,28 +170,37 @@ class PluginRegistry:
     def commands(self) -> list[click.Command]:
         return [command for plugin in self.plugins for command in plugin.commands]
 
-    def create(self, offer: Offer, *args: Any) -> Any:
-        """Resolve the offer's factory and call it with ``args``. Raises what :meth:`resolve` does."""
-        return self.resolve(offer)(*args)
+    def create(self, offer: Offer, kind: type[T], *args: Any) -> T:
+        """Call the offer's factory with ``args``; ``kind`` is what it has to return.
 
-    def resolve(self, offer: Offer) -> Callable[..., Any]:
-        """The offer's factory, imported where it is given by name.
-
-        Raises :class:`~trivet.errors.UnavailableError` naming the package when it cannot be imported.
+        Raises :class:`~trivet.errors.UnavailableError` naming the package where the factory cannot be imported,
+        :class:`~trivet.errors.InternalError` where it returns something else, and what the factory raises.
         """
+        made = self._factory(offer)(*args)
+        if not isinstance(made, kind):
+            raise InternalError(
+                f"the factory of '{offer.name}' of package '{self._package(offer)}' returned {made!r}, expected an"
+                f" instance of {kind.__module__}.{kind.__qualname__}"
+            )
+        return made
+
+    def _factory(self, offer: Offer) -> Callable[..., Any]:
+        """The offer's factory, imported where it is given by name."""
         if not isinstance(offer.factory, str):
             return offer.factory
         module_name, _, attribute = offer.factory.partition(":")
         try:
             return cast("Callable[..., Any]", getattr(importlib.import_module(module_name), attribute))
         except Exception as error:
-            package = next(
-                (p.package for p in self.plugins if any(o is offer for _, o in p.offers)), "an unknown package"
-            )
             logger.exception("cannot import %s for '%s'", offer.factory, offer.name)
             raise UnavailableError(
-                f"'{offer.name}' of package '{package}' cannot be imported: {type(error).__name__}: {error}"
+                f"'{offer.name}' of package '{self._package(offer)}' cannot be imported:"
+                f" {type(error).__name__}: {error}"
             ) from error
+
+    def _package(self, offer: Offer) -> str:
+        packages = (p.package for p in self.plugins if any(own is offer for _, own in p.offers))
+        return next(packages, "an unknown package")
 
     def backend_for(self, backend: str, platform: str) -> BackendPlugin:
         """The backend that a model configuration means.

@@ -78,8 +78,18 @@ def open_repository(registry: PluginRegistry, url: str) -> ModelRepository:
         raise InvalidArgumentError(
             f"model repository '{url}': no installed plugin reads '{scheme}://'; give a local folder"
         )
-    repository: ModelRepository = registry.create(offer, url)
-    return repository
+    return registry.create(offer, ModelRepository, url)
+
+
+def only_place(places: Sequence[FoundModel]) -> FoundModel:
+    """The one place where a model was found, of one or more.
+
+    Raises :class:`InvalidArgumentError` naming the repositories where there are several: which to serve is not clear.
+    """
+    if len(places) > 1:
+        repositories = ", ".join(place.repository for place in places)
+        raise InvalidArgumentError(f"model '{places[0].name}' is in more than one repository: {repositories}")
+    return places[0]
 
 
 def available_versions(model_path: Path) -> list[int]:

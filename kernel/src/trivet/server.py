@@ -104,8 +104,10 @@ class Server:
         """
         context = ServerContext(self.engine, self._settings, self._listeners)
         try:
-            for offer in (*self._registry.exporters.values(), *self._registry.protocols.values()):
-                self._create(offer, context)
+            for exporter in self._registry.exporters.values():
+                self._create(exporter, Exporter, context)
+            for protocol in self._registry.protocols.values():
+                self._create(protocol, Protocol, context)
             if not any(isinstance(service, Protocol) for service in self._services):
                 raise StartupError(
                     "no protocol is installed, so nobody could reach this server;"
@@ -144,16 +146,14 @@ class Server:
             await self.engine.stop()
         return left
 
-    def _create(self, offer: Offer, context: ServerContext) -> None:
+    def _create(self, offer: Offer, kind: type[Service], context: ServerContext) -> None:
         """Make one service. One whose code cannot be imported is left out; the registry has logged why."""
         try:
-            service = self._registry.create(offer, context)
+            service = self._registry.create(offer, kind, context)
         except UnavailableError as error:
             logger.error("'%s' is not served: %s", offer.name, error)
-            return
-        if not isinstance(service, (Protocol, Exporter)):
-            raise StartupError(f"the factory of '{offer.name}' returned {service!r}, expected a Protocol or Exporter")
-        self._services.append(service)
+        else:
+            self._services.append(service)
 
     def _choose_transport(self) -> HttpTransport:
         offers = self._registry.http_transports
@@ -166,10 +166,7 @@ class Server:
         if wanted not in offers:
             problem = f"there is no HTTP transport '{wanted}'" if wanted else "several HTTP transports are installed"
             raise StartupError(f"{problem}; choose one with --http-transport: {', '.join(sorted(offers))}")
-        transport = self._registry.create(offers[wanted], self._settings)
-        if not isinstance(transport, HttpTransport):
-            raise StartupError(f"the factory of '{wanted}' returned {transport!r}, expected an HttpTransport")
-        return transport
+        return self._registry.create(offers[wanted], HttpTransport, self._settings)
 
     async def _close_services(self, grace_s: float) -> None:
         parts: list[Service | HttpTransport] = [*self._services]

@@ -96,12 +96,13 @@ def run_python(code: str) -> str:
 def test_the_plugin_imports_no_framework() -> None:
     code = """
 import sys
+from trivet.backend import Backend
 from trivet.plugins import PluginRegistry
 import trivet_backend_onnx.plugin as plugin
 registry = PluginRegistry.of(onnx=plugin)
 assert registry.backends["onnxruntime"].platforms == ("onnxruntime_onnx",)
 assert "onnxruntime" not in sys.modules
-registry.create(registry.backends["onnxruntime"])
+registry.create(registry.backends["onnxruntime"], Backend)
 print("onnxruntime" in sys.modules)
 """
     assert run_python(code).strip() == "True"
@@ -111,12 +112,13 @@ def test_without_onnx_runtime_the_error_says_how_to_get_it() -> None:
     code = """
 import sys
 sys.modules["onnxruntime"] = None
+from trivet.backend import Backend
 from trivet.errors import UnavailableError
 from trivet.plugins import PluginRegistry
 import trivet_backend_onnx.plugin as plugin
 registry = PluginRegistry.of(onnx=plugin)
 try:
-    registry.create(registry.backends["onnxruntime"])
+    registry.create(registry.backends["onnxruntime"], Backend)
 except UnavailableError as error:
     print(error)
 """

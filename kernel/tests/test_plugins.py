@@ -1,0 +1,122 @@
+"""What plugins offer, and what is said when one is broken: it is named, and hurts no other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from trivet import API_VERSION, hookimpl
+from trivet.backend import Backend, BackendModel, ModelContext
+from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
+from trivet.hookspecs import BackendPlugin, SchedulerPlugin
+from trivet.options import Option
+from trivet.plugins import PluginConflictError, PluginRegistry
+
+
+class Nothing(Backend):
+    def load(self, context: ModelContext) -> BackendModel:
+        raise NotImplementedError
+
+
+def backend(name: str = "b", **fields: Any) -> SimpleNamespace:
+    """A plugin that offers one backend."""
+
+    @hookimpl
+    def trivet_backends() -> list[BackendPlugin]:
+        return [BackendPlugin(name=name, **{"factory": Nothing, **fields})]
+
+    return SimpleNamespace(trivet_backends=trivet_backends)
+
+
+def test_offers_are_found_by_family_and_name() -> None:
+    registry = PluginRegistry.of(one=backend("x"), two=backend("y", options=(Option("y-size", "integer", 1),)))
+    assert sorted(registry.backends) == ["x", "y"]
+    assert registry.schedulers == {}
+    assert [option.key for option in registry.options()] == ["y_size"]
+    registry.check()
+    assert isinstance(registry.create(registry.backends["x"], Backend), Nothing)
+
+
+def test_two_offers_of_one_name_name_both_packages() -> None:
+    registry = PluginRegistry.of(one=backend(), two=backend())
+    with pytest.raises(PluginConflictError, match="two plugins offer the backend 'b': package 'one' and package 'two'"):
+        registry.check()
+
+
+def test_two_plugins_may_share_an_option_but_not_its_name_alone() -> None:
+    same = (Option("size", "integer", 1),)
+    PluginRegistry.of(one=backend("x", options=same), two=backend("y", options=same)).check()
+    other = (Option("size", "string", "big"),)
+    with pytest.raises(PluginConflictError, match="define the option '--size' differently"):
+        PluginRegistry.of(one=backend("x", options=same), two=backend("y", options=other)).check()
+
+
+def raising() -> SimpleNamespace:
+    @hookimpl
+    def trivet_backends() -> list[BackendPlugin]:
+        raise OSError("disk on fire")
+
+    return SimpleNamespace(trivet_backends=trivet_backends)
+
+
+def offering_the_wrong_kind() -> SimpleNamespace:
+    @hookimpl
+    def trivet_backends() -> list[SchedulerPlugin]:
+        return [SchedulerPlugin(name="s", factory=Nothing)]
+
+    return SimpleNamespace(trivet_backends=trivet_backends)
+
+
+def misspelled() -> SimpleNamespace:
+    @hookimpl
+    def trivet_backend() -> list[BackendPlugin]:
+        return []
+
+    return SimpleNamespace(trivet_backend=trivet_backend)
+
+
+def from_the_future() -> SimpleNamespace:
+    return SimpleNamespace(TRIVET_API_VERSION=API_VERSION + 1, **vars(backend()))
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        (raising(), "OSError: disk on fire"),
+        (offering_the_wrong_kind(), "expected a sequence of BackendPlugin"),
+        (misspelled(), "unknown hook 'trivet_backend'"),
+        (from_the_future(), f"it was built for plugin API {API_VERSION + 1} and this kernel has {API_VERSION}"),
+    ],
+)
+def test_a_broken_plugin_is_kept_with_its_reason_and_hurts_no_other(plugin: object, reason: str) -> None:
+    registry = PluginRegistry.of(broken=plugin, good=backend("g"))
+    broken, _ = registry.plugins
+    assert broken.error is not None
+    assert reason in broken.error
+    assert broken.offers == []
+    assert sorted(registry.backends) == ["g"]
+
+
+def test_a_factory_that_cannot_be_imported_names_its_package() -> None:
+    registry = PluginRegistry.of(somebody=backend(factory="trivet.no_such_module:Backend"))
+    with pytest.raises(UnavailableError, match="'b' of package 'somebody' cannot be imported: ModuleNotFoundError"):
+        registry.create(registry.backends["b"], Backend)
+
+
+def test_a_factory_that_makes_something_else_names_its_package() -> None:
+    registry = PluginRegistry.of(somebody=backend(factory=dict))
+    with pytest.raises(
+        InternalError, match=r"of package 'somebody' returned {}, expected an instance of trivet.backend.B"
+    ):
+        registry.create(registry.backends["b"], Backend)
+
+
+def test_a_backend_is_found_by_name_or_platform() -> None:
+    registry = PluginRegistry.of(one=backend("x", platforms=("x_plan",)))
+    assert registry.backend_for("x", "").name == "x"
+    assert registry.backend_for("", "x_plan").name == "x"
+    with pytest.raises(InvalidArgumentError, match="unable to find backend 'y'; installed backends are: x"):
+        registry.backend_for("y", "")
+    with pytest.raises(InvalidArgumentError, match=r"install it with: pip install 'trivet-backend-onnx\[cpu\]'"):
+        registry.backend_for("", "onnxruntime_onnx")
