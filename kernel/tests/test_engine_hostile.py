@@ -203,13 +203,14 @@ async def test_an_observer_that_fails_does_not_stop_a_load(tmp_path: Path, caplo
     [
         {"1": b"a file", "1/model.unruly": b"and its folder"},
         {"x" * 300: b""},
+        {"1/" + "x/" * 1000 + "y": b""},
         {"1/\ud800": b""},
         {"1/model.unruly": b"complete:exit"},
         {"1/model.unruly": b"load:exit"},
         {"1/model.unruly": b"create:exit"},
         {"nothing": b"of a model"},
     ],
-    ids=["file-and-folder", "long-name", "no-text", "complete", "load", "create", "no-version"],
+    ids=["file-and-folder", "long-name", "deep", "no-text", "complete", "load", "create", "no-version"],
 )
 async def test_files_of_a_load_that_fails_are_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]

@@ -14,6 +14,9 @@ from pathlib import Path, PurePosixPath
 
 from trivet.errors import InvalidArgumentError
 
+_MAX_DEPTH = 32
+"""Of a file that a load request brings: folders are made, looked through and removed recursively."""
+
 
 @dataclass(slots=True)
 class TemporaryFolder:
@@ -50,12 +53,13 @@ def write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
     try:
         for filename, content in files.items():
             relative = PurePosixPath(filename)
-            if relative.is_absolute() or ".." in relative.parts or not relative.parts or "\0" in filename:
+            parts = relative.parts
+            if relative.is_absolute() or ".." in parts or not 0 < len(parts) <= _MAX_DEPTH or "\0" in filename:
                 raise InvalidArgumentError(
-                    f"file '{filename}' of the load request for '{name}' must be a path inside the model's folder, such"
-                    " as '1/model.onnx'"
+                    f"file '{filename[:256]}' of the load request for '{name}' must be a path inside the model's"
+                    f" folder, such as '1/model.onnx', and no deeper than {_MAX_DEPTH} folders"
                 )
-            target = folder.path.joinpath(*relative.parts)
+            target = folder.path.joinpath(*parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
     except (OSError, UnicodeEncodeError) as error:
@@ -63,7 +67,7 @@ def write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
         folder.release()
         reason = error.strerror if isinstance(error, OSError) else "its name is not Unicode text"
         raise InvalidArgumentError(
-            f"file {filename!r} of the load request for '{name}' cannot be written: {reason}"
+            f"file {filename[:256]!r} of the load request for '{name}' cannot be written: {reason}"
         ) from error
     except BaseException:
         folder.release()

@@ -319,6 +319,13 @@ class TestModelControl:
             ("double/load", {"parameters": {"config": 5}}, 500, "attempt to access JSON non-string as string"),
             ("double/load", {"parameters": {"other": "x"}}, 500, "unexpected parameter 'other' to load a model"),
             ("double/load", {"parameters": {"file:1/x": "?"}}, 400, "parameter 'file:1/x' is not valid base64"),
+            ("double/load", {"parameters": {"file:1/x": "é"}}, 400, "parameter 'file:1/x' is not valid base64"),
+            (
+                "double/load",
+                {"parameters": {"config": '{"parameters": {"\\ud800": {}}}'}},
+                400,
+                "'config' of the load request for 'double':1:17: parameters.\ud800: is not valid Unicode",
+            ),
             ("double/unload", {"parameters": {"unload_dependents": 1}}, 500, "Unable to parse 'unload_dependents'"),
         ],
     )

@@ -158,5 +158,10 @@ def _quoted(item: bytes | str) -> bytes:
 
 
 def quote(value: str) -> bytes:
-    """A JSON string. Bytes that a reader kept as surrogate escapes are written as they came."""
-    return encode_text(json.dumps(value, ensure_ascii=False))
+    """A JSON string. Bytes that a reader kept as surrogate escapes are written as they came, other halves of surrogate
+    pairs as escapes of JSON.
+    """
+    try:
+        return encode_text(json.dumps(value, ensure_ascii=False))
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()

@@ -7,7 +7,6 @@ mounts it.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,5 +135,5 @@ def _refuse_repository(request: HttpRequest) -> None:
 def _decode_file(key: str, value: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii.Error, or what is not even ASCII
         raise InvalidArgumentError(f"parameter '{key}' is not valid base64: {error}") from None
