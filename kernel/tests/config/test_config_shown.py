@@ -81,6 +81,12 @@ PLAIN = {
     "parameters": {},
     "model_warmup": [],
 }
+RAGGED = {
+    "batch_input": [
+        {"kind": "BATCH_ELEMENT_COUNT", "target_name": ["X"], "data_type": "TYPE_FP32", "source_input": ["A"]}
+    ],
+    "batch_output": [{"target_name": ["B"], "kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "source_input": ["A"]}],
+}
 CONTROL = {"int32_false_true": [], "fp32_false_true": [], "bool_false_true": [], "data_type": "TYPE_INVALID"}
 
 Json = dict[str, Any]
@@ -335,30 +341,7 @@ CASES: dict[str, tuple[Json, Json]] = {
         {"input": [{"name": "A", "data_type": "TYPE_FP32", "dims": [1], "reshape": {}}]},
         {"input": [INPUT | {"dims": [1], "reshape": {"shape": []}}]},
     ),
-    "ragged batches": (
-        {
-            "batch_input": [
-                {
-                    "kind": "BATCH_ELEMENT_COUNT",
-                    "target_name": ["X"],
-                    "data_type": "TYPE_FP32",
-                    "source_input": ["A"],
-                }
-            ],
-            "batch_output": [{"target_name": ["B"], "kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "source_input": ["A"]}],
-        },
-        {
-            "batch_input": [
-                {
-                    "kind": "BATCH_ELEMENT_COUNT",
-                    "target_name": ["X"],
-                    "data_type": "TYPE_FP32",
-                    "source_input": ["A"],
-                }
-            ],
-            "batch_output": [{"target_name": ["B"], "kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "source_input": ["A"]}],
-        },
-    ),
+    "ragged batches": (RAGGED, RAGGED),
     "warm-up": (
         {"model_warmup": [{"name": "w", "batch_size": 1, "inputs": {"A": TENSOR | {"zero_data": True}}}]},
         {"model_warmup": [{"name": "w", "batch_size": 1, "inputs": {"A": TENSOR | {"zero_data": True}}, "count": 0}]},

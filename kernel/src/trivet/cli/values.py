@@ -24,6 +24,12 @@ BOOLEANS: Mapping[str, bool] = {
     "false": False, "off": False, "no": False, "0": False,
 }  # fmt: skip
 
+REFUSED_VALUES: Mapping[tuple[str, str], str] = {
+    ("model-control-mode", "poll"): "'poll' is a mode of tritonserver that Trivet does not have yet;"
+    " use 'explicit' and load models through the API (trivet models load NAME)",
+}
+"""Values that only tritonserver has, by option and value, each with what to do instead."""
+
 # Kubernetes puts TRIVET_HTTP_PORT=tcp://10.3.4.5:8000 into every pod beside a Service that is called trivet-http.
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://\S+:\d+")
 
@@ -53,11 +59,11 @@ def convert(option: Option, raw: Any) -> Any:
                 or (kind is int and isinstance(raw, float))
                 or not isinstance(raw, (str, int, float))
             ):
-                raise ValueProblem(f"{raw!r} is not {_article(option)}")
+                raise ValueProblem(f"{raw!r} is not {_numeral(option)}")
             try:
                 return kind(raw)
             except ValueError:
-                raise ValueProblem(f"{raw!r} is not {_article(option)}") from None
+                raise ValueProblem(f"{raw!r} is not {_numeral(option)}") from None
         case "choice":
             refused = REFUSED_VALUES.get((option.name, str(raw)))
             if refused:
@@ -69,12 +75,6 @@ def convert(option: Option, raw: Any) -> Any:
             if isinstance(raw, (bool, dict, list)):
                 raise ValueProblem(f"{raw!r} is not a text")
             return str(raw)
-
-
-REFUSED_VALUES: Mapping[tuple[str, str], str] = {
-    ("model-control-mode", "poll"): "'poll' is a mode of tritonserver that Trivet does not have yet;"
-    " use 'explicit' and load models through the API (trivet models load NAME)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ def resolve(options: tuple[Option, ...], sources: Iterable[Source]) -> Resolved:
     return resolved
 
 
-def _article(option: Option) -> str:
+def _numeral(option: Option) -> str:
     return "an integer" if option.kind == "integer" else "a number"
 
 
