@@ -14,10 +14,9 @@ from trivet_backend_python.failures import describe
 from trivet_backend_python.instance import TritonInstance
 from trivet_backend_python.modules import ModelPackage
 from trivet_backend_python.typed.instance import TypedInstance
-from trivet_backend_python.typed.signature import Signature, find_model
+from trivet_backend_python.typed.signature import TRITON_CLASS, Signature, find_model
 
 _TRITON_MODULE = "triton_python_backend_utils"
-_TRITON_CLASS = "TritonPythonModel"
 
 _PROCESS_OPTIONS = frozenset(
     (
@@ -45,7 +44,10 @@ class PythonBackend(Backend):
         self._mentioned: set[str] = set()
 
     def auto_complete(self, context: ModelContext) -> None:
-        """Run ``auto_complete_config``, or read the annotations of a typed model."""
+        """Run ``auto_complete_config``, or read the annotations of a typed model.
+
+        Raises :class:`~trivet.errors.TrivetError` saying what is wrong with the code, or with what it says.
+        """
         package, module = _import(context)
         try:
             signature = find_model(module)
@@ -106,6 +108,7 @@ class TritonModel(BackendModel):
         self._unused = [(package, module)]
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
+        """Import the code once more, and initialize. Raises :class:`~trivet.errors.InternalError` where that fails."""
         try:
             package, module = self._unused.pop()  # atomic, as instances are created concurrently
         except IndexError:
@@ -117,6 +120,7 @@ class TritonModel(BackendModel):
             raise
 
     def close(self) -> None:
+        """Instances close their own imports; this is for one that no instance took."""
         for package, _ in self._unused:
             package.close()
 
@@ -129,9 +133,11 @@ class TypedModel(BackendModel):
         self._signature = signature
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
+        """Raises :class:`~trivet.errors.InternalError` with what the class's ``__init__`` raises."""
         return TypedInstance(self._signature, self._package.context, context)
 
     def close(self) -> None:
+        """Free the code, when no instance runs it any more."""
         self._package.close()
 
 
@@ -154,10 +160,10 @@ def _import(context: ModelContext) -> tuple[ModelPackage, ModuleType]:
 
 def _triton_class(module: ModuleType, context: ModelContext) -> type:
     try:
-        found: type = getattr(module, _TRITON_CLASS)
+        found: type = getattr(module, TRITON_CLASS)
     except AttributeError:
         raise InternalError(
-            f"AttributeError: module '{context.version}.model' has no attribute '{_TRITON_CLASS}'; define the class in"
+            f"AttributeError: module '{context.version}.model' has no attribute '{TRITON_CLASS}'; define the class in"
             f" {module.__file__}, or mark a function with @trivet_backend_python.model"
         ) from None
     return found

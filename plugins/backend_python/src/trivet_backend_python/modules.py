@@ -61,10 +61,12 @@ class ModelPackage:
 
     @property
     def call(self) -> ModelCaller | None:
+        """How to call other models; ``None`` where no server runs."""
         return self.context.call
 
     @property
     def logger(self) -> logging.Logger:
+        """The model's log."""
         return self.context.logger
 
     def load(self, file: Path) -> ModuleType:
@@ -170,12 +172,11 @@ _SERVER_PATH = list(sys.path)
 
 
 def _is_installed(top: str, *, regular: bool) -> bool:
+    """Whether the server's environment has the name. A folder without ``__init__.py`` gives way to ``regular`` code."""
     if top in sys.stdlib_module_names:
         return True
     spec = PathFinder.find_spec(top, _SERVER_PATH)
-    if spec is not None:
-        return spec.loader is not None or regular is False
-    return False
+    return spec is not None and (spec.loader is not None or not regular)
 
 
 def calling_model() -> ModelPackage | None:

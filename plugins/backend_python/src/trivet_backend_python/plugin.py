@@ -16,4 +16,5 @@ OFFER = BackendPlugin(
 
 @hookimpl
 def trivet_backends() -> Sequence[BackendPlugin]:
+    """The one backend of this package."""
     return (OFFER,)

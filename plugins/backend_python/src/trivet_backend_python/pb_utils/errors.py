@@ -75,6 +75,7 @@ class TritonError:
     __slots__ = ("_code", "_message")
 
     def __init__(self, message: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
+        """Raises :class:`TypeError` for arguments of other types, a bare number among them."""
         if not isinstance(message, str):
             raise TypeError(f"TritonError: message must be a str, got {type(message).__name__}")
         if not isinstance(code, ErrorCode):
@@ -83,9 +84,11 @@ class TritonError:
         self._code = code
 
     def message(self) -> str:
+        """What the caller is told."""
         return self._message
 
     def code(self) -> ErrorCode:
+        """Which kind of failure it is."""
         return self._code
 
     def __repr__(self) -> str:

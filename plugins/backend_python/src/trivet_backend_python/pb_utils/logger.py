@@ -21,7 +21,10 @@ class Level(Enum):
 
 
 class Logger:
-    """Writes to the log of the model that calls, with its file and line. Any thread."""
+    """Writes to the log of the model that calls, with its file and line. Any thread.
+
+    Every method raises :class:`TypeError` for a message that is not a ``str``.
+    """
 
     LogLevel: ClassVar = Level
     INFO: ClassVar = Level.INFO
@@ -31,22 +34,27 @@ class Logger:
 
     @staticmethod
     def log(message: str, level: Level = Level.INFO) -> None:
+        """Raises :class:`TypeError` for a level that is none of this class's."""
         _write(message, level)
 
     @staticmethod
     def log_info(message: str) -> None:
+        """With level ``INFO``."""
         _write(message, Level.INFO)
 
     @staticmethod
     def log_warn(message: str) -> None:
+        """With level ``WARNING``."""
         _write(message, Level.WARNING)
 
     @staticmethod
     def log_error(message: str) -> None:
+        """With level ``ERROR``."""
         _write(message, Level.ERROR)
 
     @staticmethod
     def log_verbose(message: str) -> None:
+        """With level ``VERBOSE``, which is ``DEBUG`` in Python's :mod:`logging`."""
         _write(message, Level.VERBOSE)
 
 

@@ -1,4 +1,4 @@
-"""What ``auto_complete_config`` is given and returns, and how it is put into the configuration."""
+"""``pb_utils.ModelConfig``: what ``auto_complete_config`` is given and returns."""
 
 from __future__ import annotations
 

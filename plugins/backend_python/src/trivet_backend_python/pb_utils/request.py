@@ -114,18 +114,23 @@ class InferenceRequest:
         self.set_flags(flags)
 
     def inputs(self) -> list[Tensor]:
+        """The input tensors, in the caller's order."""
         return list(self._inputs.values())
 
     def request_id(self) -> str:
+        """The caller's; empty where it gave none."""
         return self._kernel.id
 
     def correlation_id(self) -> int | str:
+        """The sequence that the request belongs to; 0 for none."""
         return self._kernel.correlation_id
 
     def requested_output_names(self) -> set[str]:
+        """The outputs asked for; empty for all."""
         return {output.name for output in self._kernel.outputs or ()}
 
     def model_name(self) -> str:
+        """The model that is asked."""
         return self._kernel.model_name
 
     def model_version(self) -> int:
@@ -139,6 +144,7 @@ class InferenceRequest:
         )
 
     def set_flags(self, flags: int) -> None:
+        """As :meth:`flags` gives them."""
         self._kernel.sequence_start = bool(flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
         self._kernel.sequence_end = bool(flags & TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
 
@@ -151,9 +157,11 @@ class InferenceRequest:
         return json.dumps(dict(self._kernel.parameters), ensure_ascii=False, separators=(",", ":"))
 
     def trace(self) -> InferenceTrace:
+        """The request's trace, to be given to a request that this one leads to."""
         return InferenceTrace(self._kernel.trace_context)
 
     def is_cancelled(self) -> bool:
+        """Whether the caller has given up; a model may then stop early."""
         return self._kernel.cancelled
 
     def set_release_flags(self, flags: int) -> None:
@@ -164,6 +172,7 @@ class InferenceRequest:
             raise TritonModelException(f"unknown release flags {flags}, expected TRITONSERVER_REQUEST_RELEASE_ALL (1)")
 
     def get_response_sender(self) -> InferenceResponseSender:
+        """Raises :class:`TritonModelException`: only a request that ``execute`` is given has one."""
         raise TritonModelException("a request that a model made to call another one has no response sender")
 
     def _input(self, name: str) -> Tensor | None:
@@ -247,6 +256,7 @@ class ServedRequest(InferenceRequest):
         self._sender: InferenceResponseSender | None = None
 
     def inputs(self) -> list[Tensor]:
+        """The input tensors, in the caller's order; the same objects each time."""
         return [cast("Tensor", self._input(name)) for name in self._kernel.inputs]
 
     def requested_output_names(self) -> set[str]:
@@ -263,9 +273,11 @@ class ServedRequest(InferenceRequest):
         return self._sender
 
     def exec(self, decoupled: bool = False) -> InferenceResponse:
+        """Raises :class:`TritonModelException`."""
         raise TritonModelException("a request that a model is serving cannot be run again; make a new InferenceRequest")
 
     def async_exec(self, decoupled: bool = False) -> Any:
+        """Raises :class:`TritonModelException`, when called and not when awaited."""
         return self.exec(decoupled)
 
     def _input(self, name: str) -> Tensor | None:

@@ -44,12 +44,15 @@ class InferenceResponse:
         self._parameters = None if parameters is None else check_parameters(parameters)
 
     def output_tensors(self) -> list[Tensor]:
+        """The outputs, in the order in which the model gave them."""
         return self._tensors
 
     def has_error(self) -> bool:
+        """Whether the request failed."""
         return self._error is not None
 
     def error(self) -> TritonError | None:
+        """Why the request failed; ``None`` where it did not."""
         return self._error
 
     def parameters(self) -> str:
@@ -107,6 +110,7 @@ class InferenceResponseSender:
             self._closed = final
 
     def is_cancelled(self) -> bool:
+        """Whether the caller has given up; a model may then stop early."""
         return self._request.cancelled
 
     def _close(self) -> None:
@@ -137,7 +141,10 @@ class InferenceResponseSender:
 
 
 def check_parameters(parameters: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
-    """A copy, with names and values of the types that a protocol can carry."""
+    """A copy, with names and values of the types that a protocol can carry.
+
+    Raises :class:`TypeError` for what is no mapping, and :class:`TritonModelException` for another name or value.
+    """
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a dict, got {type(parameters).__name__}")
     for name, value in parameters.items():

@@ -30,7 +30,9 @@ class Tensor:
     _source: KernelTensor | None
 
     def __init__(self, name: str, array: NDArray[Any], /) -> None:
-        """Raises :class:`TritonModelException` for an empty name or a dtype that no tensor has."""
+        """Raises :class:`TritonModelException` for an empty name or a dtype that no tensor has, :class:`TypeError` for
+        what is no array.
+        """
         if not isinstance(array, np.ndarray):
             raise TypeError(
                 f"Tensor '{name}' takes a numpy.ndarray, got {type(array).__name__}; wrap it: numpy.array(value)"
@@ -96,9 +98,11 @@ class Tensor:
         return made
 
     def name(self) -> str:
+        """The input or output that this is."""
         return self._name
 
     def shape(self) -> list[int]:
+        """The dimensions, that of the batch included."""
         if self._array is not None:
             return list(self._array.shape)
         assert self._source is not None
@@ -109,6 +113,7 @@ class Tensor:
         return self._datatype.config_value
 
     def is_cpu(self) -> bool:
+        """Whether the elements are in host memory."""
         return self._array is not None or (self._source is not None and not self._source.on_device)
 
     def as_numpy(self) -> NDArray[Any]:
@@ -125,7 +130,7 @@ class Tensor:
         return array
 
     def to_dlpack(self) -> Any:
-        """A capsule for any framework's ``from_dlpack``."""
+        """A capsule for any framework's ``from_dlpack``. Raises :class:`TritonModelException` for ``BYTES``."""
         return self.__dlpack__()
 
     def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:

@@ -1,8 +1,7 @@
 """The types of a model's arguments and results.
 
 ``Array`` is :data:`typing.Annotated`, and each element type is an annotated numpy array. So ``Array[Float32, "n", 3]``
-is an
-array of ``float32`` to a type checker, and tells the server datatype and dimensions.
+is an array of ``float32`` to a type checker, and tells the server datatype and dimensions.
 """
 
 from __future__ import annotations
@@ -16,25 +15,12 @@ from numpy.typing import NDArray
 from trivet import datatypes
 from trivet.datatypes import DataType
 
+# fmt: off
 __all__ = [
-    "Array",
-    "BFloat16",
-    "Bool",
-    "Bytes",
-    "Element",
-    "Float16",
-    "Float32",
-    "Float64",
-    "Int8",
-    "Int16",
-    "Int32",
-    "Int64",
-    "Text",
-    "UInt8",
-    "UInt16",
-    "UInt32",
-    "UInt64",
-]  # fmt: skip
+    "Array", "BFloat16", "Bool", "Bytes", "Element", "Float16", "Float32", "Float64", "Int8", "Int16", "Int32", "Int64",
+    "Text", "UInt8", "UInt16", "UInt32", "UInt64",
+]
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

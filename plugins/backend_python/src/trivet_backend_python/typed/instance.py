@@ -43,7 +43,12 @@ class TypedInstance(ArrayInstance):
             raise InternalError(describe(error)) from error
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
-        """Inputs are given read-only, whoever else may see them; results are converted to the declared datatypes."""
+        """Call the model with host arrays by name, the batch in front where it has one, and convert its results.
+
+        Inputs are read-only, whoever else may see them. Raises :class:`~trivet.errors.InvalidArgumentError` for inputs
+        that are not UTF-8 text or disagree on a dimension, :class:`~trivet.errors.InternalError` for results that are
+        not what the annotations declare, and what the model raises.
+        """
         signature = self._signature
         arguments = {
             tensor.name: self._argument(tensor, inputs[tensor.name])
@@ -90,7 +95,10 @@ class TypedInstance(ArrayInstance):
         return decoded.reshape(array.shape)
 
     def _result(self, output: TensorSignature, values: list[Any], index: int, batch: tuple[int, ...]) -> Tensor:
-        """One output as a tensor that later writes of the model cannot change."""
+        """One output as a tensor that later writes of the model cannot change.
+
+        It stays in ``values[index]`` meanwhile: a local name would be one more reference for :func:`is_released`.
+        """
         datatype = output.element.datatype
         if datatype is BYTES:
             texts = np.asarray(values[index], dtype=np.object_)

@@ -17,6 +17,8 @@ from trivet.errors import InvalidArgumentError
 
 from trivet_backend_python.typed.annotations import Element
 
+TRITON_CLASS = "TritonPythonModel"
+"""The class that makes a ``model.py`` one of Triton's."""
 _MARK = "__trivet_model__"
 _SINGLE_OUTPUT = "output"
 
@@ -147,13 +149,11 @@ def find_model(module: ModuleType) -> Signature | None:
         for name, value in vars(module).items()
         if isinstance(signature := getattr(value, "__dict__", {}).get(_MARK), Signature)
     }
+    # A model that was imported from another file counts only where the file has none of its own.
     own = {name: found for name, found in marked.items() if found.target.__module__ == module.__name__} or marked
-    if "TritonPythonModel" in vars(module):
-        own["TritonPythonModel"] = next(iter(own.values()), None)  # type: ignore[assignment]
-        if len(own) == 1:
-            return None
-    if len(own) > 1:
-        raise InvalidArgumentError(f"{module.__file__} holds {len(own)} models: {', '.join(own)}; expected one")
+    names = [*own, *(name for name in (TRITON_CLASS,) if name in vars(module))]
+    if len(names) > 1:
+        raise InvalidArgumentError(f"{module.__file__} holds {len(names)} models: {', '.join(names)}; expected one")
     return next(iter(own.values()), None)
 
 
