@@ -49,12 +49,17 @@ class EngineOptions:
     strict_readiness: bool = True
     """Ready only while every model that should be ready is."""
     strict_model_config: bool = False
+    """The older name of ``disable_auto_complete_config``."""
     disable_auto_complete_config: bool = False
+    """Take configurations as they are written; backends complete nothing."""
     model_config_name: str = ""
+    """Read ``MODEL/configs/NAME.pbtxt`` in place of ``MODEL/config.pbtxt`` where a model has it."""
     backend_config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Options by backend name; those under ``""`` are for all."""
     model_load_thread_count: int = 4
+    """How many models load at the same time."""
     model_load_retry_count: int = 0
+    """How often loading a model is tried again after it failed."""
 
 
 class Engine:
@@ -70,7 +75,8 @@ class Engine:
         self.on_model_event: list[Callable[[ModelEvent], None]] = []
         """Called on the event loop when a model version changes its state."""
         self.on_finished: list[Callable[[InferenceRequest, InferenceResponse], None]] = []
-        """Called on the event loop with each final response, after it went out: for exporters. Must not raise."""
+        """Called on the event loop with each final response, after it went out: for exporters. Must not raise. Requests
+        that :meth:`submit` refused are not among them."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
         self._control = ModelControl(

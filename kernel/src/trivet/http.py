@@ -84,7 +84,9 @@ class HttpRequest(Protocol):
         ...
 
     @on_disconnect.setter
-    def on_disconnect(self, callback: Callable[[], None] | None) -> None: ...
+    def on_disconnect(self, callback: Callable[[], None] | None) -> None:
+        """``None`` when nothing is left to be stopped."""
+        ...
 
     def respond(self, response: HttpResponse) -> None:
         """Answer, from the event loop, exactly once; ignored when the client has gone."""

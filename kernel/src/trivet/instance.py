@@ -65,6 +65,7 @@ class Instance:
 
     @property
     def name(self) -> str:
+        """``GROUP_INDEX``, and the name of its thread."""
         return self.context.name
 
     def submit(self, batch: Batch) -> None:

@@ -92,6 +92,7 @@ class Model:
         """Held while the model loads or unloads."""
 
     def refresh(self) -> None:
+        """Find ``latest`` again, after a version became ready or ceased to be."""
         ready = [number for number, version in self.versions.items() if version.state is ModelState.READY]
         self.latest = self.versions[max(ready)].loaded if ready else None
 

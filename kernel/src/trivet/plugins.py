@@ -89,7 +89,10 @@ class InstalledPlugin:
 
 
 class PluginRegistry:
-    """All plugins of this process. Built once before the event loop runs; read-only after."""
+    """All plugins of this process. Built once before the event loop runs; read-only after, and then any thread's.
+
+    Each family of plugins has a property that gives its offers by name.
+    """
 
     def __init__(self, plugins: Iterable[InstalledPlugin]) -> None:
         self.plugins: list[InstalledPlugin] = list(plugins)
@@ -168,6 +171,7 @@ class PluginRegistry:
 
     @property
     def commands(self) -> list[click.Command]:
+        """The commands that plugins add to ``trivet``."""
         return [command for plugin in self.plugins for command in plugin.commands]
 
     def create(self, offer: Offer, kind: type[T], *args: Any) -> T:

@@ -23,6 +23,7 @@ class Duration:
         self.ns = 0
 
     def add(self, ns: int) -> None:
+        """It happened once more, and took that many nanoseconds."""
         self.count += 1
         self.ns += ns
 

@@ -19,7 +19,9 @@ class BackendDefaults(Protocol):
     """What a backend says of itself that configurations leave out. :class:`trivet.hookspecs.BackendPlugin` is one."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The value of the configuration's ``backend``."""
+        ...
 
     @property
     def platforms(self) -> tuple[str, ...]:
