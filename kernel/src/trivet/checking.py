@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from trivet.backend_pool import BackendPool
 from trivet.engine import EngineOptions
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.extensions import FoundModel
-from trivet.loading import BackendPool, ModelLoader
+from trivet.loading import ModelLoader
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository

@@ -16,6 +16,7 @@ from typing import Literal
 from anyio import to_thread
 
 from trivet import __version__
+from trivet.backend_pool import BackendPool
 from trivet.caller import EngineCaller
 from trivet.errors import (
     InternalError,
@@ -26,7 +27,7 @@ from trivet.errors import (
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent
-from trivet.loading import BackendPool, ModelLoader
+from trivet.loading import ModelLoader
 from trivet.loop import LoopInbox
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.placement import gpu_count

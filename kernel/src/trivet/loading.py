@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from anyio import CapacityLimiter, to_thread
 
 from trivet import config as model_config
 from trivet import garbage
-from trivet.backend import Backend, BackendModel, ModelCaller, ModelContext
+from trivet.backend import BackendModel, ModelCaller, ModelContext
+from trivet.backend_pool import BackendPool
 from trivet.config.spec import ModelSpec
 from trivet.errors import InternalError, InvalidArgumentError, message_of
 from trivet.extensions import FoundModel
@@ -59,33 +59,6 @@ class ResolvedModel:
         """Whoever resolved the model is done with it; what was loaded from it keeps what it needs."""
         if self.temporary is not None:
             self.temporary.release()
-
-
-class BackendPool:
-    """The backends in use, each made once when the first model needs it. Thread-safe."""
-
-    def __init__(self, registry: PluginRegistry) -> None:
-        self._registry = registry
-        self._backends: dict[str, Backend] = {}
-        self._lock = threading.Lock()
-
-    def get(self, offer: BackendPlugin) -> Backend:
-        """The backend; blocks while it imports its framework. Raises what :meth:`PluginRegistry.create` does."""
-        with self._lock:
-            backend = self._backends.get(offer.name)
-            if backend is None:
-                backend = self._backends[offer.name] = self._registry.create(offer, Backend)
-            return backend
-
-    def close(self) -> None:
-        """Close all; from a worker thread. Failures are logged."""
-        with self._lock:
-            for name, backend in self._backends.items():
-                try:
-                    backend.close()
-                except BaseException:
-                    logger.exception("backend '%s' failed to close", name)
-            self._backends.clear()
 
 
 class ModelLoader:
