@@ -30,6 +30,7 @@ from trivet.lifecycle import LoadedModel, ModelEvent
 from trivet.loading import ModelLoader
 from trivet.loop import LoopInbox
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
+from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.statistics import ModelStatistics
@@ -80,10 +81,12 @@ class Engine:
         that :meth:`submit` refused are not among them."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
+        self._models = ModelTable()
         self._control = ModelControl(
             registry,
             options,
             ModelLoader(registry, options, self._backends, gpus=gpu_count(), caller=EngineCaller(self, loop)),
+            self._models,
             inbox=LoopInbox(loop, self._finished),
             reject=self._reject,
             announce=self._announce,
@@ -103,7 +106,7 @@ class Engine:
         """Models were loaded, the server does not stop; with strict readiness, every model that should be ready is."""
         if not self._started or self._draining:
             return False
-        return self._control.all_ready or not self.options.strict_readiness
+        return self._models.all_ready or not self.options.strict_readiness
 
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether that version (the latest, when empty) can serve now; False for what is unknown."""
@@ -124,11 +127,11 @@ class Engine:
         :class:`~trivet.errors.UnavailableError` where that version is not ready, and
         :class:`~trivet.errors.InvalidArgumentError` for a version that is no number.
         """
-        return self._control.model(name, version)
+        return self._models.model(name, version)
 
     def versions(self, name: str) -> list[int]:
         """The ready versions, ascending. Raises :class:`~trivet.errors.NotFoundError` for an unknown model."""
-        return self._control.versions(name)
+        return self._models.versions(name)
 
     # --- inference
 
@@ -278,7 +281,7 @@ class Engine:
 
         Raises :class:`~trivet.errors.InvalidArgumentError` where that model or version is not available.
         """
-        return self._control.statistics(name, version)
+        return self._models.statistics(name, version)
 
     # --- stopping
 

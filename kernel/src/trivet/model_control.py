@@ -1,4 +1,4 @@
-"""Which models are in memory: finding, loading, reloading, unloading, and what the repository index shows.
+"""What changes which models are in memory: finding, loading, reloading, unloading. And the repository index.
 
 Lives on the event loop; what blocks runs on worker threads. At most one load or unload of a model runs at a time, and
 different models load concurrently.
@@ -18,7 +18,6 @@ from trivet.errors import (
     Code,
     InternalError,
     InvalidArgumentError,
-    NotFoundError,
     TrivetError,
     UnavailableError,
     message_of,
@@ -29,17 +28,14 @@ from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
 from trivet.loading import ModelLoader, ResolvedModel
 from trivet.loop import LoopInbox
+from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository
-from trivet.statistics import ModelStatistics
 
 if TYPE_CHECKING:
     from trivet.engine import EngineOptions
 
 logger = logging.getLogger(__name__)
-
-UNLOADED = "unloaded"
-"""The reason of a version that was unloaded on request, as the repository index shows it."""
 
 UNLOAD_PATIENCE_S = 30.0
 """How long loading a version again waits for the one of before to end what it executes."""
@@ -76,32 +72,11 @@ class IndexEntry:
     reason: str = ""
 
 
-class Model:
-    """All versions of one model."""
-
-    __slots__ = ("fingerprint", "latest", "lock", "name", "versions")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.versions: dict[int, ModelVersion] = {}
-        self.latest: LoadedModel | None = None
-        """The ready version with the highest number."""
-        self.fingerprint: object = None
-        """Of what is loaded; a load that would give the same does nothing."""
-        self.lock = asyncio.Lock()
-        """Held while the model loads or unloads."""
-
-    def refresh(self) -> None:
-        """Find ``latest`` again, after a version became ready or ceased to be."""
-        ready = [number for number, version in self.versions.items() if version.state is ModelState.READY]
-        self.latest = self.versions[max(ready)].loaded if ready else None
-
-
 class ModelControl:
-    """The models of one engine, which shows most of these methods as its own and documents them.
+    """Changes the models of one engine, which shows most of these methods as its own and documents them.
 
-    ``inbox`` is where instances post what they finished, ``reject`` answers a queued request with an error, and
-    ``announce`` is called on the event loop with each change of a version's state.
+    ``table`` is where they are kept, ``inbox`` where instances post what they finished; ``reject`` answers a queued
+    request with an error, and ``announce`` is called on the event loop with each change of a version's state.
     """
 
     def __init__(
@@ -109,6 +84,7 @@ class ModelControl:
         registry: PluginRegistry,
         options: EngineOptions,
         loader: ModelLoader,
+        table: ModelTable,
         *,
         inbox: LoopInbox[Finished],
         reject: Callable[[InferenceRequest, TrivetError], None],
@@ -123,49 +99,15 @@ class ModelControl:
         # Completing a configuration runs a model's code, which may take long or hang; looking into repositories must
         # still find a thread then.
         self._completing = CapacityLimiter(options.model_load_thread_count)
-        self._models: dict[str, Model] = {}
+        self._models = table.models
         self._repositories: list[ModelRepository] = []
         self._loading: set[asyncio.Task[None]] = set()
         self._closing: dict[asyncio.Task[None], LoadedModel] = {}
-
-    @property
-    def all_ready(self) -> bool:
-        """Every version that should be ready is; one that was unloaded on request should not."""
-        return all(
-            version.state is ModelState.READY
-            or version.state is ModelState.UNLOADING
-            or (version.state is ModelState.UNAVAILABLE and version.reason == UNLOADED)
-            for model in self._models.values()
-            for version in model.versions.values()
-        )
 
     def loaded(self) -> set[LoadedModel]:
         """All that is in memory: also what is being unloaded, or was replaced and still has requests in flight."""
         versions = (version for model in self._models.values() for version in model.versions.values())
         return {version.loaded for version in versions if version.loaded is not None} | {*self._closing.values()}
-
-    def model(self, name: str, version: str = "") -> LoadedModel:
-        """See :meth:`trivet.engine.Engine.model`."""
-        model = self._models.get(name)
-        if model is None:
-            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
-        if not version:
-            if model.latest is None:
-                raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
-            return model.latest
-        entry = model.versions.get(parse_version(version))
-        if entry is None:
-            raise NotFoundError(f"Request for unknown model: '{name}' version {version} is not found")
-        if entry.loaded is None or entry.state is not ModelState.READY:
-            raise UnavailableError(f"Request for unknown model: '{name}' version {version} is not at ready state")
-        return entry.loaded
-
-    def versions(self, name: str) -> list[int]:
-        """See :meth:`trivet.engine.Engine.versions`."""
-        model = self._models.get(name)
-        if model is None:
-            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
-        return sorted(number for number, entry in model.versions.items() if entry.state is ModelState.READY)
 
     async def start(self) -> list[LoadFailure]:
         """See :meth:`trivet.engine.Engine.start`."""
@@ -226,20 +168,6 @@ class ModelControl:
                 if not ready_only or version.state is ModelState.READY:
                     entries.append(IndexEntry(name, str(number), version.state.value, version.reason))
         return entries
-
-    def statistics(self, name: str = "", version: str = "") -> list[ModelStatistics]:
-        """See :meth:`trivet.engine.Engine.statistics`."""
-        if not name:
-            return [stats for known in sorted(self._models) for stats in self._statistics(self._models[known])]
-        model = self._models.get(name)
-        if model is None or model.latest is None:
-            raise InvalidArgumentError(f"requested model '{name}' is not available")
-        if not version:
-            return self._statistics(model)
-        entry = model.versions.get(parse_version(version))
-        if entry is None or entry.loaded is None or entry.state is not ModelState.READY:
-            raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
-        return [entry.loaded.statistics]
 
     async def close(self) -> None:
         """Unload every model; returns when all are gone."""
@@ -397,20 +325,6 @@ class ModelControl:
                 UNLOAD_PATIENCE_S,
             )
             self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
-
-    def _statistics(self, model: Model) -> list[ModelStatistics]:
-        entries = (model.versions[number] for number in sorted(model.versions))
-        return [entry.loaded.statistics for entry in entries if entry.loaded and entry.state is ModelState.READY]
-
-
-def parse_version(version: str) -> int:
-    """A version as callers write it. Raises :class:`~trivet.errors.InvalidArgumentError` where it is no number."""
-    if version.isascii() and version.isdecimal():
-        return int(version)
-    raise InvalidArgumentError(
-        f"failed to get model version from specified version string '{version}' (details: stol), version should be an"
-        " integral value > 0"
-    )
 
 
 def _reason(error: object, name: str) -> str:

@@ -1,0 +1,104 @@
+"""The models of one engine by name and version, for whoever asks. :mod:`trivet.model_control` changes what is there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from trivet.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.lifecycle import LoadedModel, ModelState, ModelVersion
+from trivet.statistics import ModelStatistics
+
+UNLOADED = "unloaded"
+"""The reason of a version that was unloaded on request, as the repository index shows it."""
+
+
+class Model:
+    """All versions of one model."""
+
+    __slots__ = ("fingerprint", "latest", "lock", "name", "versions")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.versions: dict[int, ModelVersion] = {}
+        self.latest: LoadedModel | None = None
+        """The ready version with the highest number."""
+        self.fingerprint: object = None
+        """Of what is loaded; a load that would give the same does nothing."""
+        self.lock = asyncio.Lock()
+        """Held while the model loads or unloads."""
+
+    def refresh(self) -> None:
+        """Find ``latest`` again, after a version became ready or ceased to be."""
+        ready = [number for number, version in self.versions.items() if version.state is ModelState.READY]
+        self.latest = self.versions[max(ready)].loaded if ready else None
+
+
+class ModelTable:
+    """The models that were ever to be loaded. On the event loop; the engine shows its methods and documents them."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, Model] = {}
+        """By name. Written by model control only."""
+
+    @property
+    def all_ready(self) -> bool:
+        """Every version that should be ready is; one that was unloaded on request should not."""
+        return all(
+            version.state is ModelState.READY
+            or version.state is ModelState.UNLOADING
+            or (version.state is ModelState.UNAVAILABLE and version.reason == UNLOADED)
+            for model in self.models.values()
+            for version in model.versions.values()
+        )
+
+    def model(self, name: str, version: str = "") -> LoadedModel:
+        """See :meth:`trivet.engine.Engine.model`."""
+        model = self.models.get(name)
+        if model is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+        if not version:
+            if model.latest is None:
+                raise NotFoundError(f"Request for unknown model: '{name}' has no available versions")
+            return model.latest
+        entry = model.versions.get(parse_version(version))
+        if entry is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' version {version} is not found")
+        if entry.loaded is None or entry.state is not ModelState.READY:
+            raise UnavailableError(f"Request for unknown model: '{name}' version {version} is not at ready state")
+        return entry.loaded
+
+    def versions(self, name: str) -> list[int]:
+        """See :meth:`trivet.engine.Engine.versions`."""
+        model = self.models.get(name)
+        if model is None:
+            raise NotFoundError(f"Request for unknown model: '{name}' is not found")
+        return sorted(number for number, entry in model.versions.items() if entry.state is ModelState.READY)
+
+    def statistics(self, name: str = "", version: str = "") -> list[ModelStatistics]:
+        """See :meth:`trivet.engine.Engine.statistics`."""
+        if not name:
+            return [stats for known in sorted(self.models) for stats in _statistics(self.models[known])]
+        model = self.models.get(name)
+        if model is None or model.latest is None:
+            raise InvalidArgumentError(f"requested model '{name}' is not available")
+        if not version:
+            return _statistics(model)
+        entry = model.versions.get(parse_version(version))
+        if entry is None or entry.loaded is None or entry.state is not ModelState.READY:
+            raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
+        return [entry.loaded.statistics]
+
+
+def parse_version(version: str) -> int:
+    """A version as callers write it. Raises :class:`~trivet.errors.InvalidArgumentError` where it is no number."""
+    if version.isascii() and version.isdecimal():
+        return int(version)
+    raise InvalidArgumentError(
+        f"failed to get model version from specified version string '{version}' (details: stol), version should be an"
+        " integral value > 0"
+    )
+
+
+def _statistics(model: Model) -> list[ModelStatistics]:
+    entries = (model.versions[number] for number in sorted(model.versions))
+    return [entry.loaded.statistics for entry in entries if entry.loaded and entry.state is ModelState.READY]
