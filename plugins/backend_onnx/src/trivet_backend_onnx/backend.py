@@ -37,7 +37,9 @@ class OnnxBackend(Backend):
     def auto_complete(self, context: ModelContext) -> None:
         """Fill in inputs, outputs, ``max_batch_size`` and ``dynamic_batching`` from the model file.
 
-        Does nothing, and opens no file, where inputs and outputs are configured.
+        Does nothing, and opens no file, where inputs and outputs are configured. Raises what :meth:`load` does, what
+        :func:`~trivet_backend_onnx.session.create_session` does, and :class:`~trivet.errors.InvalidArgumentError` where
+        the model cannot be described.
         """
         if autocomplete.is_complete(context.config):
             return
@@ -55,7 +57,8 @@ class OnnxBackend(Backend):
     def load(self, context: ModelContext) -> BackendModel:
         """Read the settings and find the file; sessions are created with the instances.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` or :class:`~trivet.errors.UnavailableError`.
+        Raises :class:`~trivet.errors.InvalidArgumentError` for a setting or an accelerator that is not allowed, and
+        :class:`~trivet.errors.UnavailableError` where there is no file.
         """
         warn_of_unused(context, context.logger)
         settings = _settings(context)
@@ -64,6 +67,7 @@ class OnnxBackend(Backend):
 
 
 def _settings(context: ModelContext) -> SessionSettings:
+    """The settings of a model's sessions. Makes the thread pools that sessions may share, which must exist before."""
     pool = BackendOptions.read(context).global_thread_pool
     if pool is not None:
         try:
@@ -172,8 +176,8 @@ class OnnxInstance(ArrayInstance):
         for name in outputs:
             binding.bind_output(name)
         self._session.run_with_iobinding(binding, self._options)
-        values_out: Sequence[Any] = binding.get_outputs()
-        return values_out
+        results: Sequence[Any] = binding.get_outputs()
+        return results
 
     def close(self) -> None:
         """Let go of the session; the last instance of a session frees it."""

@@ -55,13 +55,20 @@ class SessionSettings:
     parallel: bool = False
     """Run independent branches of the graph at the same time."""
     optimization: str = "ORT_ENABLE_ALL"
+    """A name of ``onnxruntime.GraphOptimizationLevel``."""
     memory_arena: bool | None = None
+    """On the CPU."""
     memory_pattern: bool | None = None
     share_session: bool | None = None
+    """Whether the instances on one device share a session."""
     global_thread_pool: bool = False
+    """Use the pools of the process in place of the two thread counts."""
     config_entries: tuple[tuple[str, str], ...] = ()
+    """Keys and values for the session."""
     run_config_entries: tuple[tuple[str, str], ...] = ()
+    """Keys and values for each run."""
     op_libraries: tuple[str, ...] = ()
+    """Libraries with custom operators, as the loader takes them."""
 
     def unoptimized(self) -> SessionSettings:
         """The same without graph optimization, for a session that is only looked at."""
@@ -110,6 +117,7 @@ class BackendOptions:
     """What ``--backend-config=onnxruntime,...`` says beyond the defaults of parameters."""
 
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
+    """What auto-completion gives a model that can batch; 0 leaves it without."""
     global_thread_pool: tuple[int, int] | None = None
     """Intra-op and inter-op threads of the pools that all sessions share; ``None``: every session has its own."""
 
@@ -132,7 +140,10 @@ class BackendOptions:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Values by name, and readers that say what is wrong with one. ``owner`` is whose they are, for the message."""
+    """Values by name, and readers of them. ``owner`` is whose they are, for the message.
+
+    The readers raise :class:`~trivet.errors.InvalidArgumentError`, see :meth:`bad`, for a value that is not allowed.
+    """
 
     owner: str
     values: Mapping[str, str]
@@ -147,6 +158,7 @@ class Parameters:
         return InvalidArgumentError(f"parameter '{name}' of {self.owner} is '{self.values[name]}', expected {expected}")
 
     def text(self, name: str) -> str | None:
+        """Any value; ``None`` where it is not given."""
         return self.values.get(name)
 
     def integer(self, name: str, default: int, maximum: int = 2**31 - 1) -> int:
@@ -171,6 +183,7 @@ class Parameters:
         raise self.bad(name, f"one of {', '.join((*_TRUE, *_FALSE))}")
 
     def choice(self, name: str, choices: Mapping[str, T], *, default: T) -> T:
+        """What ``choices`` has for the value."""
         value = self.values.get(name)
         if value is None:
             return default
