@@ -24,11 +24,19 @@ class ServerError(click.ClickException):
         self.status = status
 
 
+def model_path(name: str, version: str) -> tuple[str, ...]:
+    """The path of a model below ``/v2``, in segments; ``version`` "" is the latest."""
+    return ("models", name, "versions", version) if version else ("models", name)
+
+
 class Client:
-    """One connection to one server. Every method raises :class:`ServerError`."""
+    """One connection to one server. Requests raise :class:`ServerError`."""
 
     def __init__(self, url: str, timeout_s: float, ca_certificate: str | None = None) -> None:
-        """``url`` is ``HOST:PORT`` or has a scheme, and may have a path prefix."""
+        """``url`` is ``HOST:PORT`` or has a scheme, and may have a path prefix.
+
+        Raises :class:`click.UsageError` for a URL or a certificate file that will not do.
+        """
         self.url = url if "://" in url else f"http://{url}"
         try:
             parts = urlsplit(self.url)

@@ -15,7 +15,7 @@ from trivet.datatypes import BF16, DataType
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor, element_count, object_array
 
-from trivet_protocol_kserve_v2.cli.client import Client, ServerError
+from trivet_protocol_kserve_v2.cli.client import Client, ServerError, model_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ModelDescription:
     @property
     def path(self) -> tuple[str, ...]:
         """Segments below ``/v2``."""
-        return ("models", self.name, *(("versions", self.version) if self.version else ()))
+        return model_path(self.name, self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,11 @@ class Result:
 
 
 def describe(client: Client, name: str, version: str) -> ModelDescription:
-    """Ask for metadata, and for the configuration where the server has Triton's extension."""
-    path = ("models", name, *(("versions", version) if version else ()))
+    """Ask for metadata, and for the configuration where the server has Triton's extension.
+
+    Raises :class:`ServerError` where the server cannot be reached or does not know the model.
+    """
+    path = model_path(name, version)
     metadata = client.get(*path)
     try:
         config = client.get(*path, "config")
@@ -91,7 +94,10 @@ def run(
     classes: int | None,
     parameters: Sequence[str],
 ) -> Result:
-    """One inference. ``outputs`` empty asks for all."""
+    """One inference. ``outputs`` empty asks for all; ``classes`` for that many top classes in place of each output.
+
+    Raises :class:`ServerError` where it fails, and :class:`click.UsageError` for a parameter that is not ``KEY=VALUE``.
+    """
     blobs = [bytes(tensor.wire()) for tensor in inputs]
     header: dict[str, Any] = {
         "inputs": [

@@ -62,7 +62,9 @@ def show(
     ca_certificate: str | None,
 ) -> None:
     """Show what a model takes and gives."""
-    path = ["models", name, *(["versions", model_version] if model_version else [])]
+    from trivet_protocol_kserve_v2.cli.client import model_path  # noqa: PLC0415 - see _connect
+
+    path = model_path(name, model_version)
     with _connect(url, timeout_s, ca_certificate) as client:
         if show_config:
             click.echo(json.dumps(client.get(*path, "config"), indent=2, ensure_ascii=False))
@@ -76,11 +78,11 @@ def show(
         return
     click.echo(f"{metadata['name']}  versions {', '.join(metadata.get('versions', [])) or '-'}  {metadata['platform']}")
     rows = [
-        [kind, tensor["name"], tensor["datatype"], "[" + ", ".join(str(dim) for dim in tensor["shape"]) + "]"]
-        for kind in ("inputs", "outputs")
-        for tensor in metadata.get(kind, [])
+        [kind, tensor["name"], tensor["datatype"], f"[{', '.join(map(str, tensor['shape']))}]"]
+        for kind in ("input", "output")
+        for tensor in metadata.get(f"{kind}s", [])
     ]
-    _print_columns(("", "NAME", "DATATYPE", "SHAPE"), [[row[0].removesuffix("s"), *row[1:]] for row in rows])
+    _print_columns(("", "NAME", "DATATYPE", "SHAPE"), rows)
 
 
 @models.command()

@@ -1,7 +1,9 @@
 """Everything over HTTP but inference: health, metadata, configuration, statistics, model control.
 
 Each handler takes the request and returns the response; a :class:`~trivet.errors.TrivetError` is answered by whoever
-mounts it.
+mounts it. Source: Open Inference Protocol v2, "HTTP/REST"; Triton's statistics, model configuration and model
+repository extensions. As in Triton, a body that is not JSON, or whose fields are of the wrong kind, is an
+:class:`~trivet.errors.InternalError`.
 """
 
 from __future__ import annotations
@@ -49,20 +51,26 @@ class Control:
     # --- metadata, configuration, statistics
 
     def server_metadata(self, _: HttpRequest) -> HttpResponse:
+        """Name, version and extensions of the server."""
         return json_response(documents.server_metadata(self._engine))
 
     def model_metadata(self, request: HttpRequest) -> HttpResponse:
+        """Inputs and outputs of a model, the latest version where the path names none, and the versions that are ready.
+
+        Raises for a model or version that is unknown or not ready.
+        """
         name, version = request.params["model"], path_version(request)
         model = self._engine.model(name, version)
         versions = [model.version] if version else self._engine.versions(name)
         return json_response(documents.model_metadata(model, versions))
 
     def model_config(self, request: HttpRequest) -> HttpResponse:
+        """The model's ``ModelConfig`` in JSON, with what was completed. Raises as :meth:`model_metadata` does."""
         model = self._engine.model(request.params["model"], path_version(request))
         return HttpResponse(200, (to_json(model.config).encode(),), JSON)
 
     def statistics(self, request: HttpRequest) -> HttpResponse:
-        """Of all models, of one, or of one version, as the path says."""
+        """Of all models, of one, or of one version, as the path says. Raises for one that is unknown or not ready."""
         statistics = self._engine.statistics(request.params.get("model", ""), path_version(request))
         return json_response(documents.statistics(statistics))
 
@@ -77,7 +85,10 @@ class Control:
         return json_response(documents.repository_index(await self._engine.repository_index(ready)))
 
     async def load(self, request: HttpRequest) -> HttpResponse:
-        """Load or reload a model; parameters ``config`` and ``file:PATH`` (base64) replace the repository's files."""
+        """Load or reload a model; parameters ``config`` and ``file:PATH`` (base64) replace the repository's files.
+
+        Answers when the model is ready. Raises what :meth:`trivet.engine.Engine.load` does.
+        """
         _refuse_repository(request)
         config: str | None = None
         files: dict[str, bytes] = {}
@@ -94,7 +105,10 @@ class Control:
         return HttpResponse(200, (), JSON)
 
     async def unload(self, request: HttpRequest) -> HttpResponse:
-        """Unload a model; with parameter ``unload_dependents``, also those that only it needed."""
+        """Unload a model; with parameter ``unload_dependents``, also those that only it needed.
+
+        Raises what :meth:`trivet.engine.Engine.unload` does.
+        """
         _refuse_repository(request)
         dependents = boolean(_parameters(request).get("unload_dependents", False), "unload_dependents")
         await self._engine.unload(request.params["model"], unload_dependents=dependents)

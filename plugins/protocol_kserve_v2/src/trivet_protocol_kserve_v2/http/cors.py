@@ -5,7 +5,7 @@ Source: the Fetch standard, "CORS protocol".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from trivet.http import Body, Handler, HandlerResult, Header, HttpRequest, HttpResponse, Route
 
@@ -37,7 +37,7 @@ class Cors:
             result = handler(_Call(request, headers))
             if isinstance(result, HttpResponse):
                 return _with(result, headers)
-            return None if result is None else _later(result, headers)
+            return None if result is None else _with_later(result, headers)
 
         return handle
 
@@ -113,6 +113,5 @@ def _with(response: HttpResponse, headers: Sequence[Header]) -> HttpResponse:
     return HttpResponse(response.status, response.body, (*response.headers, *headers), response.stream)
 
 
-async def _later(result: object, headers: Sequence[Header]) -> HttpResponse:
-    response: HttpResponse = await result  # type: ignore[misc]
-    return _with(response, headers)
+async def _with_later(result: Awaitable[HttpResponse], headers: Sequence[Header]) -> HttpResponse:
+    return _with(await result, headers)

@@ -33,6 +33,7 @@ class Restriction:
     value: bytes
 
     def allows(self, request: HttpRequest) -> bool:
+        """Whether the request has it; how long that takes says nothing about the value."""
         given = request.headers.get(self.key.lower().encode(), b"")
         return hmac.compare_digest(given, self.value)
 
