@@ -21,7 +21,7 @@ from trivet import garbage
 from trivet.backend import BackendModel, ModelCaller, ModelContext
 from trivet.backend_pool import BackendPool
 from trivet.config.spec import ModelSpec
-from trivet.errors import InternalError, InvalidArgumentError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, message_of
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.engine import EngineOptions
     from trivet.hookspecs import BackendPlugin, SchedulerPlugin
+    from trivet.inference import InferenceRequest
     from trivet.plugins import PluginRegistry
 
 logger = logging.getLogger(__name__)
@@ -146,10 +147,15 @@ class ModelLoader:
         return warnings
 
     async def load(
-        self, resolved: ResolvedModel, version: int, inbox: LoopInbox[Finished], reject: Callable[..., None]
+        self,
+        resolved: ResolvedModel,
+        version: int,
+        inbox: LoopInbox[Finished],
+        reject: Callable[[InferenceRequest, TrivetError], None],
     ) -> LoadedModel:
         """Load one version of a resolved and completed model. On the event loop.
 
+        ``inbox`` is where its instances post what they finished; ``reject`` answers a queued request with an error.
         Raises :class:`~trivet.errors.TrivetError`, with nothing left behind, where model or instance cannot be made.
         """
         config = resolved.config
