@@ -20,7 +20,6 @@ from trivet_protocol_kserve_v2.codec.json_tensor import decode_data
 from trivet_protocol_kserve_v2.codec.json_types import (
     INT64_MAX,
     INT64_MIN,
-    INVALID,
     NOT_OBJECT,
     NOT_STRING,
     NOT_UNSIGNED,
@@ -33,13 +32,13 @@ from trivet_protocol_kserve_v2.codec.json_types import (
     unsigned,
 )
 from trivet_protocol_kserve_v2.codec.raw_request import decode_raw
-from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+from trivet_protocol_kserve_v2.codec.requests import INVALID, label
+from trivet_protocol_kserve_v2.codec.shared_memory import NO_MEMORY, SharedMemory
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
 
 _NOTHING: Mapping[str, Any] = {}
-_NO_REGIONS = SharedMemory({})
 
 
 class ResponseFormat:
@@ -67,7 +66,7 @@ def decode_request(
     version: str = "",
     *,
     received_ns: int = 0,
-    memory: SharedMemory = _NO_REGIONS,
+    memory: SharedMemory = NO_MEMORY,
 ) -> InferenceRequest:
     """The request in ``body``, for the model of ``spec``; its ``context`` is a :class:`ResponseFormat`.
 
@@ -143,7 +142,7 @@ def _decode_input(item: object, request: InferenceRequest, view: memoryview, sta
             _check_dims(name, shape, request)
     inputs = request.inputs
     if name in inputs:
-        raise InvalidArgumentError(f"{_who(request)} input '{name}' already exists in request")
+        raise InvalidArgumentError(f"{label(request.id)} input '{name}' already exists in request")
 
     if is_binary:
         byte_size = unsigned(parameters["binary_data_size"], "binary_data_size")
@@ -176,13 +175,9 @@ def _check_dims(name: str, shape: tuple[Any, ...], request: InferenceRequest) ->
     dims = [unsigned(dim, "shape") for dim in shape]
     seen = ",".join(str(dim if dim <= INT64_MAX else dim - UINT64_MAX - 1) for dim in dims)
     raise InvalidArgumentError(
-        f"{_who(request)} All input dimensions should be specified for input '{name}' for model"
+        f"{label(request.id)} All input dimensions should be specified for input '{name}' for model"
         f" '{request.model_name}', got [{seen}]"
     )
-
-
-def _who(request: InferenceRequest) -> str:
-    return f"[request id: {request.id or '<id_unknown>'}]"
 
 
 def _decode_region(parameters: Mapping[str, Any], memory: SharedMemory) -> RegionSlice:

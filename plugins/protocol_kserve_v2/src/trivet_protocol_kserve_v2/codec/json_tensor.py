@@ -35,7 +35,6 @@ from trivet.tensor import Tensor, element_count, encode_bytes, object_array
 
 from trivet_protocol_kserve_v2.codec.json_reader import encode_text
 from trivet_protocol_kserve_v2.codec.json_types import (
-    INVALID,
     NOT_ARRAY,
     NOT_BOOLEAN,
     NOT_NUMBER,
@@ -44,6 +43,7 @@ from trivet_protocol_kserve_v2.codec.json_types import (
     NOT_UNSIGNED,
     unparsable,
 )
+from trivet_protocol_kserve_v2.codec.requests import INVALID
 
 _WRONG_COUNT = "Unable to parse 'data': Shape does not match true shape of 'data' field"
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from trivet.datatypes import DataType
 from trivet.errors import InternalError
 
 INT64_MIN, INT64_MAX, UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
@@ -20,9 +18,6 @@ NOT_SIGNED = "attempt to access JSON non-signed-integer as signed-integer"
 NOT_UNSIGNED = "attempt to access JSON non-unsigned-integer as unsigned-integer"
 NOT_NUMBER = "attempt to access JSON non-number as double"
 NOT_OBJECT = "attempt to get members for non-object"
-
-INVALID = DataType("<invalid>", "TYPE_INVALID", 0, 0, np.dtype(np.uint8))
-"""Stands for a datatype name that does not exist, so that validation can say which one was expected."""
 
 
 def unparsable(what: str, problem: str) -> InternalError:

@@ -32,9 +32,9 @@ from trivet.inference import InferenceRequest, ParameterValue, RequestedOutput
 from trivet.memory import RegionSlice
 from trivet.tensor import Buffer, Tensor, element_count, encode_bytes, object_array
 
-from trivet_protocol_kserve_v2.codec.json_types import INVALID
 from trivet_protocol_kserve_v2.codec.protobuf_wire import cut_field, varint
-from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+from trivet_protocol_kserve_v2.codec.requests import INVALID, label
+from trivet_protocol_kserve_v2.codec.shared_memory import NO_MEMORY, SharedMemory
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import (
     InferParameter,
     InferTensorContents,
@@ -50,10 +50,7 @@ _CUT_FROM = 32 * 1024
 _UINT64_MASK = 2**64 - 1
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _EMPTY_FINAL = "triton_enable_empty_final_response"
-
-
 _NO_REGIONS: Mapping[str, RegionSlice] = {}
-_NO_MEMORY = SharedMemory({})
 
 
 class DecodedRequest(NamedTuple):
@@ -82,7 +79,7 @@ def parse_request(data: bytes) -> tuple[ModelInferRequest, Sequence[Buffer]]:
 
 
 def decode_request(
-    message: ModelInferRequest, raw: Sequence[Buffer], memory: SharedMemory = _NO_MEMORY
+    message: ModelInferRequest, raw: Sequence[Buffer], memory: SharedMemory = NO_MEMORY
 ) -> DecodedRequest:
     """The inference request of a message. ``raw`` are its raw input contents.
 
@@ -110,9 +107,7 @@ def _decode_inputs(message: ModelInferRequest, raw: Sequence[Buffer], memory: Sh
         datatype = BY_NAME.get(entry.datatype, INVALID)
         shape = tuple(entry.shape)
         if name in inputs:
-            raise InvalidArgumentError(
-                f"[request id: {message.id or '<id_unknown>'}] input '{name}' already exists in request"
-            )
+            raise InvalidArgumentError(f"{label(message.id)} input '{name}' already exists in request")
         if entry.parameters and _in_shared_memory(name, entry.parameters):
             if entry.HasField("contents"):
                 raise InvalidArgumentError(

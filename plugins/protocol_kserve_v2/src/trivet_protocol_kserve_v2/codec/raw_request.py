@@ -12,10 +12,10 @@ from trivet.datatypes import BYTES
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Buffer, Tensor, element_count
 
+from trivet_protocol_kserve_v2.codec.requests import label
+
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
-
-_WHO = "[request id: <id_unknown>]"
 
 
 def decode_raw(body: Buffer, spec: ModelSpec) -> Tensor:
@@ -26,7 +26,7 @@ def decode_raw(body: Buffer, spec: ModelSpec) -> Tensor:
     """
     if len(spec.inputs) != 1:
         raise InvalidArgumentError(
-            f"{_WHO} Raw request must only have 1 input (found 1) to be deduced but got {len(spec.inputs)} inputs in"
+            f"{label()} Raw request must only have 1 input (found 1) to be deduced but got {len(spec.inputs)} inputs in"
             f" '{spec.name}' model configuration"
         )
     (declared,) = spec.inputs.values()
@@ -34,7 +34,7 @@ def decode_raw(body: Buffer, spec: ModelSpec) -> Tensor:
     if declared.datatype is BYTES:
         if declared.dims != (1,):
             raise InvalidArgumentError(
-                f"{_WHO} For BYTE datatype raw input '{declared.name}', the model must have input shape [1]"
+                f"{label()} For BYTE datatype raw input '{declared.name}', the model must have input shape [1]"
             )
         # The one element is all of the body, which has to be copied to get its length in front.
         element = struct.pack("<I", len(body)) + bytes(body)
@@ -45,7 +45,7 @@ def decode_raw(body: Buffer, spec: ModelSpec) -> Tensor:
     variable = declared.dims.count(-1)
     if variable > 1:
         raise InvalidArgumentError(
-            f"{_WHO} The shape of the raw input '{declared.name}' can not be deduced because there are more than one"
+            f"{label()} The shape of the raw input '{declared.name}' can not be deduced because there are more than one"
             " variable-sized dimension"
         )
     rest = element_count([dim for dim in declared.dims if dim != -1])
@@ -54,7 +54,7 @@ def decode_raw(body: Buffer, spec: ModelSpec) -> Tensor:
     expected = element_count(dims) * itemsize
     if size != expected:
         raise InvalidArgumentError(
-            f"{_WHO} input byte size mismatch for input 'raw_input' for model '{spec.name}'. Expected {expected}, got"
-            f" {size}"
+            f"{label()} input byte size mismatch for input 'raw_input' for model '{spec.name}'. Expected {expected},"
+            f" got {size}"
         )
     return Tensor.from_wire(declared.name, declared.datatype, (*batch, *dims), body)

@@ -24,3 +24,7 @@ class SharedMemory:
             if region in provider.regions():
                 return provider.slice(region, offset, byte_size)
         raise NotFoundError(f"Unable to find shared memory region: '{region}'")
+
+
+NO_MEMORY = SharedMemory({})
+"""Where no provider is: every region is unknown."""
