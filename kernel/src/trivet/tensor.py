@@ -217,8 +217,8 @@ def decode_bytes(name: str, data: Buffer, count: int, model: str = "") -> list[b
     return items
 
 
-def object_array(items: Sequence[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
-    """An object array of ``items``; numpy would make fixed-width text of a bare list and drop trailing zeros."""
+def object_array(items: Sequence[object], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An object array of ``items``, bytes or text; numpy would make a bare list fixed-width and drop trailing zeros."""
     array = np.empty(len(items), dtype=np.object_)
     array[:] = items
     return array.reshape(shape)

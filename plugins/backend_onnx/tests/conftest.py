@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 import pytest
@@ -20,16 +20,8 @@ Shape = Sequence[int | str | None] | None
 Tensors = Mapping[str, tuple[int, Shape]]
 
 
-class BuildModel(Protocol):
-    def __call__(
-        self,
-        nodes: Sequence[onnx.NodeProto],
-        inputs: Tensors,
-        outputs: Tensors,
-        initializers: Sequence[onnx.TensorProto] = (),
-        opset: int = 18,
-        ir_version: int = 10,
-    ) -> onnx.ModelProto: ...
+BuildModel = Callable[..., onnx.ModelProto]
+MakeContext = Callable[..., ModelContext]
 
 
 @pytest.fixture(scope="session")
@@ -77,17 +69,6 @@ def add_sub(build_model: BuildModel) -> onnx.ModelProto:
         {"a": float_4, "b": float_4},
         {"sum": float_4, "difference": float_4},
     )
-
-
-class MakeContext(Protocol):
-    def __call__(
-        self,
-        model: onnx.ModelProto | bytes | None,
-        config: str = "",
-        *,
-        name: str = "m",
-        options: Mapping[str, str] | None = None,
-    ) -> ModelContext: ...
 
 
 @pytest.fixture

@@ -74,9 +74,7 @@ def _text(tensor: Tensor) -> NDArray[Any]:
         texts = [item.decode() if isinstance(item, bytes) else item for item in items]
     except UnicodeDecodeError:
         raise _not_utf8(tensor.name, items) from None
-    decoded = np.empty(len(texts), dtype=np.object_)
-    decoded[:] = texts
-    return decoded.reshape(array.shape)
+    return object_array(texts, array.shape)
 
 
 def _not_utf8(name: str, items: list[Any]) -> InvalidArgumentError:

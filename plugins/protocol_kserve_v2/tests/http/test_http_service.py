@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -382,49 +382,3 @@ def test_settings_that_make_no_sense(serve: Callable[..., Any], setting: dict[st
 def test_nothing_is_mounted_when_http_is_off(serve: Callable[..., Any]) -> None:
     with serve(allow_http=False) as server, pytest.raises(LookupError):
         server.url("http")
-
-
-PAGE = "https://page.example"
-
-
-@pytest.fixture(scope="module")
-def browser(serve: Callable[..., Any]) -> Iterator[httpx.Client]:
-    """Talks to a server that lets :data:`PAGE` in."""
-    with serve(http_cors_allow_origin=[PAGE]) as server, connect(server) as connected:
-        yield connected
-
-
-class TestCors:
-    def test_off_by_default(self, client: httpx.Client) -> None:
-        response = client.get("/v2", headers={"origin": PAGE})
-        assert "access-control-allow-origin" not in response.headers
-        assert client.options("/v2", headers={"origin": PAGE}).status_code == 405
-
-    def test_answers_of_every_kind_carry_the_headers(self, browser: httpx.Client) -> None:
-        origin = {"origin": PAGE}
-        for response in (
-            browser.get("/v2", headers=origin),
-            browser.post(INFER, json=double(), headers={**origin, "accept-encoding": "identity"}),
-            browser.post(INFER, json=double(), headers={**origin, "accept-encoding": "gzip"}),
-            browser.get("/v2/models/nope", headers=origin),
-        ):
-            assert response.headers["access-control-allow-origin"] == PAGE
-            assert response.headers["vary"] == "origin"
-
-    def test_other_pages_get_nothing(self, browser: httpx.Client) -> None:
-        response = browser.get("/v2", headers={"origin": "https://other.example"})
-        assert response.status_code == 200
-        assert "access-control-allow-origin" not in response.headers
-
-    def test_preflight(self, browser: httpx.Client) -> None:
-        asked = {"origin": PAGE, "access-control-request-method": "POST", "access-control-request-headers": "a, b"}
-        response = browser.options(INFER, headers=asked)
-        assert response.status_code == 204
-        assert response.headers["access-control-allow-methods"] == "POST"
-        assert response.headers["access-control-allow-headers"] == "a, b"
-        assert browser.options(INFER, headers={"origin": "https://other.example"}).status_code == 403
-
-    def test_any_origin(self, serve: Callable[..., Any]) -> None:
-        with serve(http_cors_allow_origin=["*"]) as server:
-            response = httpx.get(f"http://{server.http_url}/v2", headers={"origin": PAGE})
-        assert response.headers["access-control-allow-origin"] == "*"

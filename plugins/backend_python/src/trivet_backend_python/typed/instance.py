@@ -90,9 +90,7 @@ class TypedInstance(ArrayInstance):
             texts = [item.decode() for item in array.reshape(-1).tolist()]
         except UnicodeDecodeError as error:
             raise InvalidArgumentError(f"input '{tensor.name}' holds bytes that are not UTF-8 text: {error}") from None
-        decoded = np.empty(len(texts), dtype=np.object_)
-        decoded[:] = texts
-        return decoded.reshape(array.shape)
+        return object_array(texts, array.shape)
 
     def _result(self, output: TensorSignature, values: list[Any], index: int, batch: tuple[int, ...]) -> Tensor:
         """One output as a tensor that later writes of the model cannot change.

@@ -163,7 +163,7 @@ def _decode_contents(
     if not count:
         return Tensor.from_wire(name, datatype, shape, b"")
     if datatype is BYTES:
-        array = object_array(list(elements), (count,))  # type: ignore[arg-type]
+        array = object_array(list(elements), (count,))
         if count == element_count(shape):
             return Tensor.from_numpy(name, array.reshape(shape), BYTES)
         return Tensor.from_wire(name, datatype, shape, encode_bytes(array))
