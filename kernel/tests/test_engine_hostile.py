@@ -46,6 +46,8 @@ def misbehave(wanted: str, here: str) -> None:
         return
     if deed == "exit":
         sys.exit(3)
+    if deed == "surrogate":
+        raise InvalidArgumentError("no such file: caf\udce9")
     raise {"interrupt": KeyboardInterrupt, "speechless": SpeechlessError, "stop": StopIteration}[deed]
 
 
@@ -246,6 +248,14 @@ async def test_a_slip_in_the_number_of_instances_costs_that_model_only(tmp_path:
         reasons = {entry.name: entry.reason for entry in await engine.repository_index()}
         assert "wants 1000000 instances" in reasons["greedy"]
         assert await double(engine) == [2, 4]
+
+
+async def test_a_reason_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    """What names a file that is not UTF-8 must not spoil the index of all models."""
+    add(tmp_path, "bad", "load:surrogate")
+    async with running_engine(tmp_path, registry=REGISTRY, allow_failures=True) as engine:
+        (entry,) = await engine.repository_index()
+        assert entry.reason == "Invalid argument: no such file: caf\\udce9"
 
 
 def test_an_exception_without_words_is_logged() -> None:

@@ -25,9 +25,13 @@ class Code(Enum):
 
 
 def message_of(error: BaseException) -> str:
-    """``str(error)``, also of an exception whose class does not manage to say anything: models raise all kinds."""
+    """``str(error)`` as text that can be sent and logged, whatever a model raised.
+
+    Halves of surrogate pairs (from names of files that are not UTF-8) are escaped; an exception whose class does not
+    manage to say anything has a text all the same.
+    """
     try:
-        return str(error)
+        return str(error).encode("utf-8", "backslashreplace").decode()
     except BaseException:  # noqa: BLE001 - the code of a model's exception class may raise anything in turn
         return "<this exception has no text>"
 

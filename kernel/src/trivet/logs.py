@@ -137,7 +137,7 @@ def configure(options: LogOptions, *, packages: Iterable[str] = ("trivet",), str
     """
     handler: logging.Handler
     if options.file is not None:
-        handler = logging.FileHandler(options.file, encoding="utf-8")
+        handler = logging.FileHandler(options.file, encoding="utf-8", errors="backslashreplace")
     elif stream is not None:
         handler = logging.StreamHandler(stream)
     else:

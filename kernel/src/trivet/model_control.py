@@ -330,7 +330,7 @@ class ModelControl:
 def _reason(error: object, name: str) -> str:
     """Why a load failed, for the index and for the caller; an unexpected error goes to the log with its traceback."""
     if isinstance(error, TrivetError):
-        return f"{_REASON_PREFIX[error.code]}: {error}"
+        return f"{_REASON_PREFIX[error.code]}: {message_of(error)}"
     if isinstance(error, asyncio.CancelledError):
         raise error
     assert isinstance(error, BaseException)

@@ -52,6 +52,11 @@ CONFIGURATIONS = {
         input { name: "IN" data_type: TYPE_INT32 dims: [1] }
         output { name: "OUT" data_type: TYPE_UINT8 dims: [-1] }
     """,
+    "moan": """
+        max_batch_size: 0
+        input { name: "IN" data_type: TYPE_INT32 dims: [1] }
+        output { name: "OUT" data_type: TYPE_INT32 dims: [1] }
+    """,
     "repeat": """
         max_batch_size: 0
         model_transaction_policy { decoupled: true }
@@ -232,6 +237,13 @@ class Flood(RequestInstance):
             FLOOD.end()
 
 
+class Moan(RequestInstance):
+    """Fails, with half a surrogate pair and as many e with an accent as the input says."""
+
+    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+        raise InternalError("\ud800 " + "é" * int(requests[0].inputs["IN"].numpy()[0]))
+
+
 INSTANCES: dict[str, type[BackendInstance]] = {
     "double": Double,
     "echo": Echo,
@@ -239,6 +251,7 @@ INSTANCES: dict[str, type[BackendInstance]] = {
     "gate": Gated,
     "repeat": Repeat,
     "flood": Flood,
+    "moan": Moan,
 }
 
 

@@ -226,6 +226,13 @@ def test_bytes_that_are_no_message(rpc: Rpc, method: str, payload: bytes) -> Non
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INTERNAL, "Unable to parse request")
 
 
+@pytest.mark.parametrize(("length", "shown"), [(2, "\\ud800 éé"), (20_000, "\\ud800 " + "é" * 1022 + "...")])
+def test_an_error_of_any_text_and_length_arrives(rpc: Rpc, length: int, shown: str) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        rpc.call("ModelInfer", request("moan", IN=int32(length)))
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.INTERNAL, shown)
+
+
 @pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/Nope", "/no.Service/Nope"])
 def test_methods_that_do_not_exist(rpc: Rpc, path: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:

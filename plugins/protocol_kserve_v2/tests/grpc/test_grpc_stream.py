@@ -315,3 +315,8 @@ def test_two_streams_do_not_wait_for_each_other(rpc: Rpc) -> None:
     assert answered.wait(20)
     GATE.open(1109)
     assert waiting.finish() == [("", 1109, True)]
+
+
+def test_an_error_of_any_text_goes_to_its_request(rpc: Rpc) -> None:
+    (answer,) = rpc.stream(iter([request("moan", id="a", IN=int32(2))]))
+    assert brief(answer) == ("a", "\\ud800 éé", True)

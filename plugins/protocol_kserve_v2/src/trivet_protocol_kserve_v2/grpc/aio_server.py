@@ -12,7 +12,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 from trivet.errors import InternalError, TrivetError
 
-from trivet_protocol_kserve_v2.errors import grpc_status
+from trivet_protocol_kserve_v2.errors import grpc_details, grpc_status
 from trivet_protocol_kserve_v2.grpc.control import SERVICE, ControlMethod
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.reflection import PATHS, Reflection
@@ -202,7 +202,7 @@ def _metadata(context: Context) -> Metadata:
 
 async def _abort(context: Context, error: TrivetError) -> NoReturn:
     """End the call with an error's status; does not return."""
-    await context.abort(_STATUS[grpc_status(error)], error.message)
+    await context.abort(_STATUS[grpc_status(error)], grpc_details(error))
     raise AssertionError("abort() raises")
 
 

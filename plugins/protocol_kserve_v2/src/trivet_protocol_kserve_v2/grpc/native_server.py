@@ -19,7 +19,7 @@ from typing import Any
 import grpc.aio
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError
 
-from trivet_protocol_kserve_v2.errors import grpc_status
+from trivet_protocol_kserve_v2.errors import grpc_details, grpc_status
 from trivet_protocol_kserve_v2.grpc.aio_server import INFER, GrpcServer, Handlers, Router
 from trivet_protocol_kserve_v2.grpc.control import ControlMethod
 from trivet_protocol_kserve_v2.grpc.inference import Inference
@@ -135,7 +135,7 @@ class NativeServer(GrpcServer):
                     cancel()
             elif self._stopping:
                 error = UnavailableError(STOPPING)
-                front.fail(call_id, grpc_status(error), error.message)
+                front.fail(call_id, grpc_status(error), grpc_details(error))
             elif method_index == 0:
                 self._infer(front, call_id, payload, details[0])
             else:
@@ -189,7 +189,7 @@ class NativeServer(GrpcServer):
         if call_id in self._calls:
             self._done(call_id)
             assert self._front is not None
-            self._front.fail(call_id, grpc_status(error), error.message)
+            self._front.fail(call_id, grpc_status(error), grpc_details(error))
 
     def _done(self, call_id: int) -> None:
         del self._calls[call_id]

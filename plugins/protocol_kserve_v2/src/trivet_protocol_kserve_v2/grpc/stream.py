@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
-from trivet.errors import InternalError, TrivetError, UnavailableError
+from trivet.errors import InternalError, TrivetError, UnavailableError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.memory import RegionSlice
 
@@ -158,7 +158,7 @@ class InferenceStream:
             if turn.ordered and not (self._order and self._order[-1] is turn):
                 # The model is not known, so nothing is known of its policy: Triton answers in order.
                 self._order.append(turn)
-            self._deliver(turn, encode_stream_refusal(message.id, error.message), last=True)
+            self._deliver(turn, encode_stream_refusal(message.id, message_of(error)), last=True)
         self._measure_room()
 
     def _submit(self, turn: _Turn, request: InferenceRequest) -> None:
@@ -187,7 +187,7 @@ class InferenceStream:
                 self._failure = error
                 self._changed.set()
                 return
-            message = encode_stream_error(request, error.message, final=response.final)
+            message = encode_stream_error(request, message_of(error), final=response.final)
         self._deliver(turn, message, last=response.final)
 
     def _encode(self, turn: _Turn, request: InferenceRequest, response: InferenceResponse) -> bytes | None:
