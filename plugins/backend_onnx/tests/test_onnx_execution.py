@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -367,6 +366,6 @@ def test_a_shape_that_the_model_refuses(add_sub: onnx.ModelProto, context: Any, 
         run(made, ["sum"], a=wrong, b=wrong)
 
 
-def test_the_path_may_hold_any_character(identity: Any, context: Any, instance: Instance, tmp_path: Path) -> None:
+def test_the_path_may_hold_any_character(identity: Any, context: Any, instance: Instance) -> None:
     made_context = context(identity(), name="modèle naïf ü")
     assert run(instance(made_context), ["y"], x=np.ones((1, 1), "f4"))["y"].tolist() == [[1]]

@@ -12,7 +12,6 @@ import pytest
 from onnx import TensorProto, helper
 from trivet.backend import ArrayInstance
 from trivet.errors import InvalidArgumentError, UnavailableError
-from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.runtime import ort
 
 Instance = Callable[..., ArrayInstance]
@@ -81,9 +80,7 @@ def test_missing_external_data(build_model: Any, context: Any, instance: Instanc
         instance(context(model))
 
 
-def test_one_bad_model_does_not_hurt_the_next(
-    add_sub: onnx.ModelProto, context: Any, instance: Instance, backend: OnnxBackend
-) -> None:
+def test_one_bad_model_does_not_hurt_the_next(add_sub: onnx.ModelProto, context: Any, instance: Instance) -> None:
     with pytest.raises(InvalidArgumentError):
         instance(context(b"no model", name="bad"))
     instance(context(add_sub, name="good"))

@@ -164,7 +164,7 @@ class Doubler(ModelCaller):
 
 
 class TestCallingOtherModels:
-    def run(self, models, row, body, **replaced):
+    def run(self, models, row, body):
         caller = Doubler()
         source = f"""
             import asyncio

@@ -290,7 +290,7 @@ class TestResponseSender:
         assert isinstance(request.context[0].error, InternalError)
         assert "request '7' neither" in request.context[0].error.message
 
-    def test_a_response_that_cannot_be_sent_leaves_the_request_to_an_error(self, models, row, monkeypatch):
+    def test_a_response_that_cannot_be_sent_leaves_the_request_to_an_error(self, models, row):
         model = models.execute("""
             import threading
             sender = requests[0].get_response_sender()

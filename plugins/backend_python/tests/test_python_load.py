@@ -345,7 +345,7 @@ class TestModules:
         files = {"json.py": "raise ValueError", "numpy.py": "raise ValueError"}
         assert models.run("m", source, files=files)(INPUT0=row)
 
-    def test_a_data_folder_does_not_hide_a_package(self, models, row):
+    def test_a_data_folder_does_not_hide_a_package(self, models):
         models.write("m", "import pytest\nassert pytest.raises\n" + "import triton_python_backend_utils as pb_utils\n")
         (models.root / "m" / "1" / "pytest").mkdir()
         with pytest.raises(InternalError, match="no attribute 'TritonPythonModel'"):
@@ -380,7 +380,7 @@ class TestModules:
             source = echo().replace(".as_numpy())", f".as_numpy() * {factor})")
             np.testing.assert_array_equal(models.run("m", source)(INPUT0=row)["OUTPUT0"], row * factor)
 
-    def test_closing_frees_what_the_code_held(self, models, row):
+    def test_closing_frees_what_the_code_held(self, models):
         source = echo().replace("import triton", "class Weights: pass\n    WEIGHTS = Weights()\n    import triton", 1)
         model = models.run("m", source)
         held = weakref.ref(sys.modules[type(model.instances[0]._model).__module__].WEIGHTS)

@@ -30,7 +30,7 @@ def test_shorten(models):
     assert shorten(words=words, limit=np.array([1], np.int32))["words"].tolist() == [b"g", b"g"]
 
 
-def test_nearest(models, tmp_path):
+def test_nearest(models):
     models.write("nearest", SNIPPETS["nearest"], "")
     np.save(models.root / "nearest" / "1" / "points.npy", np.array([[0, 0], [5, 5]], np.float32))
     nearest = models.load("nearest")

@@ -169,7 +169,7 @@ async def test_http2_garbage_ends_its_connection_only(serve: Any, connect: Any, 
         assert (await other.reply()).body == b"hello"
 
 
-async def test_stopping_lets_http2_requests_finish(serve: Any, echo: Any) -> None:
+async def test_stopping_lets_http2_requests_finish(serve: Any) -> None:
     arrived = asyncio.Queue[Any]()
     async with (
         asyncio.timeout(30),
