@@ -8,8 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 import venv
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = [ROOT / "kernel", *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+# What stands at the top of a wheel, where that is not one package of the distribution's name.
+MODULES: dict[str, set[str]] = {
+    "trivet": set(),
+    "trivet_kernel": {"trivet"},
+    "trivet_backend_python": {"trivet_backend_python", "triton_python_backend_utils.py"},
+}
 INSTALLED = ("trivet_kernel", "trivet_transport_http", "trivet_protocol_kserve_v2", "trivet_backend_onnx")
 
 pytestmark = pytest.mark.timeout(600)
@@ -41,6 +50,17 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_package_builds_a_wheel_of_its_own(wheels: Path) -> None:
     built = {wheel.name.split("-")[0] for wheel in wheels.glob("*.whl")}
     assert built == {"trivet", "trivet_kernel", *(f"trivet_{package.name}" for package in PACKAGES[1:])}
+
+
+def test_a_wheel_holds_its_modules_their_types_and_the_licence(wheels: Path) -> None:
+    for wheel in wheels.glob("*.whl"):
+        distribution = wheel.name.split("-")[0]
+        modules = MODULES.get(distribution, {distribution})
+        information = f"{distribution}-{VERSION}.dist-info"
+        names = zipfile.ZipFile(wheel).namelist()
+        assert {name.partition("/")[0] for name in names} == {information, *modules}
+        assert f"{information}/licenses/LICENSE" in names
+        assert {f"{module}/py.typed" for module in modules if not module.endswith(".py")} <= set(names)
 
 
 @pytest.fixture(scope="module")
