@@ -14,6 +14,7 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from trivet.testing import RunningServer
+from trivet_protocol_kserve_v2.codec.protobuf_request import parse_request
 from trivet_protocol_kserve_v2.grpc import stream
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 
@@ -213,18 +214,24 @@ def test_a_deadline_that_passes_cancels_its_requests(rpc: Rpc) -> None:
     assert GATE.cancelled(1106)
 
 
-def test_no_more_requests_are_read_than_may_be_pending(
-    rpc: Rpc, server: RunningServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("later", [1107, 1, -1], ids=["in flight", "answered", "failed"])
+def test_no_more_requests_are_read_than_may_be_pending(rpc: Rpc, monkeypatch: pytest.MonkeyPatch, later: int) -> None:
+    """Also where later ones have their responses, which wait for that of the first."""
+    read = threading.Semaphore(0)
+
+    def counted(payload: bytes) -> Any:
+        read.release()
+        return parse_request(payload)
+
     monkeypatch.setattr(stream, "MAX_PENDING", 4)
+    monkeypatch.setattr(stream, "parse_request", counted)
     opened = Open(rpc)
     for number in range(20):
-        opened.send(request("gate", id=str(number), IN=int32(1107)))
-    GATE.request(1107)
-    in_flight = server.call(lambda: len(server.engine.model("gate").in_flight))
-    GATE.open(1107)
+        opened.send(request("gate", id=str(number), IN=int32(later if number else 1107)))
 
-    assert in_flight <= 4
+    assert all(read.acquire(timeout=20) for _ in range(4))
+    assert not read.acquire(timeout=0.2)
+    GATE.open(1107)
     assert len(opened.finish()) == 20
 
 

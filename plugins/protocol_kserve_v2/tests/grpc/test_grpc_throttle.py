@@ -95,6 +95,16 @@ def test_a_client_that_does_not_read_holds_its_model_back(
         assert FLOOD.settled() == total
 
 
+def test_requests_larger_than_what_may_wait_do_not_hold_their_model_back(
+    serve: Callable[..., Any], grpc_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "MAX_PENDING_BYTES", 8)
+    with serve(grpc_server=grpc_server) as server, Rpc(server.grpc_url) as rpc:
+        answers = rpc.stream([request("repeat", IN=int32(1, 2, 3)) for _ in range(3)])
+
+        assert len(list(answers)) == 9
+
+
 def test_a_client_that_leaves_lets_its_model_go(serve: Callable[..., Any], grpc_server: str) -> None:
     with serve(grpc_server=grpc_server, grpc_max_response_pool_size=1) as server, Rpc(server.grpc_url) as rpc:
         call: Any = rpc.stream([request("flood", IN=int32(100))])

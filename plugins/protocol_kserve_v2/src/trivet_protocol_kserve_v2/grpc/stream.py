@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 MAX_PENDING = 1024
 """Requests in flight and responses not yet sent, on one stream; with more, no further request is read."""
 MAX_PENDING_BYTES = 256 * 2**20
-"""The same in bytes; with more, a decoupled model waits before it answers again. One message may exceed it."""
+"""The same in bytes. With as many bytes of responses ready to be sent, a decoupled model waits before it answers again.
+One message may exceed it."""
 
 STOPPING = "GRPC server is shutting down and has stopped accepting new requests."
 
@@ -76,7 +77,11 @@ class InferenceStream:
         self._in_flight: dict[InferenceRequest, _Turn] = {}
         self._order: deque[_Turn] = deque()
         self._outbox: deque[tuple[bytes, Throttle | None]] = deque()
+        self._outbox_bytes = 0
+        self._unsent = 0
+        """Responses in the outbox, and those that wait for their turn."""
         self._pending_bytes = 0
+        """Of the requests in flight and the unsent responses."""
         self._reading = True
         self._closing = False
         self._failure: TrivetError | None = None
@@ -213,17 +218,19 @@ class InferenceStream:
     def _deliver(self, turn: _Turn, message: bytes | None, *, last: bool) -> None:
         """Queue a message where its turn has come, and those that waited for this turn."""
         if message is not None:
+            self._unsent += 1
             self._pending_bytes += len(message)
             if turn.ordered:
                 turn.messages.append(message)
             else:
-                self._outbox.append((message, turn.throttle))
+                self._queue(message, turn.throttle)
         elif turn.throttle is not None:
             turn.throttle.sent()
         turn.done = last
         while self._order:
             first = self._order[0]
-            self._outbox.extend((ready, None) for ready in first.messages)
+            for ready in first.messages:
+                self._queue(ready, None)
             first.messages.clear()
             if not first.done:
                 break
@@ -231,8 +238,14 @@ class InferenceStream:
         self._changed.set()
         self._measure_room()
 
+    def _queue(self, message: bytes, throttle: Throttle | None) -> None:
+        self._outbox.append((message, throttle))
+        self._outbox_bytes += len(message)
+
     def _sent(self, message: bytes, throttle: Throttle | None) -> None:
         was_full = self._is_full()
+        self._outbox_bytes -= len(message)
+        self._unsent -= 1
         self._pending_bytes -= len(message)
         if throttle is not None:
             throttle.sent()
@@ -243,10 +256,15 @@ class InferenceStream:
         self._measure_room()
 
     def _is_full(self) -> bool:
-        return self._pending_bytes >= MAX_PENDING_BYTES
+        """Whether decoupled models are held back, on any thread.
+
+        Only what the client's reading alone makes less counts here: a model that waited for requests to end might
+        wait for its own.
+        """
+        return self._outbox_bytes >= MAX_PENDING_BYTES
 
     def _measure_room(self) -> None:
-        if len(self._in_flight) + len(self._outbox) < MAX_PENDING and not self._is_full():
+        if len(self._in_flight) + self._unsent < MAX_PENDING and self._pending_bytes < MAX_PENDING_BYTES:
             self._room.set()
         else:
             self._room.clear()
