@@ -25,7 +25,7 @@ from trivet.inference import InferenceRequest, InferenceResponse
 
 from trivet_protocol_kserve_v2.codec import compression
 from trivet_protocol_kserve_v2.codec.compression import Coding
-from trivet_protocol_kserve_v2.codec.header_memory import HeaderMemory
+from trivet_protocol_kserve_v2.codec.header_cache import HeaderCache
 from trivet_protocol_kserve_v2.codec.json_response import EncodedResponse, encode_response
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.http.responses import JSON, error_response
@@ -54,7 +54,7 @@ class InferenceHandler:
         self._engine = engine
         self._memory = memory
         self._max_decompressed_size = max_decompressed_size
-        self._headers = HeaderMemory()
+        self._headers = HeaderCache()
         self._forwarded: re.Pattern[bytes] | None = None
         if forward_pattern:
             try:

@@ -40,8 +40,8 @@ class _Header:
         self.outputs = response_format.outputs
 
 
-class HeaderMemory:
-    """:func:`decode_request` with a memory. Used on the event loop; one per server."""
+class HeaderCache:
+    """:func:`decode_request` that remembers headers. Used on the event loop; one per server."""
 
     SIZE = 1024
     """Headers that are remembered; when it is full, all are forgotten."""

@@ -12,14 +12,13 @@ from trivet import datatypes
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import TrivetError
 from trivet.inference import InferenceRequest
-from trivet_protocol_kserve_v2.codec.header_memory import HeaderMemory
+from trivet_protocol_kserve_v2.codec.header_cache import HeaderCache
 from trivet_protocol_kserve_v2.codec.json_request import decode_request
-from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+from trivet_protocol_kserve_v2.codec.shared_memory import NO_MEMORY
 
 _NONE: frozenset[str] = frozenset()
 _INPUTS = {name: TensorSpec(name, datatypes.FP32, (-1,)) for name in ("x", "y")}
 SPEC = ModelSpec("m", _INPUTS, {"z": TensorSpec("z", datatypes.FP32, (-1,))}, ("z",), 0, False, _NONE, _NONE)
-MEMORY = SharedMemory({})
 
 
 def said(request: InferenceRequest) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def said(request: InferenceRequest) -> dict[str, Any]:
 
 def outcome(decode: Any, body: bytes, json_size: int) -> Any:
     try:
-        return said(decode(body, json_size, SPEC, "", received_ns=1, memory=MEMORY))
+        return said(decode(body, json_size, SPEC, "", received_ns=1, memory=NO_MEMORY))
     except TrivetError as error:
         return type(error), error.message
 
@@ -85,33 +84,33 @@ headers = st.fixed_dictionaries(
 
 @given(headers, st.lists(st.binary(max_size=20), min_size=2, max_size=4))
 def test_the_second_time_is_as_the_first(header: dict[str, Any], data: list[bytes]) -> None:
-    memory = HeaderMemory()
+    cache = HeaderCache()
     text = orjson.dumps(header)
     for binary in data:
         body = text + binary
-        assert outcome(memory.decode, body, len(text)) == outcome(decode_request, body, len(text))
+        assert outcome(cache.decode, body, len(text)) == outcome(decode_request, body, len(text))
 
 
 @given(headers, st.binary(max_size=8))
 def test_data_of_the_right_size_is_taken_from_the_new_body(header: dict[str, Any], filler: bytes) -> None:
-    memory = HeaderMemory()
+    cache = HeaderCache()
     text = orjson.dumps(header)
     size = sum(entry.get("parameters", {}).get("binary_data_size", 0) for entry in header["inputs"])
     for data in (bytes(size), (filler * size + bytes(size))[:size]):
-        assert outcome(memory.decode, text + data, len(text)) == outcome(decode_request, text + data, len(text))
+        assert outcome(cache.decode, text + data, len(text)) == outcome(decode_request, text + data, len(text))
 
 
 @pytest.mark.parametrize("spelling", ['"data"', r'"\u0064ata"'])
 def test_data_within_the_header_is_never_taken_from_another_request(spelling: str) -> None:
-    memory = HeaderMemory()
+    cache = HeaderCache()
     text = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[1],%b:[2.0]}]}' % spelling.encode()
     for _ in range(2):
-        assert outcome(memory.decode, text, len(text)) == outcome(decode_request, text, len(text))
+        assert outcome(cache.decode, text, len(text)) == outcome(decode_request, text, len(text))
 
 
 def test_it_forgets_before_it_grows_without_bound() -> None:
-    memory = HeaderMemory()
-    for size in range(2 * HeaderMemory.SIZE):
+    cache = HeaderCache()
+    for size in range(2 * HeaderCache.SIZE):
         text = orjson.dumps({"inputs": [binary_input("x", 4)], "parameters": {"own": size}})
-        memory.decode(text + bytes(4), len(text), SPEC, "", received_ns=1, memory=MEMORY)
-    assert len(memory) <= HeaderMemory.SIZE
+        cache.decode(text + bytes(4), len(text), SPEC, "", received_ns=1, memory=NO_MEMORY)
+    assert len(cache) <= HeaderCache.SIZE
