@@ -132,8 +132,8 @@ class Handlers:
         except TrivetError as error:
             await _abort(context, error)
         except grpc.aio.InternalError:
-            # A write failed, since the client has gone.
-            return
+            # A write failed, since the client has gone. As for any call that was cancelled, no status is sent after it.
+            raise asyncio.CancelledError from None
         finally:
             self._streams.discard(stream)
 
