@@ -95,7 +95,11 @@ class OnnxModel(BackendModel):
         self._shared: dict[tuple[InstanceKind, int], Any] = {}
 
     def create_instance(self, context: InstanceContext) -> ArrayInstance:
-        """Raises what :func:`~trivet_backend_onnx.session.create_session` and validation raise."""
+        """On the instance's thread, several at a time.
+
+        Raises what :func:`~trivet_backend_onnx.session.create_session` and
+        :func:`~trivet_backend_onnx.validation.validate` raise.
+        """
         share = self._settings.share_session
         if (context.kind != "GPU") if share is None else share:
             session = self._shared_session(context)

@@ -41,7 +41,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
 
 class Connection(asyncio.BufferedProtocol):
-    """The protocol object of one accepted connection."""
+    """The protocol object of one accepted connection. Lives on its hub's event loop."""
 
     __slots__ = (
         "_advancing",

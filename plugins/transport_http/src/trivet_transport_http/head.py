@@ -85,7 +85,7 @@ class HeadParser:
 
     A client repeats the same head for as long as it asks the same thing, so most heads are found by their bytes. One
     with an identifier of its request in it never comes again: of those only hashes are kept, so that they do not push
-    out the others. All memory is bounded.
+    out the others. All memory is bounded. Used on one event loop, and so without locks.
     """
 
     CACHE_SIZE = 512

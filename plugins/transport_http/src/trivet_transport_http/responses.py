@@ -44,7 +44,7 @@ def has_body(status: int) -> bool:
 class ResponseEncoder:
     """Turns responses into what is written to the socket.
 
-    Handlers answer with few different heads, so rendered ones are remembered.
+    Handlers answer with few different heads, so rendered ones are remembered. Used on one event loop.
     """
 
     CACHE_SIZE = 512

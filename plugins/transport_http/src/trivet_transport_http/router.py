@@ -42,10 +42,14 @@ class Router:
     A path that only a less literal route allows the method for is still served by it. ``HEAD`` is served by ``GET``
     where no route of its own exists. Paths are compared after percent-decoding, segment by segment: an encoded slash
     never separates segments. A trailing slash is a segment, an empty one, and so matches nothing but itself.
+
+    Used on one event loop: what it remembers has no lock.
     """
 
     CACHE_SIZE = 1024
+    """Paths that are remembered; when there are more, all are forgotten."""
     CACHED_LENGTH = 512
+    """Bytes up to which a path is remembered."""
 
     def __init__(self, routes: Iterable[Route], not_found: NotFoundHandler | None = None) -> None:
         """:class:`ValueError` if two routes have the same method and the same shape, or a path is malformed."""

@@ -66,7 +66,12 @@ class Transport(HttpTransport):
         self._addresses: dict[str, list[str]] = {}
 
     async def start(self, listeners: Mapping[str, Listener]) -> None:
-        """See :meth:`trivet.http.HttpTransport.start`. :class:`ValueError` if routes of a listener contradict."""
+        """See :meth:`trivet.http.HttpTransport.start`.
+
+        Also raises :class:`ValueError` if routes of a listener contradict, and :class:`InvalidArgumentError` for a
+        listener that no option gives an address, or where a package for HTTP/2 or HTTP/3 is missing. Nothing is left
+        bound then.
+        """
         try:
             for name, listener in listeners.items():
                 await self._serve(name, Router(listener.routes, listener.not_found))

@@ -35,8 +35,8 @@ class EncodedResponse(NamedTuple):
 def encode_response(request: InferenceRequest, response: InferenceResponse) -> EncodedResponse:
     """The body that answers ``request``, whose ``context`` is its :class:`ResponseFormat`. Tensors are not copied.
 
-    Raises the response's error if it has one, and :class:`~trivet.errors.TrivetError` for an output that cannot be
-    given in the way the caller wants.
+    Called on the event loop. Raises the response's error if it has one, and :class:`~trivet.errors.TrivetError` for an
+    output that cannot be given in the way the caller wants.
     """
     if response.error is not None:
         raise response.error
