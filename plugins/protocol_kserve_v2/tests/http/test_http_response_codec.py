@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from host_regions import HostRegions
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from trivet import datatypes
 from trivet.config import ModelConfig
 from trivet.config.spec import ModelSpec
-from trivet.datatypes import BF16, BYTES, DataType
+from trivet.datatypes import BF16, BYTES
 from trivet.errors import InternalError, InvalidArgumentError, NotFoundError
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
 from trivet.tensor import Tensor, object_array
 from trivet_protocol_kserve_v2.codec.json_request import decode_request
 from trivet_protocol_kserve_v2.codec.json_response import encode_response
@@ -174,38 +174,6 @@ class TestClassification:
         tensor = Tensor.from_wire("y", datatypes.BY_NAME[datatype], (1,), bytes(2))
         with pytest.raises(InvalidArgumentError, match=f"due to unsupported type '{datatype}'$"):
             self.classes(tensor, 1, model())
-
-
-class HostRegions(MemoryProvider):
-    """Regions in this process."""
-
-    def __init__(self, **regions: bytearray) -> None:
-        self._memory = regions
-
-    def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
-        self._memory[name] = bytearray(byte_size)
-
-    def unregister(self, name: str | None) -> None:
-        self._memory = {} if name is None else {key: region for key, region in self._memory.items() if key != name}
-
-    def regions(self) -> Mapping[str, RegionStatus]:
-        return {name: RegionStatus(name, len(region), {}) for name, region in self._memory.items()}
-
-    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
-        return HostSlice(memoryview(self._memory[region])[offset : offset + byte_size])
-
-
-class HostSlice(RegionSlice):
-    def __init__(self, view: memoryview) -> None:
-        self._view = view
-
-    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
-        return Tensor.from_wire(name, datatype, shape, self._view)
-
-    def write(self, tensor: Tensor) -> int:
-        data = tensor.wire()
-        self._view[: len(data)] = data
-        return len(data)
 
 
 def test_tensors_stay_in_shared_memory_both_ways() -> None:
