@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
 import socket
 import struct
+import threading
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
 from trivet.testing import RunningServer
+from trivet_protocol_kserve_v2.codec import compression
 
 INFER = "/v2/models/double/infer"
 HEADER_LENGTH = "inference-header-content-length"
@@ -277,6 +282,36 @@ def test_large_bodies_are_compressed_both_ways(serve: Callable[..., Any]) -> Non
         )
     assert response.headers["content-encoding"] == "deflate"
     assert response.content[int(response.headers[HEADER_LENGTH]) :] == values
+
+
+def test_no_more_bodies_grow_at_a_time_than_there_are_processors(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    growing = threading.Lock()
+    decompress = compression.decompress
+
+    def alone(body: Any, limit: int) -> bytes:
+        assert growing.acquire(blocking=False)
+        try:
+            time.sleep(0.02)  # long enough for another to come
+            return decompress(body, limit)
+        finally:
+            growing.release()
+
+    monkeypatch.setattr(compression, "decompress", alone)
+    size = 100_000
+    tensor = {"name": "I_INT8", "datatype": "INT8", "shape": [size], "parameters": {"binary_data_size": size}}
+    header = json.dumps({"inputs": [tensor]}).encode()
+    body = gzip.compress(header + random.Random(1).randbytes(size))
+    headers = {"content-encoding": "gzip", HEADER_LENGTH: str(len(header))}
+    with serve() as server, ThreadPoolExecutor(8) as pool:
+
+        def post(_: int) -> int:
+            url = f"http://{server.http_url}/v2/models/echo/infer"
+            return httpx.post(url, content=body, headers=headers).status_code
+
+        assert set(pool.map(post, range(16))) == {200}
 
 
 class TestModelControl:

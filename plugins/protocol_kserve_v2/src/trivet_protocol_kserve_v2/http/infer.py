@@ -6,11 +6,12 @@ that is compressed, or wants its response so, takes a task, in which the work of
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from trivet.config.spec import ModelSpec
 from trivet.engine import Engine
 from trivet.errors import (
@@ -54,6 +55,9 @@ class InferenceHandler:
         self._engine = engine
         self._memory = memory
         self._max_decompressed_size = max_decompressed_size
+        # A small body may grow to a very large one, so only as many grow at a time as there are processors; and the
+        # threads that look into repositories are not to be had for this.
+        self._coders = CapacityLimiter(os.cpu_count() or 1)
         self._headers = HeaderCache()
         self._forwarded: re.Pattern[bytes] | None = None
         if forward_pattern:
@@ -147,19 +151,18 @@ class InferenceHandler:
         headers = _headers(encoded)
         if coding is None:
             return HttpResponse(200, encoded.buffers, headers)
-        compressed = await _compress(encoded.buffers, coding)
+        compressed = await self._compress(encoded.buffers, coding)
         return HttpResponse(200, compressed, (*headers, (b"content-encoding", coding.encode())))
 
     async def _decompress(self, body: Body) -> bytes:
         if len(body) < _OFFLOADED_BYTES:
             return compression.decompress(body, self._max_decompressed_size)
-        return await to_thread.run_sync(compression.decompress, body, self._max_decompressed_size)
+        return await to_thread.run_sync(compression.decompress, body, self._max_decompressed_size, limiter=self._coders)
 
-
-async def _compress(buffers: Sequence[Body], coding: Coding) -> Sequence[Body]:
-    if sum(memoryview(buffer).nbytes for buffer in buffers) < _OFFLOADED_BYTES:
-        return compression.compress(buffers, coding)
-    return await to_thread.run_sync(compression.compress, buffers, coding)
+    async def _compress(self, buffers: Sequence[Body], coding: Coding) -> Sequence[Body]:
+        if sum(memoryview(buffer).nbytes for buffer in buffers) < _OFFLOADED_BYTES:
+            return compression.compress(buffers, coding)
+        return await to_thread.run_sync(compression.compress, buffers, coding, limiter=self._coders)
 
 
 def _headers(encoded: EncodedResponse) -> Sequence[Header]:
