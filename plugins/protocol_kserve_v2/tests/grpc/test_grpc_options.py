@@ -18,8 +18,9 @@ from trivet.errors import InvalidArgumentError
 from trivet.options import Settings
 from trivet.server import StartupError
 from trivet_protocol_kserve_v2.grpc.options import OPTIONS
-from trivet_protocol_kserve_v2.grpc.restricted import PROTOCOLS, parse_restrictions
+from trivet_protocol_kserve_v2.grpc.restricted import parse_restrictions
 from trivet_protocol_kserve_v2.grpc.settings import GrpcSettings
+from trivet_protocol_kserve_v2.restrictions import PARTS
 
 from .conftest import NATIVE
 from .rpc import Rpc, int32, request
@@ -103,9 +104,9 @@ class TestRestrictions:
         parsed = parse_restrictions(["model-config,health:Key=value", "trace:other=a=b"])
 
         assert {name: (entry.key, entry.value) for name, entry in parsed.items()} == {
-            "model-config": ("triton-grpc-protocol-key", "value"),
-            "health": ("triton-grpc-protocol-key", "value"),
-            "trace": ("triton-grpc-protocol-other", "a=b"),
+            "model-config": ("triton-grpc-protocol-key", b"value"),
+            "health": ("triton-grpc-protocol-key", b"value"),
+            "trace": ("triton-grpc-protocol-other", b"a=b"),
         }
 
     @pytest.mark.parametrize(
@@ -139,8 +140,8 @@ METHODS = {
 
 
 def test_restricted_protocols_need_their_metadata(serve: Callable[..., Any], grpc_server: str) -> None:
-    assert METHODS.keys() == set(PROTOCOLS)
-    everything = f"{','.join(PROTOCOLS)}:admin=secret"
+    assert METHODS.keys() == set(PARTS)
+    everything = f"{','.join(PARTS)}:admin=secret"
     with serve(grpc_server=grpc_server, grpc_restricted_protocol=[everything]) as server, Rpc(server.grpc_url) as rpc:
 
         def refused(call: Callable[[], object]) -> bool:

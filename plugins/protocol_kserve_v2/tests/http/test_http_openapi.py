@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from trivet_protocol_kserve_v2.http.endpoints import ENDPOINTS
 from trivet_protocol_kserve_v2.http.openapi import OPERATIONS, document
-from trivet_protocol_kserve_v2.http.restricted import APIS
+from trivet_protocol_kserve_v2.restrictions import PARTS
 
 PUBLISHED = Path(__file__).parents[4] / "docs" / "reference" / "openapi.json"
 
@@ -22,7 +22,7 @@ def test_every_endpoint_is_described() -> None:
     paths = document()["paths"]
     assert {(e.method.lower(), e.path) for e in ENDPOINTS} == {(m, p) for p, methods in paths.items() for m in methods}
     assert {endpoint.operation for endpoint in ENDPOINTS} == set(OPERATIONS)
-    assert {endpoint.api for endpoint in ENDPOINTS} <= set(APIS)
+    assert {endpoint.api for endpoint in ENDPOINTS} <= set(PARTS)
 
 
 @pytest.mark.skipif(not PUBLISHED.parent.exists(), reason="the package is tested outside of the repository")

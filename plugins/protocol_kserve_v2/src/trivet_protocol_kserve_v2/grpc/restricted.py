@@ -5,38 +5,33 @@ Source: tritonserver's ``--grpc-restricted-protocol``.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from trivet.errors import InvalidArgumentError, UnavailableError
+from trivet.errors import UnavailableError
+
+from trivet_protocol_kserve_v2 import restrictions
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
-PROTOCOLS = (
-    "health",
-    "metadata",
-    "inference",
-    "shared-memory",
-    "model-config",
-    "model-repository",
-    "statistics",
-    "trace",
-    "logging",
-)
 _PREFIX = "triton-grpc-protocol-"
 
 
+@dataclass(frozen=True, slots=True)
 class Restriction:
     """What the metadata of a call must hold."""
 
-    __slots__ = ("key", "value")
-
-    def __init__(self, key: str, value: str) -> None:
-        self.key = key
-        self.value = value
+    key: str
+    value: bytes
 
     def check(self, metadata: Metadata) -> None:
-        """Raise :class:`~trivet.errors.UnavailableError`, as Triton does, where the metadata does not hold it."""
-        if not any(key == self.key and value == self.value for key, value in metadata):
+        """Raise :class:`~trivet.errors.UnavailableError`, as Triton does, where the metadata does not hold it.
+
+        How long that takes says nothing about the value.
+        """
+        given = (value.encode() if isinstance(value, str) else value for key, value in metadata if key == self.key)
+        if not any(hmac.compare_digest(value, self.value) for value in given):
             raise UnavailableError(f"This protocol is restricted, expecting header '{self.key}'")
 
 
@@ -45,25 +40,6 @@ def parse_restrictions(options: Iterable[str]) -> dict[str, Restriction]:
 
     Raises :class:`~trivet.errors.InvalidArgumentError` quoting the setting that is malformed.
     """
-    restrictions: dict[str, Restriction] = {}
-    for option in options:
-        protocols, colon, pair = option.partition(":")
-        key, equals, value = pair.partition("=")
-        if not (colon and equals and key and value):
-            raise InvalidArgumentError(
-                f"--grpc-restricted-protocol={option}: expected PROTOCOL[,PROTOCOL...]:KEY=VALUE,"
-                " e.g. model-repository,model-config:admin-key=secret"
-            )
-        for protocol in protocols.split(","):
-            if protocol not in PROTOCOLS:
-                raise InvalidArgumentError(
-                    f"--grpc-restricted-protocol={option}: unknown protocol '{protocol}', expected one of"
-                    f" {', '.join(PROTOCOLS)}"
-                )
-            if protocol in restrictions:
-                raise InvalidArgumentError(
-                    f"--grpc-restricted-protocol={option}: protocol '{protocol}' is restricted already"
-                )
-            # Metadata keys are lower case on the wire.
-            restrictions[protocol] = Restriction(_PREFIX + key.lower(), value)
-    return restrictions
+    secrets = restrictions.parse("grpc-restricted-protocol", "protocol", options)
+    # Metadata keys are lower case on the wire.
+    return {name: Restriction(_PREFIX + key.lower(), value.encode()) for name, (key, value) in secrets.items()}

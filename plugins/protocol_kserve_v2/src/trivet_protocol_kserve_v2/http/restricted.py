@@ -9,20 +9,9 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from trivet.errors import InvalidArgumentError
 from trivet.http import HttpRequest
 
-APIS = (
-    "health",
-    "metadata",
-    "inference",
-    "shared-memory",
-    "model-config",
-    "model-repository",
-    "statistics",
-    "trace",
-    "logging",
-)
+from trivet_protocol_kserve_v2 import restrictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +37,5 @@ def parse_restrictions(options: Iterable[str]) -> dict[str, Restriction]:
 
     Raises :class:`~trivet.errors.InvalidArgumentError` quoting the setting that is malformed.
     """
-    restrictions: dict[str, Restriction] = {}
-    for option in options:
-        apis, colon, pair = option.partition(":")
-        key, equals, value = pair.partition("=")
-        if not (colon and equals and key and value):
-            raise InvalidArgumentError(
-                f"--http-restricted-api={option}: expected API[,API...]:KEY=VALUE,"
-                " e.g. model-repository,model-config:admin-key=secret"
-            )
-        for api in apis.split(","):
-            if api not in APIS:
-                raise InvalidArgumentError(
-                    f"--http-restricted-api={option}: unknown API '{api}', expected one of {', '.join(APIS)}"
-                )
-            if api in restrictions:
-                raise InvalidArgumentError(f"--http-restricted-api={option}: API '{api}' is restricted already")
-            restrictions[api] = Restriction(key, value.encode())
-    return restrictions
+    secrets = restrictions.parse("http-restricted-api", "API", options)
+    return {api: Restriction(key, value.encode()) for api, (key, value) in secrets.items()}
