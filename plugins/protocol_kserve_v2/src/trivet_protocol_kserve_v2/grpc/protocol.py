@@ -56,5 +56,4 @@ class GrpcProtocol(Protocol):
     def addresses(self) -> Mapping[str, Sequence[str]]:
         if self._port is None:
             return {}
-        host = f"[{self._settings.address}]" if ":" in self._settings.address else self._settings.address
-        return {"grpc": [f"{host}:{self._port}"]}
+        return {"grpc": [f"{self._settings.host}:{self._port}"]}

@@ -65,10 +65,14 @@ class GrpcSettings:
     """Per request on a stream; 0 for any number."""
 
     @property
+    def host(self) -> str:
+        """The address as it is written before a port."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
+    @property
     def target(self) -> str:
         """What to listen on, as gRPC writes it."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @classmethod
     def of(cls, settings: Settings) -> GrpcSettings:
