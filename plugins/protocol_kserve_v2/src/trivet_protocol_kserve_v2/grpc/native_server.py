@@ -20,10 +20,11 @@ import grpc.aio
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError
 
 from trivet_protocol_kserve_v2.errors import grpc_details, grpc_status
-from trivet_protocol_kserve_v2.grpc.aio_server import INFER, GrpcServer, Handlers, Router
 from trivet_protocol_kserve_v2.grpc.control import ControlMethod
+from trivet_protocol_kserve_v2.grpc.handlers import INFER, Handlers, Router
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
+from trivet_protocol_kserve_v2.grpc.server import GrpcServer
 from trivet_protocol_kserve_v2.grpc.settings import GrpcSettings
 from trivet_protocol_kserve_v2.grpc.stream import STOPPING
 

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from trivet.service import Protocol, ServerContext
 
 from trivet_protocol_kserve_v2.extensions import announce
-from trivet_protocol_kserve_v2.grpc.aio_server import AioServer, GrpcServer, Handlers
+from trivet_protocol_kserve_v2.grpc.aio_server import AioServer
 from trivet_protocol_kserve_v2.grpc.control import HEALTH, SERVICE, Control
+from trivet_protocol_kserve_v2.grpc.handlers import Handlers
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.reflection import REFLECTION, Reflection
+from trivet_protocol_kserve_v2.grpc.server import GrpcServer
 from trivet_protocol_kserve_v2.grpc.settings import GrpcSettings
 
 logger = logging.getLogger(__name__)
