@@ -98,6 +98,9 @@ LOG_OPTIONS = (
     Option("log-file", "path", None, "Append the log to this file instead of standard error."),
 )
 
+_MOST = 2**31 - 1
+"""Of any number; as ``tritonserver`` reads them, and few enough seconds for a timer."""
+
 KERNEL_OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "Server": SERVER_OPTIONS,
     "Model repository": REPOSITORY_OPTIONS,
@@ -171,5 +174,14 @@ def check_settings(settings: Settings) -> None:
             "Wildcard model name '*' must be the ONLY startup model if specified at all; remove the other --load-model."
         )
     for key, least in (("exit_timeout_secs", 0), ("model_load_thread_count", 1), ("model_load_retry_count", 0)):
-        if settings[key] < least:
-            raise InvalidArgumentError(f"--{key.replace('_', '-')}={settings[key]}: expected at least {least}")
+        _check_range(key, settings[key], least, _MOST)
+    for key, value in settings.items():
+        # The plugins' too: what is no port is taken modulo 65536 by some libraries, and ends others with a traceback.
+        if key.endswith("_port") and type(value) is int:
+            _check_range(key, value, 0, 65535)
+
+
+def _check_range(key: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        wanted = f"at least {least}" if value < least and most == _MOST else f"{least} to {most}"
+        raise InvalidArgumentError(f"--{key.replace('_', '-')}={value}: expected {wanted}")

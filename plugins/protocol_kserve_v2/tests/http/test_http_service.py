@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from trivet.errors import InvalidArgumentError
 from trivet.testing import RunningServer
 from trivet_protocol_kserve_v2.codec import compression
 
@@ -282,6 +283,11 @@ def test_large_bodies_are_compressed_both_ways(serve: Callable[..., Any]) -> Non
         )
     assert response.headers["content-encoding"] == "deflate"
     assert response.content[int(response.headers[HEADER_LENGTH]) :] == values
+
+
+def test_a_body_may_grow_to_something(serve: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match="--http-max-decompressed-size=-1: expected at least 1"):
+        serve(http_max_decompressed_size=-1).__enter__()
 
 
 def test_no_more_bodies_grow_at_a_time_than_there_are_processors(
