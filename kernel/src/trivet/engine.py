@@ -143,7 +143,7 @@ class Engine:
         """
         if self._draining:
             raise UnavailableError("Server is stopping, it accepts no new inference requests")
-        model = self.model(request.model_name, request.model_version)
+        model = self._models.model(request.model_name, request.model_version)
         validate(model.spec, request)
         request.model = model
         request.queued_ns = perf_counter_ns()
@@ -195,11 +195,10 @@ class Engine:
         batch = item.batch
         if batch is None:
             return
-        executed = [request for request in batch.requests if request.compute_start_ns]
         model = batch.requests[0].model
         assert model is not None
-        if executed:
-            model.statistics.executed(executed)
+        if item.executed:
+            model.statistics.executed(item.executed)
         model.scheduler.batch_done(item.instance, batch)
 
     def _answer(self, request: InferenceRequest, response: InferenceResponse) -> None:

@@ -29,19 +29,24 @@ WorkQueue = LoopOutbox["Batch | None"]
 
 
 class Finished:
-    """What an instance posts to the event loop: answers to requests, and the batch if its execution ended with them."""
+    """What an instance posts to the event loop: answers to requests, and the batch if its execution ended with them.
 
-    __slots__ = ("batch", "instance", "responses")
+    ``executed`` are those of the batch's requests that were executed: all but what was cancelled before.
+    """
+
+    __slots__ = ("batch", "executed", "instance", "responses")
 
     def __init__(
         self,
         instance: Instance,
         responses: Sequence[tuple[InferenceRequest, InferenceResponse]],
-        batch: Batch | None,
+        batch: Batch | None = None,
+        executed: Sequence[InferenceRequest] = (),
     ) -> None:
         self.instance = instance
         self.responses = responses
         self.batch = batch
+        self.executed = executed
 
 
 class Instance:
@@ -142,7 +147,7 @@ class Instance:
                 request.compute_end_ns = end
                 request.done = True
             responses = list(zip(requests, answers, strict=True))
-        self._inbox.post(Finished(self, responses, batch))
+        self._inbox.post(Finished(self, responses, batch, requests))
 
     def _execute_requests(self, batch: Batch) -> None:
         requests = [request for request in batch.requests if not request.cancelled]
@@ -165,7 +170,7 @@ class Instance:
                 failure = _as_error(error, f"model instance '{self.name}' failed")
                 open_requests = [request for request in requests if not request.done]
                 answers = self._returned(open_requests, [InferenceResponse(error=failure)] * len(open_requests))
-        self._inbox.post(Finished(self, answers, batch))
+        self._inbox.post(Finished(self, answers, batch, requests))
 
     def _returned(
         self, requests: Sequence[InferenceRequest], responses: Sequence[InferenceResponse | None]
@@ -204,7 +209,7 @@ class Instance:
             request.infer_end_ns = now
         request.compute_end_ns = now
         request.done = response.final
-        self._inbox.post(Finished(self, ((request, response),), None))
+        self._inbox.post(Finished(self, ((request, response),)))
 
     def _wanted(self, requests: Sequence[InferenceRequest]) -> Sequence[str]:
         """Names of the outputs that any of the requests asks for, in the configuration's order."""

@@ -99,11 +99,23 @@ class ModelStatistics:
 
     def request_succeeded(self, request: InferenceRequest, end_ns: int) -> None:
         """Count one answered request: its whole time, and the four parts that the timestamps bound."""
-        self.success.add(end_ns - request.received_ns)
-        self.queue.add(request.compute_start_ns - request.queued_ns)
-        self.compute_input.add(request.input_end_ns - request.compute_start_ns)
-        self.compute_infer.add(request.infer_end_ns - request.input_end_ns)
-        self.compute_output.add(request.compute_end_ns - request.infer_end_ns)
+        # Every request comes through here: adding by hand costs half of what calls to Duration.add would.
+        start_ns, input_ns, infer_ns = request.compute_start_ns, request.input_end_ns, request.infer_end_ns
+        part = self.success
+        part.count += 1
+        part.ns += end_ns - request.received_ns
+        part = self.queue
+        part.count += 1
+        part.ns += start_ns - request.queued_ns
+        part = self.compute_input
+        part.count += 1
+        part.ns += input_ns - start_ns
+        part = self.compute_infer
+        part.count += 1
+        part.ns += infer_ns - input_ns
+        part = self.compute_output
+        part.count += 1
+        part.ns += request.compute_end_ns - infer_ns
         self.inference_count += request.batch_size
 
     def request_failed(self, request: InferenceRequest, end_ns: int) -> None:
@@ -114,7 +126,7 @@ class ModelStatistics:
         """Count one execution that answered ``requests``, whose timestamps agree."""
         self.last_inference_ms = int(time() * 1000)
         self.execution_count += 1
-        size = sum(request.batch_size for request in requests)
+        size = requests[0].batch_size if len(requests) == 1 else sum(request.batch_size for request in requests)
         batch = self.batches.get(size)
         if batch is None:
             batch = self.batches[size] = BatchStatistics()

@@ -59,7 +59,8 @@ def test_the_view_holds_what_a_request_needs() -> None:
     assert list(spec.inputs) == ["z", "a"]
     assert spec.inputs["z"] == TensorSpec("z", datatypes.FP32, (2, -1), reshape=(-1, 2))
     assert spec.inputs["a"] == TensorSpec("a", datatypes.BYTES, (1,), optional=True, allow_ragged_batch=True)
-    assert spec.outputs == {"y": TensorSpec("y", datatypes.BF16, (1,), reshape=(), label_filename="labels.txt")}
+    labelled = TensorSpec("y", datatypes.BF16, (1,), reshape=(), label_filename="labels.txt", byte_size=2)
+    assert spec.outputs == {"y": labelled}
     assert spec.output_names == ("y",)
     assert spec.reshaped_inputs == {"z"}
     assert spec.reshaped_outputs == {"y"}

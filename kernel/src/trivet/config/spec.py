@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trivet.datatypes import BY_CONFIG_VALUE, DataType
+from trivet.tensor import element_count
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -28,6 +29,8 @@ class TensorSpec:
     is_shape_tensor: bool = False
     allow_ragged_batch: bool = False
     label_filename: str = ""
+    byte_size: int = 0
+    """Bytes of one entry of the batch; 0 where that varies, with the shape or because the elements are ``BYTES``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,4 +76,7 @@ def _tensors(messages: Iterable[Any]) -> Iterable[TensorSpec]:
             is_shape_tensor=message.is_shape_tensor,
             allow_ragged_batch=getattr(message, "allow_ragged_batch", False),
             label_filename=getattr(message, "label_filename", ""),
+            byte_size=0
+            if -1 in message.dims
+            else element_count(message.dims) * BY_CONFIG_VALUE[message.data_type].itemsize,
         )

@@ -25,10 +25,15 @@ def classified(request: InferenceRequest, outputs: Sequence[Tensor]) -> Sequence
 
     Raises :class:`~trivet.errors.InvalidArgumentError` for an output whose datatype has no order to rank by.
     """
-    wanted = {output.name: output.classification for output in request.outputs or () if output.classification}
-    if not wanted or request.model is None:
+    for output in request.outputs or ():
+        if output.classification:
+            break
+    else:
         return outputs
+    wanted = {output.name: output.classification for output in request.outputs or () if output.classification}
     model = request.model
+    if model is None:
+        return outputs
     batched = model.spec.max_batch_size > 0
     return [
         top_classes(tensor, wanted[tensor.name], model.labels.get(tensor.name, ()), batched=batched)
