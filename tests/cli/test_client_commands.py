@@ -194,16 +194,18 @@ def test_a_server_that_does_not_answer_or_speaks_something_else() -> None:
 
         def answer() -> None:
             listener.accept()[0].close()  # the connection that was given up
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello")
+            for reply in (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"\0\0\6\4\0\0\0\0\0"):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(reply)
 
         thread = threading.Thread(target=answer)
         thread.start()
-        result = CliRunner().invoke(cli, ["models", "list", "--url", url])
+        results = [CliRunner().invoke(cli, ["models", "list", "--url", url]) for _ in range(2)]
         thread.join()
-        assert "does it speak KServe v2?" in result.output
+        assert "does it speak KServe v2?" in results[0].output
+        assert "it does not answer in HTTP" in results[1].output
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:port", "http://"])

@@ -170,6 +170,21 @@ def test_files_that_are_not_there_or_not_json(tmp_path: Path) -> None:
         read(model(numbers(2)), tmp_path / "bad.json")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("deep.json", b"[" * 100_000, "nested too deeply"),
+        ("empty.npy", b"", "not an array"),
+        ("noise.npy", b"noise", "not an array"),
+        ("cut.npz", b"PK\x03\x04", "not an array"),
+    ],
+)
+def test_files_that_are_not_what_they_are_called(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(click.UsageError, match=message):
+        read(model(numbers(2)), tmp_path / name)
+
+
 def test_one_input_given_twice_is_a_batch_only_where_the_model_has_one(tmp_path: Path) -> None:
     file = written(tmp_path / "v.json", [1, 2])
     (tensor,) = read(model(numbers(2), batched=True), file, file)

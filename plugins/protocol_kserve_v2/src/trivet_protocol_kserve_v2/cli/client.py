@@ -99,7 +99,10 @@ class Client:
                 f"nobody listens at {self.url}; start a server with `trivet serve REPOSITORY`, or name one with --url"
             ) from error
         except (OSError, http.client.HTTPException) as error:
-            raise ServerError(f"cannot talk to {self.url}: {str(error) or type(error).__name__}") from error
+            reason = str(error) or type(error).__name__
+            if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+                reason = "it does not answer in HTTP; is that another port, such as gRPC's?"
+            raise ServerError(f"cannot talk to {self.url}: {reason}") from error
         if response.status >= 400:
             raise ServerError(
                 _message(answer) or f"{self.url} answered {response.status} {response.reason}", response.status

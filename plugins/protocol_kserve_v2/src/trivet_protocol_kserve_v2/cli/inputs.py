@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,15 +222,21 @@ def _load_json(file: str) -> Any:
         return json.loads(_read_bytes(file))
     except ValueError as error:
         raise click.UsageError(f"{file}: not JSON: {error}") from error
+    except RecursionError:
+        raise click.UsageError(f"{file}: nested too deeply") from None
 
 
 def _load_numpy(file: str) -> Any:
     """The array of a ``.npy``, the arrays by name of a ``.npz``. Never unpickles: that would run what the file says."""
     try:
-        loaded = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"{file}: {error}") from error
-    return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+        # Opened here, since numpy leaves a file open that is no archive.
+        with Path(file).open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+    except OSError as error:
+        raise click.UsageError(f"{file}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise click.UsageError(f"{file}: not an array of numbers or text as numpy.save writes it: {error}") from error
 
 
 def _read_bytes(file: str) -> bytes:

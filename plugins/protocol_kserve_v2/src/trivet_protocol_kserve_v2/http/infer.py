@@ -51,9 +51,7 @@ class InferenceHandler:
         forward_pattern: str = "",
         max_decompressed_size: int = 2**63 - 1,
     ) -> None:
-        """Raises :class:`~trivet.errors.InvalidArgumentError` for a pattern that is no regular expression and a size below
-        1.
-        """
+        """Raises :class:`~trivet.errors.InvalidArgumentError` for what is no regular expression or a size below 1."""
         if max_decompressed_size < 1:
             raise InvalidArgumentError(f"--http-max-decompressed-size={max_decompressed_size}: expected at least 1")
         self._engine = engine
