@@ -254,6 +254,20 @@ def test_what_is_not_offered_says_so(rpc: Rpc, method: str, what: str) -> None:
     assert what in details
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
+def test_a_failure_of_the_server_is_an_internal_error_and_logged(
+    rpc: Rpc, server: RunningServer, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(server.engine, "model", fail)
+
+    assert refusal(rpc, method) == (grpc.StatusCode.INTERNAL, "Unexpected RuntimeError: no such luck")
+    assert [type(record.exc_info[1]) for record in caplog.records if record.exc_info] == [RuntimeError]
+    caplog.clear()
+
+
 def test_a_server_that_stops_is_not_ready_and_lets_requests_finish(serve: Callable[..., Any], grpc_server: str) -> None:
     with serve(grpc_server=grpc_server) as server, Rpc(server.grpc_url) as rpc:
         call = rpc.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(

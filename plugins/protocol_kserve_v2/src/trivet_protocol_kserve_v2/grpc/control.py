@@ -6,17 +6,14 @@ Methods are named for the RPCs, in Python's spelling; each takes the request mes
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
 from trivet.engine import Engine
-from trivet.errors import (
-    InternalError,
-    InvalidArgumentError,
-    UnimplementedError,
-)
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnimplementedError
 from trivet.statistics import Duration, ModelStatistics
 
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
@@ -26,6 +23,8 @@ from trivet_protocol_kserve_v2.proto import health_pb2
 
 if TYPE_CHECKING:
     from trivet.config.spec import TensorSpec
+
+logger = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -43,14 +42,18 @@ class ControlMethod:
     restriction: Restriction | None
 
     async def __call__(self, payload: bytes, metadata: Metadata) -> bytes:
-        """The response message's bytes. Raises :class:`~trivet.errors.TrivetError`."""
-        if self.restriction is not None:
-            self.restriction.check(metadata)
+        """The response message's bytes. Raises :class:`~trivet.errors.TrivetError` and nothing else."""
         try:
-            message = self.request.FromString(payload)
+            if self.restriction is not None:
+                self.restriction.check(metadata)
+            return (await self.handle(self.request.FromString(payload))).SerializeToString()
+        except TrivetError:
+            raise
         except DecodeError:
             raise InternalError("Unable to parse request") from None
-        return (await self.handle(message)).SerializeToString()
+        except Exception as error:
+            logger.exception("%s failed", self.path)
+            raise InternalError(f"Unexpected {type(error).__name__}: {error}") from error
 
 
 class Control:

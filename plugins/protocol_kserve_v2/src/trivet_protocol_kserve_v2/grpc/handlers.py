@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 
 class Handlers:
-    """The service's methods as grpc.aio's handlers, by path. Messages pass through as bytes: the codec parses them."""
+    """The service's methods as grpc.aio's handlers, by path. All of it on the event loop.
+
+    Messages pass through as bytes: the codec parses them.
+    """
 
     def __init__(
         self,
@@ -57,12 +60,14 @@ class Handlers:
         self._streams: set[InferenceStream] = set()
 
     def unary(self) -> dict[str, Handler]:
+        """Methods with one request and one response."""
         handlers: dict[str, Handler] = {INFER: grpc.unary_unary_rpc_method_handler(self._infer)}
         for method in self._methods:
             handlers[method.path] = grpc.unary_unary_rpc_method_handler(_control(method))
         return handlers
 
     def streaming(self) -> dict[str, Handler]:
+        """Methods with any number of requests and responses."""
         handlers: dict[str, Handler] = {STREAM_INFER: grpc.stream_stream_rpc_method_handler(self._stream)}
         for path in PATHS:
             handlers[path] = grpc.stream_stream_rpc_method_handler(self._reflect)

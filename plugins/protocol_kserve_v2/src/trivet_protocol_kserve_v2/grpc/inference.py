@@ -39,17 +39,24 @@ class Inference:
     def submit(self, payload: bytes, metadata: Metadata, answer: Answer) -> InferenceRequest:
         """Start one ``ModelInfer`` call; ``Engine.cancel`` takes the request that is returned.
 
-        Raises :class:`~trivet.errors.TrivetError` where it is refused; ``answer`` is then never called.
+        Raises :class:`~trivet.errors.TrivetError`, and nothing else, where it is refused; ``answer`` is then never
+        called.
         """
-        if self.restriction is not None:
-            self.restriction.check(metadata)
-        message, raw = parse_request(payload)
-        if self.is_decoupled(message):
-            raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
-        request, regions, _ = self.decode(message, raw, metadata)
-        request.on_response = _respond
-        request.context = (answer, regions)
-        self.engine.submit(request)
+        try:
+            if self.restriction is not None:
+                self.restriction.check(metadata)
+            message, raw = parse_request(payload)
+            if self.is_decoupled(message):
+                raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
+            request, regions, _ = self.decode(message, raw, metadata)
+            request.on_response = _respond
+            request.context = (answer, regions)
+            self.engine.submit(request)
+        except TrivetError:
+            raise
+        except Exception as error:
+            logger.exception("a call of ModelInfer failed")
+            raise InternalError(f"Unexpected {type(error).__name__}: {error}") from error
         return request
 
     def is_decoupled(self, message: ModelInferRequest) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError
+from trivet.errors import InvalidArgumentError, TrivetError, UnavailableError
 
 from trivet_protocol_kserve_v2.errors import grpc_details, grpc_status
 from trivet_protocol_kserve_v2.grpc.control import ControlMethod
@@ -165,9 +165,6 @@ class NativeServer(GrpcServer):
             request = self._inference.submit(payload, metadata, answer)
         except TrivetError as error:
             self._fail(call_id, error)
-        except Exception as error:
-            logger.exception("an inference call failed")
-            self._fail(call_id, InternalError(f"Unexpected {type(error).__name__}: {error}"))
         else:
             if call_id in calls:
                 calls[call_id] = lambda: self._inference.engine.cancel(request)
@@ -177,9 +174,6 @@ class NativeServer(GrpcServer):
             result = await method(payload, metadata)
         except TrivetError as error:
             self._fail(call_id, error)
-        except Exception as error:
-            logger.exception("%s failed", method.path)
-            self._fail(call_id, InternalError(f"Unexpected {type(error).__name__}: {error}"))
         else:
             if call_id in self._calls:
                 self._done(call_id)
