@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 
 import pytest
@@ -47,3 +48,26 @@ def test_what_came_later_is_freed_and_the_rest_stays_aside() -> None:
     assert alive() is None
     # Objects that were set aside may be freed by their reference counts; none is added.
     assert gc.get_freeze_count() <= aside
+
+
+def test_one_collection_serves_all_who_asked_before_it_began() -> None:
+    requests = garbage._Requests()
+    numbers = [requests.ask(made_ns) for made_ns in (7, 3, 5)]
+    assert [requests.begin(number) for number in numbers] == [3, None, None]
+    assert requests.begin(requests.ask(9)) == 9
+
+
+def test_cycles_dropped_on_many_threads_at_once_are_freed() -> None:
+    garbage.set_aside()
+    alive: list[weakref.ref[Cycle]] = []
+
+    def drop() -> None:
+        cycle = Cycle()
+        alive.append(weakref.ref(cycle))
+        del cycle
+        garbage.collect(perf_counter_ns())
+
+    with ThreadPoolExecutor(16) as pool:
+        for _ in range(64):
+            pool.submit(drop)
+    assert [reference() for reference in alive] == [None] * 64
