@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from trivet_protocol_kserve_v2.grpc import stream
-from trivet_protocol_kserve_v2.grpc.throttle import Throttle
+from trivet_protocol_kserve_v2.grpc.throttle import MOST_UNDELIVERED, Throttle
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 
 from .models import FLOOD
@@ -52,8 +52,33 @@ def test_as_many_as_allowed_may_wait() -> None:
     assert model.gave(1)
 
 
-def test_nobody_is_held_back_without_a_limit() -> None:
-    assert Model(Throttle(0, lambda: False), 1000).gave(1000)
+def test_any_number_may_wait_without_a_limit() -> None:
+    throttle = Throttle(0, lambda: False)
+    model = Model(throttle, 1000)
+
+    for _ in range(1000):
+        assert model.gave(1)
+        throttle.delivered()
+
+
+def test_no_more_are_on_their_way_than_the_event_loop_takes() -> None:
+    throttle = Throttle(0, lambda: False)
+    model = Model(throttle, MOST_UNDELIVERED + 2)
+
+    assert model.gave(MOST_UNDELIVERED)
+    assert model.waits()
+    throttle.delivered()
+    assert model.gave(1)
+    assert model.waits()
+    throttle.open()
+    assert model.gave(1)
+
+
+def test_the_event_loop_is_not_held_back() -> None:
+    throttle = Throttle(1, lambda: True)
+
+    for _ in range(MOST_UNDELIVERED + 1):
+        throttle()
 
 
 def test_a_full_stream_holds_back() -> None:

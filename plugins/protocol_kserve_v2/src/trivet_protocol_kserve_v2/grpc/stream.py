@@ -226,6 +226,8 @@ class InferenceStream:
                 self._queue(message, turn.throttle)
         elif turn.throttle is not None:
             turn.throttle.sent()
+        if turn.throttle is not None:
+            turn.throttle.delivered()
         turn.done = last
         while self._order:
             first = self._order[0]

@@ -5,6 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+MOST_UNDELIVERED = 16
+"""Responses of a request on their way to the event loop.
+
+``full()`` does not know of them yet: while the loop is busy, a fast model would give any number.
+"""
+
 
 class Throttle:
     """The responses of one request that wait to be sent, and the model's thread that waits with them.
@@ -14,19 +20,34 @@ class Throttle:
     """
 
     def __init__(self, most: int, full: Callable[[], bool]) -> None:
-        """``most`` responses may wait, any number for 0. None is added while ``full()``, which any thread may call."""
+        """On the event loop. ``most`` responses may wait, any number for 0.
+
+        None is added while ``full()``, which any thread may call.
+        """
         self._most = most
         self._full = full
         self._waiting = 0
+        self._undelivered = 0
         self._open = False
+        self._loop_thread = threading.get_ident()
         self._changed = threading.Condition()
 
     def __call__(self) -> None:
-        """Count a response that the model is about to give, once there is room for it."""
+        """Count a response that the model is about to give, once there is room for it.
+
+        Never waits on the event loop, where a model may answer for another: what it waits for would not come.
+        """
         with self._changed:
-            while not self._open and (self._full() or 0 < self._most <= self._waiting):
+            while threading.get_ident() != self._loop_thread and not self._open and self._holds():
                 self._changed.wait()
             self._waiting += 1
+            self._undelivered += 1
+
+    def delivered(self) -> None:
+        """A response has come to the event loop, and ``full()`` knows of it."""
+        with self._changed:
+            self._undelivered -= 1
+            self._changed.notify()
 
     def sent(self) -> None:
         """A response has left, or makes no message."""
@@ -44,3 +65,6 @@ class Throttle:
         with self._changed:
             self._open = True
             self._changed.notify_all()
+
+    def _holds(self) -> bool:
+        return self._undelivered >= MOST_UNDELIVERED or 0 < self._most <= self._waiting or self._full()
