@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from trivet import datatypes
-from trivet.batching import gather, reshape_outputs, split
+from trivet.batching import gather, reshape_outputs, share_extra_inputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, RequestedOutput
@@ -54,6 +54,14 @@ def test_scheduler_inputs_join_the_batch_without_touching_the_request() -> None:
     batch = gather(spec(), [asked], {"START": Tensor.from_numpy("START", np.ones((1, 1), np.int32))})
     assert set(batch) == {"x", "START"}
     assert set(asked.inputs) == {"x"}
+
+
+def test_requests_executed_one_by_one_get_their_rows_of_the_schedulers_inputs() -> None:
+    requests = [request(np.zeros((rows, 2), np.float32)) for rows in (1, 2)]
+    shared = Tensor.from_numpy("START", np.array([[1], [2], [3]], np.int32))
+    share_extra_inputs(requests, {"START": shared})
+    assert [asked.inputs["START"].numpy().tolist() for asked in requests] == [[[1]], [[2], [3]]]
+    assert np.shares_memory(requests[1].inputs["START"].numpy(), shared.numpy())
 
 
 def test_reshape_is_applied_inward_and_outward() -> None:

@@ -42,6 +42,19 @@ def gather(
     return {**inputs, **extra_inputs} if extra_inputs else inputs
 
 
+def share_extra_inputs(requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, Tensor]) -> None:
+    """Give each request its rows of the scheduler's inputs, as views, for instances that take requests one by one."""
+    start = 0
+    for request in requests:
+        end = start + request.batch_size
+        rows = {
+            name: Tensor.from_numpy(name, tensor.numpy()[start:end], tensor.datatype)
+            for name, tensor in extra_inputs.items()
+        }
+        request.inputs = {**request.inputs, **rows}
+        start = end
+
+
 def split(
     spec: ModelSpec, requests: Sequence[InferenceRequest], results: Mapping[str, OutputValue]
 ) -> list[InferenceResponse]:

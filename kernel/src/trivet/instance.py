@@ -13,7 +13,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
-from trivet.batching import gather, reshape_inputs, reshape_outputs, split
+from trivet.batching import gather, reshape_inputs, reshape_outputs, share_extra_inputs, split
 from trivet.errors import InternalError, TrivetError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
@@ -121,7 +121,7 @@ class Instance:
         self._backend = None
 
     def _execute_arrays(self, batch: Batch) -> None:
-        requests = [request for request in batch.requests if not request.cancelled]
+        requests = _to_execute(batch)
         responses: list[tuple[InferenceRequest, InferenceResponse]] = []
         if requests:
             backend = self._backend
@@ -150,7 +150,7 @@ class Instance:
         self._inbox.post(Finished(self, responses, batch, requests))
 
     def _execute_requests(self, batch: Batch) -> None:
-        requests = [request for request in batch.requests if not request.cancelled]
+        requests = _to_execute(batch)
         answers: list[tuple[InferenceRequest, InferenceResponse]] = []
         if requests:
             backend = self._backend
@@ -160,6 +160,8 @@ class Instance:
                 request.compute_start_ns = request.input_end_ns = start
                 request.responder = self._respond
             try:
+                if batch.extra_inputs:
+                    share_extra_inputs(requests, batch.extra_inputs)
                 if self._spec.reshaped_inputs:
                     for request in requests:
                         request.inputs = reshape_inputs(self._spec, request.inputs)
@@ -217,6 +219,13 @@ class Instance:
             return self._spec.output_names
         wanted = {output.name for request in requests for output in request.outputs or ()}
         return [name for name in self._spec.output_names if name in wanted]
+
+
+def _to_execute(batch: Batch) -> Sequence[InferenceRequest]:
+    """The batch without what was cancelled; whole where the scheduler laid out inputs for the whole of it."""
+    if batch.extra_inputs:
+        return batch.requests
+    return [request for request in batch.requests if not request.cancelled]
 
 
 def _as_error(error: BaseException, what: str) -> TrivetError:
