@@ -12,6 +12,8 @@ import gc
 import math
 import sys
 import threading
+from collections.abc import Callable
+from functools import cache
 from time import perf_counter_ns
 
 _lock = threading.Lock()
@@ -96,7 +98,12 @@ def trim() -> None:
 
     Takes milliseconds, without the GIL. Any thread. Does nothing where the C library is not glibc.
     """
-    if sys.platform == "linux":
-        malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if malloc_trim is not None:
-            malloc_trim(0)
+    malloc_trim = _malloc_trim()
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's function, looked up once: ctypes keeps something of each look-up for good."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
