@@ -105,5 +105,5 @@ def trim() -> None:
 
 @cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's function, looked up once: ctypes keeps something of each look-up for good."""
+    """The function of glibc, looked up once: ctypes keeps something of each look-up for good."""
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
