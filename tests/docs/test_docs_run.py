@@ -23,6 +23,7 @@ PAGES = sorted(
 _INSTALLS = "it would change the environment that the tests run in"
 NOT_RUN = {
     "README.md": ["it runs this test", _INSTALLS],
+    "docs/benchmarks.md": ["it takes the machine for minutes, and measures nothing beside other tests"],
     "docs/tutorials/first-model.md": [_INSTALLS],
     "kernel/README.md": [_INSTALLS],
     "plugins/backend_onnx/README.md": [_INSTALLS],

@@ -272,7 +272,8 @@ def test_what_is_shown_as_json_reads_back(config: ModelConfig) -> None:
 
 @given(configs())
 def test_what_is_written_as_yaml_reads_back(config: ModelConfig) -> None:
-    assert parse_yaml_config(yaml.safe_dump(to_dict(config), allow_unicode=True), "f") == config
+    # Written with escapes: as it is, PyYAML writes U+0085 in a way that it reads back as a line break.
+    assert parse_yaml_config(yaml.safe_dump(to_dict(config)), "f") == config
 
 
 @given(configs())
