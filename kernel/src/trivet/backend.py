@@ -48,7 +48,7 @@ class ModelContext:
     logger: logging.Logger
     backend_options: Mapping[str, str] = field(default_factory=dict)
     """From ``--backend-config=NAME,key=value``."""
-    call: ModelCaller | None = None
+    models: ModelCaller | None = None
     """Runs inference on other models of this server; ``None`` while a model is only checked."""
 
     @property

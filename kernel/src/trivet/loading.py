@@ -268,7 +268,7 @@ class ModelLoader:
             config=resolved.config,
             logger=logging.getLogger(f"trivet.model.{resolved.name}"),
             backend_options={**options.get("", {}), **options.get(resolved.offer.name, {})},
-            call=self._caller,
+            models=self._caller,
         )
 
 

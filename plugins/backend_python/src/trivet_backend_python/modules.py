@@ -62,7 +62,7 @@ class ModelPackage:
     @property
     def call(self) -> ModelCaller | None:
         """How to call other models; ``None`` where no server runs."""
-        return self.context.call
+        return self.context.models
 
     @property
     def logger(self) -> logging.Logger:
