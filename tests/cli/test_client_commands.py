@@ -197,8 +197,11 @@ def test_a_server_that_does_not_answer_or_speaks_something_else() -> None:
             for reply in (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"\0\0\6\4\0\0\0\0\0"):
                 connection, _ = listener.accept()
                 with connection:
-                    connection.recv(65536)
                     connection.sendall(reply)
+                    connection.shutdown(socket.SHUT_WR)
+                    # Closing before all of the request was read would reset the connection, and take the reply back.
+                    while connection.recv(65536):
+                        pass
 
         thread = threading.Thread(target=answer)
         thread.start()
