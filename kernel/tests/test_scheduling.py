@@ -15,7 +15,7 @@ import pytest
 from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin, Arrays
 from trivet import hookimpl
-from trivet.backend import OutputValue
+from trivet.backend import OutputValue, RequestInstance
 from trivet.engine import Engine
 from trivet.errors import Code, ResourceExhaustedError, TrivetError, UnavailableError
 from trivet.hookspecs import SchedulerPlugin
@@ -163,3 +163,29 @@ async def test_a_cancelled_request_leaves_its_queue_and_is_answered_once(engine:
     assert scheduler(engine).queued == 0
     assert await asyncio.gather(ask(engine, request(1)), ask(engine, request(2))) == [[[10]], [[21]]]
     assert len(answers) == 1
+
+
+class Countdown(RequestInstance):
+    """Takes a request again until its ``x`` is down to nothing."""
+
+    def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None]:
+        return [self.step(request) for request in requests]
+
+    def step(self, request: InferenceRequest) -> InferenceResponse | None:
+        x = request.inputs["x"].numpy() - 1
+        if x.any():
+            request.inputs["x"] = Tensor.from_numpy("x", x)
+            request.rescheduled = True
+            return None
+        return InferenceResponse([Tensor.from_numpy("y", x)])
+
+
+async def test_a_model_takes_a_request_as_often_as_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arithmetic_backend.Arrays", lambda _: Countdown())
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.arith").write_text("1")
+    async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=ArithmeticPlugin())) as engine:
+        response = await engine.infer(InferenceRequest("m", {"x": Tensor.from_numpy("x", np.array([5], np.float32))}))
+        assert response.outputs[0].numpy() == [0]
+        [statistics] = engine.statistics("m")
+    assert (statistics.execution_count, statistics.inference_count) == (5, 1)

@@ -128,8 +128,9 @@ class RequestInstance(BackendInstance, ABC):
 
         Returned responses are final and go back to the event loop together, which costs least. ``request.respond`` may
         be called now or later, as often as there are responses; exactly one has ``final`` set. ``request.cancelled``
-        tells that nobody waits any more; answer such a request all the same. An exception fails those of ``requests``
-        that have no final response yet.
+        tells that nobody waits any more; answer such a request all the same. A request whose ``rescheduled`` is set
+        when ``execute`` returns, and that has no final response, goes back to the scheduler and is executed again. An
+        exception fails those of ``requests`` that have no final response yet.
         """
 
 

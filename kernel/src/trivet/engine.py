@@ -199,7 +199,21 @@ class Engine:
         assert model is not None
         if item.executed:
             model.statistics.executed(item.executed)
+        for request in item.rescheduled:
+            self._reschedule(model, request)
         model.scheduler.batch_done(item.instance, batch)
+
+    def _reschedule(self, model: LoadedModel, request: InferenceRequest) -> None:
+        """A model has executed a step of a request, and wants the request again for the next one."""
+        if request not in model.in_flight:
+            return
+        request.rescheduled = False
+        request.responder = None
+        request.infer_end_ns = 0
+        try:
+            model.scheduler.reschedule(request)
+        except TrivetError as error:
+            self._reject(request, error)
 
     def _answer(self, request: InferenceRequest, response: InferenceResponse) -> None:
         model = request.model

@@ -69,6 +69,7 @@ class InferenceRequest:
         "priority",
         "queued_ns",
         "received_ns",
+        "rescheduled",
         "responder",
         "sequence_end",
         "sequence_start",
@@ -131,6 +132,9 @@ class InferenceRequest:
         go of; the engine answers it."""
         self.done = False
         """True once the final response was given; later responses are dropped."""
+        self.rescheduled = False
+        """Set by a :class:`~trivet.backend.RequestInstance` while it executes the request, which then gets no final
+        response but goes back to the scheduler, to be executed again with whatever ``inputs`` it has by then."""
         self.responder: ResponseHandler | None = None
         """Set by the instance that executes the request; thread-safe."""
 

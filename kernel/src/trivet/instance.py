@@ -31,10 +31,11 @@ WorkQueue = LoopOutbox["Batch | None"]
 class Finished:
     """What an instance posts to the event loop: answers to requests, and the batch if its execution ended with them.
 
-    ``executed`` are those of the batch's requests that were executed: all but what was cancelled before.
+    ``executed`` are those of the batch's requests that were executed: all but what was cancelled before;
+    ``rescheduled`` are those of them that go back to the scheduler.
     """
 
-    __slots__ = ("batch", "executed", "instance", "responses")
+    __slots__ = ("batch", "executed", "instance", "rescheduled", "responses")
 
     def __init__(
         self,
@@ -42,11 +43,13 @@ class Finished:
         responses: Sequence[tuple[InferenceRequest, InferenceResponse]],
         batch: Batch | None = None,
         executed: Sequence[InferenceRequest] = (),
+        rescheduled: Sequence[InferenceRequest] = (),
     ) -> None:
         self.instance = instance
         self.responses = responses
         self.batch = batch
         self.executed = executed
+        self.rescheduled = rescheduled
 
 
 class Instance:
@@ -152,6 +155,7 @@ class Instance:
     def _execute_requests(self, batch: Batch) -> None:
         requests = _to_execute(batch)
         answers: list[tuple[InferenceRequest, InferenceResponse]] = []
+        rescheduled: list[InferenceRequest] = []
         if requests:
             backend = self._backend
             assert isinstance(backend, RequestInstance)
@@ -159,6 +163,7 @@ class Instance:
             for request in requests:
                 request.compute_start_ns = request.input_end_ns = start
                 request.responder = self._respond
+                request.rescheduled = False
             try:
                 if batch.extra_inputs:
                     share_extra_inputs(requests, batch.extra_inputs)
@@ -172,7 +177,8 @@ class Instance:
                 failure = _as_error(error, f"model instance '{self.name}' failed")
                 open_requests = [request for request in requests if not request.done]
                 answers = self._returned(open_requests, [InferenceResponse(error=failure)] * len(open_requests))
-        self._inbox.post(Finished(self, answers, batch, requests))
+            rescheduled = [request for request in requests if request.rescheduled and not request.done]
+        self._inbox.post(Finished(self, answers, batch, requests, rescheduled))
 
     def _returned(
         self, requests: Sequence[InferenceRequest], responses: Sequence[InferenceResponse | None]

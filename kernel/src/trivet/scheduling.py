@@ -93,6 +93,14 @@ class Scheduler(ABC):
         passes over requests that are marked ``cancelled``.
         """
 
+    def reschedule(self, request: InferenceRequest) -> None:
+        """Take a request again that the model wants to execute once more (``InferenceRequest.rescheduled``).
+
+        Called before :meth:`batch_done` of the batch in which it was executed. Raise a
+        :class:`~trivet.errors.TrivetError` to end the request with that. The default queues it like a new one.
+        """
+        self.enqueue(request)
+
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
         """The instance finished executing ``batch`` and takes the next. Called after its responses went out.
 

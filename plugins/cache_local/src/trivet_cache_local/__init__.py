@@ -1,0 +1,1 @@
+"""A response cache in the server's own memory (``--cache-config=local,size=BYTES``)."""

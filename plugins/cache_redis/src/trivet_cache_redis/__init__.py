@@ -1,0 +1,1 @@
+"""A response cache in Redis (``--cache-config=redis,host=...``)."""
