@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from config_samples import configs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trivet.config import (
     ModelConfig,
@@ -266,6 +266,7 @@ def test_a_number_of_thousands_of_digits_is_refused() -> None:
 
 
 @given(configs())
+@example(ModelConfig(sequence_batching={"control_input": [{"control": [{"fp32_false_true": [-0.0, 1]}]}]}))
 def test_what_is_shown_as_json_reads_back(config: ModelConfig) -> None:
     assert parse_json_config(to_json(config), "f") == config
 

@@ -68,7 +68,7 @@ def _number(value: float, *, single: bool) -> float | int | str:
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value.is_integer() and abs(value) < 2**53:
-        return int(value)
+        return value if value == 0 and math.copysign(1, value) < 0 else int(value)  # no integer is -0
     if not single:
         return value
     shortest = (float(f"{value:.{digits}g}") for digits in range(6, 10))  # 9 digits tell all 32-bit floats apart
