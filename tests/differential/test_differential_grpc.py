@@ -16,9 +16,9 @@ from trivet_protocol_kserve_v2.proto.health_pb2 import HealthCheckResponse
 
 from .cases_grpc import CASES
 from .cases_grpc.case import SERVICE, Call, Case, infer, request, tensor
-from .conftest import Endpoints
 from .differences import DIFFERENCES
 from .messages import comparable
+from .pairs import Endpoints
 
 
 class Answer(NamedTuple):

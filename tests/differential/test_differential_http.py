@@ -18,9 +18,9 @@ import pytest
 from .cases_http import CASES
 from .cases_http.case import HEADER_LENGTH, Case, Request
 from .cases_http.outputs import FATAL
-from .conftest import Endpoints
 from .differences import DIFFERENCES, render
 from .messages import comparable
+from .pairs import Endpoints
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "differences.md"
 
