@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
+from trivet.host_policy import HostPolicy
 from trivet.tensor import SupportsDLPack, Tensor
 
 if TYPE_CHECKING:
@@ -95,6 +96,12 @@ class InstanceContext:
     """GPU ordinal; 0 on a CPU."""
     profiles: tuple[str, ...] = ()
     """``instance_group.profile``: optimization profiles by name."""
+    host_policy: HostPolicy = HostPolicy()  # noqa: RUF009 - it cannot be changed
+    """Already in force on the instance's thread, which passes it on to the threads that it starts."""
+    secondary_devices: tuple[tuple[str, int], ...] = ()
+    """``instance_group.secondary_devices``: kind (``NVDLA``) and device number of each."""
+    passive: bool = False
+    """It is never given a request."""
 
 
 class BackendInstance:

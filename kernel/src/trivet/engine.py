@@ -24,6 +24,7 @@ from trivet.errors import (
     TrivetError,
     UnavailableError,
 )
+from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent
@@ -33,6 +34,7 @@ from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
+from trivet.rate_limiter import RateLimiter, ResourceSize
 from trivet.statistics import ModelStatistics
 from trivet.validation import validate
 
@@ -58,6 +60,12 @@ class EngineOptions:
     """Read ``MODEL/configs/NAME.pbtxt`` in place of ``MODEL/config.pbtxt`` where a model has it."""
     backend_config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Options by backend name; those under ``""`` are for all."""
+    rate_limit: Literal["off", "execution_count"] = "off"
+    """``execution_count``: instances execute as their ``rate_limiter`` allows."""
+    rate_limit_resources: Sequence[ResourceSize] = ()
+    """How much there is of a resource; of one that is not named here, the most that any instance wants."""
+    host_policies: Mapping[str, HostPolicy] = field(default_factory=dict)
+    """By name; see ``instance_group.host_policy``."""
     model_load_thread_count: int = 4
     """How many models load at the same time."""
     model_load_retry_count: int = 0
@@ -81,11 +89,19 @@ class Engine:
         that :meth:`submit` refused are not among them."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
+        limiter = RateLimiter(options.rate_limit_resources) if options.rate_limit == "execution_count" else None
         self._models = ModelTable()
         self._control = ModelControl(
             registry,
             options,
-            ModelLoader(registry, options, self._backends, gpus=gpu_count(), caller=EngineCaller(self, loop)),
+            ModelLoader(
+                registry,
+                options,
+                self._backends,
+                gpus=gpu_count(),
+                caller=EngineCaller(self, loop),
+                rate_limiter=limiter,
+            ),
             self._models,
             inbox=LoopInbox(loop, self._finished),
             reject=self._reject,

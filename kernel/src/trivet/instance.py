@@ -70,15 +70,14 @@ class Instance:
         self._inbox = inbox
         self._thread: threading.Thread | None = None
         self._backend: BackendInstance | None = None
+        self.submit: Callable[[Batch], None] = queue.put
+        """Queue a batch for this thread; from the event loop, returns at once. Leads through the rate limiter where
+        there is one."""
 
     @property
     def name(self) -> str:
         """``GROUP_INDEX``, and the name of its thread."""
         return self.context.name
-
-    def submit(self, batch: Batch) -> None:
-        """Queue a batch for this thread. From the event loop; returns at once."""
-        self._queue.put(batch)
 
     def start(self, started: Callable[[Exception | None], None]) -> None:
         """Create the backend's instance on a new thread, and call ``started`` from that thread with what went wrong."""
@@ -97,6 +96,7 @@ class Instance:
 
     def _run(self, started: Callable[[Exception | None], None]) -> None:
         try:
+            self.context.host_policy.apply()
             self._backend = self._model.create_instance(self.context)
         except BaseException as error:  # noqa: BLE001 - a model's constructor may raise anything, SystemExit included
             started(_as_error(error, f"failed to create model instance '{self.name}'"))

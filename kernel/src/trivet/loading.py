@@ -27,9 +27,10 @@ from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel
 from trivet.loop import LoopInbox, LoopOutbox
 from trivet.model_files import TemporaryFolder, file_stamps, write_files
-from trivet.placement import place
+from trivet.placement import Placement, place
+from trivet.rate_limiter import LimitedScheduler, RateLimiter, Share
 from trivet.repository import available_versions, read_labels
-from trivet.scheduling import DefaultScheduler, Scheduler, SchedulerContext
+from trivet.scheduling import DefaultScheduler, IdleScheduler, Scheduler, SchedulerContext
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -73,12 +74,14 @@ class ModelLoader:
         *,
         gpus: int,
         caller: ModelCaller | None = None,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self._registry = registry
         self._options = options
         self._backends = backends
         self._gpus = gpus
         self._caller = caller
+        self._rate_limiter = rate_limiter
         self._limiter = CapacityLimiter(options.model_load_thread_count)
 
     def resolve(
@@ -161,7 +164,9 @@ class ModelLoader:
         config = resolved.config
         spec = ModelSpec.from_config(config)
         context = self._model_context(resolved, version)
-        placements = place(config, self._gpus)
+        placements = place(config, self._gpus, self._options.host_policies)
+        if self._rate_limiter is not None:
+            self._rate_limiter.check(_shares(placements))
         if resolved.temporary:
             resolved.temporary.acquire()
         try:
@@ -173,27 +178,35 @@ class ModelLoader:
         offer = self._scheduler(config)
         loop = asyncio.get_running_loop()
         shared: WorkQueue = LoopOutbox(loop)
-        dedicated = offer is not None and offer.dedicated_queues
+        dedicated = self._rate_limiter is not None or (offer is not None and offer.dedicated_queues)
         instances = [
-            Instance(model, placement, spec, LoopOutbox(loop) if dedicated else shared, inbox)
-            for placement in placements
+            Instance(
+                model, place.context, spec, LoopOutbox(loop) if dedicated or place.context.passive else shared, inbox
+            )
+            for place in placements
         ]
+        limited = None
         try:
             await _start(instances)
             await to_thread.run_sync(garbage.trim)
+            executing = [instance for instance in instances if not instance.context.passive]
+            if self._rate_limiter is not None:
+                limited = self._rate_limiter.add(list(zip(executing, _shares(placements), strict=True)))
             scheduling = SchedulerContext(
                 config=config,
                 spec=spec,
-                instances=instances,
-                submit_any=shared.put,
-                waiting=shared.__len__,
+                instances=executing,
+                submit_any=limited.submit_any if limited else shared.put,
+                waiting=limited.waiting if limited else shared.__len__,
                 reject=reject,
                 call_later=loop.call_later,
             )
-            scheduler: Scheduler = (
-                DefaultScheduler(scheduling) if offer is None else self._registry.create(offer, Scheduler, scheduling)
-            )
+            scheduler = self._make_scheduler(offer, scheduling)
+            if limited is not None:
+                scheduler = LimitedScheduler(scheduler, limited)
         except BaseException:
+            if limited is not None:
+                limited.close()
             # Every thread that started must end before the model that it holds is closed.
             for instance in instances:
                 instance.stop()
@@ -209,6 +222,11 @@ class ModelLoader:
             scheduler=scheduler,
             on_close=resolved.temporary.release if resolved.temporary else None,
         )
+
+    def _make_scheduler(self, offer: SchedulerPlugin | None, context: SchedulerContext) -> Scheduler:
+        if not context.instances:
+            return IdleScheduler(context)
+        return DefaultScheduler(context) if offer is None else self._registry.create(offer, Scheduler, context)
 
     def _load_model(
         self, resolved: ResolvedModel, context: ModelContext, spec: ModelSpec
@@ -270,6 +288,11 @@ class ModelLoader:
             backend_options={**options.get("", {}), **options.get(resolved.offer.name, {})},
             models=self._caller,
         )
+
+
+def _shares(placements: Sequence[Placement]) -> list[Share]:
+    """What the instances that execute want of the rate limiter."""
+    return [placement.share for placement in placements if not placement.context.passive]
 
 
 async def _start(instances: Sequence[Instance]) -> None:

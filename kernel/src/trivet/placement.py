@@ -7,14 +7,27 @@ CPU; ``KIND_GPU`` without ``gpus`` means every GPU; the count is per device.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trivet.backend import InstanceContext
+from trivet.backend import InstanceContext, InstanceKind
 from trivet.errors import UnavailableError
+from trivet.host_policy import HostPolicy
+from trivet.rate_limiter import Share
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
+    from trivet.config.model_config_pb2 import ModelInstanceGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One instance of a model: what its backend is told, and what it wants of the rate limiter."""
+
+    context: InstanceContext
+    share: Share
 
 
 def gpu_count() -> int:
@@ -33,16 +46,16 @@ def gpu_count() -> int:
     return min(present, allowed)
 
 
-def place(config: ModelConfig, gpus: int) -> list[InstanceContext]:
-    """The instances that a normalized configuration asks for.
+def place(config: ModelConfig, gpus: int, host_policies: Mapping[str, HostPolicy] | None = None) -> list[Placement]:
+    """The instances that a normalized configuration asks for; ``host_policies`` are those of the command line.
 
-    Raises :class:`~trivet.errors.UnavailableError` where a group wants a GPU that is not there.
+    A group that names no host policy has that of its device, ``gpu_0``, ``cpu`` or ``model``, and one that nobody
+    defined asks for nothing, as in Triton. Raises :class:`~trivet.errors.UnavailableError` where a group wants a GPU
+    that is not there.
     """
-    contexts: list[InstanceContext] = []
+    placements: list[Placement] = []
     for group in config.instance_group:
-        kind = group.Kind.Name(group.kind).removeprefix("KIND_")
-        if kind == "AUTO":
-            kind = "GPU" if gpus else "CPU"
+        kind = _kind(group, gpus)
         devices = list(group.gpus) or list(range(gpus)) if kind == "GPU" else [0]
         missing = [device for device in devices if device >= gpus] if kind == "GPU" else []
         if missing or not devices:
@@ -50,16 +63,36 @@ def place(config: ModelConfig, gpus: int) -> list[InstanceContext]:
                 f"instance group '{group.name}' of model '{config.name}' wants GPU {missing or 'instances'} and this"
                 f" machine has {gpus} usable GPUs; use KIND_CPU or name GPUs that exist"
             )
-        number = 0
-        for device in devices:
-            for _ in range(max(group.count, 1)):
-                contexts.append(
-                    InstanceContext(
-                        name=f"{group.name}_{number}",
-                        kind="GPU" if kind == "GPU" else "MODEL" if kind == "MODEL" else "CPU",
-                        device_id=device,
-                        profiles=tuple(group.profile),
-                    )
-                )
-                number += 1
-    return contexts
+        on_devices = [device for device in devices for _ in range(max(group.count, 1))]
+        for number, device in enumerate(on_devices):
+            policy = group.host_policy or (f"gpu_{device}" if kind == "GPU" else kind.lower())
+            context = InstanceContext(
+                name=f"{group.name}_{number}",
+                kind=kind,
+                device_id=device,
+                profiles=tuple(group.profile),
+                host_policy=(host_policies or {}).get(policy, HostPolicy(policy)),
+                secondary_devices=tuple(
+                    (other.SecondaryDeviceKind.Name(other.kind).removeprefix("KIND_"), other.device_id)
+                    for other in group.secondary_devices
+                ),
+                passive=group.passive,
+            )
+            placements.append(Placement(context, _share(group, device)))
+    return placements
+
+
+def _kind(group: ModelInstanceGroup, gpus: int) -> InstanceKind:
+    name = group.Kind.Name(group.kind)
+    if name == "KIND_MODEL":
+        return "MODEL"
+    return "GPU" if name == "KIND_GPU" or (name == "KIND_AUTO" and gpus) else "CPU"
+
+
+def _share(group: ModelInstanceGroup, device: int) -> Share:
+    limits = group.rate_limiter
+    resources = {
+        (None if getattr(resource, "global") else device, resource.name): resource.count
+        for resource in limits.resources
+    }
+    return Share(resources, max(limits.priority, 1))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from trivet.errors import TrivetError
+from trivet.errors import TrivetError, UnavailableError
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -60,7 +60,7 @@ class SchedulerContext:
     spec: ModelSpec
     """The configuration's inputs, outputs and batch size, laid out for speed."""
     instances: Sequence[SchedulableInstance]
-    """Those that execute requests, all started."""
+    """Those that execute requests, all started; passive ones are not among them."""
     submit_any: Callable[[Batch], None]
     """Queue a batch for whichever instance takes it first; returns at once. For schedulers without dedicated queues."""
     waiting: Callable[[], int]
@@ -117,6 +117,19 @@ class Scheduler(ABC):
     def close(self) -> None:
         """The model unloads and all its requests are answered: stop timers."""
         return
+
+
+class IdleScheduler(Scheduler):
+    """For a model whose instances are all passive: there is nobody to execute a request."""
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        raise UnavailableError(
+            f"model '{request.model_name}' has no instance that takes requests: every instance_group is passive"
+        )
+
+    @property
+    def queued(self) -> int:
+        return 0
 
 
 class DefaultScheduler(Scheduler):

@@ -83,6 +83,29 @@ BACKEND_OPTIONS = (
     ),
 )
 
+INSTANCE_OPTIONS = (
+    Option(
+        "rate-limit",
+        "choice",
+        "off",
+        "off: an instance executes as soon as it is free. execution_count: it waits for the resources of its"
+        " rate_limiter, and its turn.",
+        choices=("off", "execution_count"),
+    ),
+    Option(
+        "rate-limit-resource",
+        multiple=True,
+        help="How much there is of a resource, as NAME:COUNT or NAME:COUNT:DEVICE; repeat it for several. One that is"
+        " not named has as much as the instance wants that wants most.",
+    ),
+    Option(
+        "host-policy",
+        multiple=True,
+        help="Where the threads of instances run, as NAME,KEY=VALUE with the keys cpu-cores (0-3,8) and numa-node (0)."
+        " Instances whose instance_group names none have the policy cpu, gpu_0 (and so on), or model.",
+    ),
+)
+
 LOG_OPTIONS = (
     Option(
         "log-format",
@@ -105,6 +128,7 @@ KERNEL_OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "Server": SERVER_OPTIONS,
     "Model repository": REPOSITORY_OPTIONS,
     "Backends": BACKEND_OPTIONS,
+    "Instances": INSTANCE_OPTIONS,
     "Logging": LOG_OPTIONS,
 }
 """Everything, under the headings of ``trivet serve --help``."""
@@ -128,8 +152,10 @@ def log_options(settings: Settings) -> LogOptions:
 
 
 def engine_options(settings: Settings) -> EngineOptions:
-    """What the engine needs of the settings. Raises as :func:`backend_config` does."""
+    """What the engine needs of the settings. Raises as :func:`backend_config` does, for all that it reads."""
     from trivet.engine import EngineOptions  # noqa: PLC0415 - see log_options
+    from trivet.host_policy import parse_host_policies  # noqa: PLC0415
+    from trivet.rate_limiter import ResourceSize  # noqa: PLC0415
 
     return EngineOptions(
         model_repositories=list(settings["model_repository"]),
@@ -140,6 +166,9 @@ def engine_options(settings: Settings) -> EngineOptions:
         disable_auto_complete_config=settings["disable_auto_complete_config"],
         model_config_name=settings["model_config_name"],
         backend_config=backend_config(settings["backend_config"]),
+        rate_limit=settings["rate_limit"],
+        rate_limit_resources=[ResourceSize.parse(value) for value in settings["rate_limit_resource"]],
+        host_policies=parse_host_policies(settings["host_policy"]),
         model_load_thread_count=settings["model_load_thread_count"],
         model_load_retry_count=settings["model_load_retry_count"],
     )

@@ -66,8 +66,8 @@ def test_the_report_names_the_field_and_what_a_model_goes_without() -> None:
 
 
 def test_a_field_is_reported_once_however_often_it_is_set() -> None:
-    config = plain(instance_group=[{"host_policy": "a"}, {"host_policy": "b", "passive": True}])
-    assert found(config) == [("instance_group.host_policy", "warned"), ("instance_group.passive", "refused")]
+    config = plain(input=[{"is_shape_tensor": True}, {"is_shape_tensor": True, "allow_ragged_batch": True}])
+    assert found(config) == [("input.is_shape_tensor", "refused"), ("input.allow_ragged_batch", "refused")]
 
 
 def test_a_plugin_claims_a_field_with_everything_below() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -16,6 +18,7 @@ from onnx import TensorProto, helper
 from trivet import datatypes
 from trivet.engine import Engine
 from trivet.errors import NotFoundError
+from trivet.host_policy import HostPolicy, ranges
 from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor, object_array
@@ -246,3 +249,44 @@ async def test_loading_and_unloading_under_traffic(repository: Repository, build
             await engine.unload("comes and goes")
         stop.set()
         assert await task > 0
+
+
+def threads() -> dict[str, str]:
+    """The cores that each thread of this process may run on."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        lines = (task / "status").read_text().splitlines()
+        found[task.name] = next(line.split()[1] for line in lines if line.startswith("Cpus_allowed_list:"))
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="binds threads as Linux does")
+@pytest.mark.parametrize("parameters", ["", 'parameters { key: "intra_op_thread_count" value { string_value: "3" } }'])
+async def test_the_threads_of_a_session_stay_on_the_cores_of_the_host_policy(
+    repository: Repository, add_sub: onnx.ModelProto, parameters: str
+) -> None:
+    core = min(os.sched_getaffinity(0))  # left alone, ONNX Runtime would bind its first thread to another one
+    groups = 'instance_group { kind: KIND_CPU count: 1 host_policy: "first" }'
+    repository.add("bound", add_sub, f"{groups} {parameters}")
+    before = threads()
+    policy = HostPolicy("first", frozenset({core}))
+    async with repository.engine(host_policies={"first": policy}, rate_limit="off") as engine:
+        started = {task: cores for task, cores in threads().items() if task not in before}
+        a = np.array([[1, 2, 3, 4]], dtype=np.float32)
+        assert results(await infer(engine, "bound", ["sum"], a=a, b=a)) == {"sum": [[2, 4, 6, 8]]}
+    bound = [cores for cores in started.values() if cores == str(core)]
+    everywhere = ranges(os.sched_getaffinity(0))
+    assert len(bound) == (3 if parameters else 1)  # of which one is the instance's own
+    assert set(started.values()) <= {str(core), everywhere}
+
+
+async def test_instances_share_a_session_only_where_they_are_bound_alike(
+    repository: Repository, add_sub: onnx.ModelProto, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = ", ".join(f'{{ kind: KIND_CPU host_policy: "{name}" }}' for name in ("first", "first", "free", "other"))
+    repository.add("bound", add_sub, f"instance_group [{groups}]")
+    policy = HostPolicy("first", frozenset({min(os.sched_getaffinity(0))}))
+    with caplog.at_level("INFO", logger="trivet.model.bound"):
+        async with repository.engine(host_policies={"first": policy}):
+            pass
+    assert sum("runs on CPUExecutionProvider" in message for message in caplog.messages) == 2

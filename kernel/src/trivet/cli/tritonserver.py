@@ -17,7 +17,6 @@ _FORWARD = "forwarding headers as request parameters is not there yet"
 _REUSE = "sharing a port between servers is not there yet"
 _SAGEMAKER = "the SageMaker protocol is not there yet"
 _VERTEX = "the Vertex AI protocol is not there yet"
-_RATE = "the rate limiter is not there yet; bound the instances with instance_group"
 _POOL = "Trivet keeps no memory pool of its own; leave it out"
 _THREADS = "Trivet's front end is one event loop; leave it out"
 
@@ -69,14 +68,11 @@ NOT_YET: Mapping[str, str] = {
     "vertex-ai-default-model": _VERTEX,
     "backend-directory": _PIP,
     "repoagent-directory": _PIP,
-    "rate-limit": _RATE,
-    "rate-limit-resource": _RATE,
     "pinned-memory-pool-byte-size": _POOL,
     "cuda-memory-pool-byte-size": _POOL,
     "cuda-virtual-address-size": _POOL,
     "min-supported-compute-capability": "which GPUs can be used is left to the frameworks; leave it out",
     "buffer-manager-thread-count": _POOL,
-    "host-policy": "host policies (NUMA nodes, CPU sets) are not there yet; start the server under numactl or taskset",
     "model-load-gpu-limit": "a limit on GPU memory while loading is not there yet",
 }
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, InstanceKind, ModelContext
 from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import InternalError, InvalidArgumentError
+from trivet.host_policy import HostPolicy
 from trivet.tensor import Tensor
 
 from trivet_backend_onnx import autocomplete
@@ -83,7 +86,8 @@ class OnnxModel(BackendModel):
     A session may be run by many threads at once. On the CPU all instances share one: MiniLM ran as many inferences per
     second with one session as with one for each of two instances, and a second session costs another 105 MB for its
     90 MB of weights. On a GPU each instance has its own, as in Triton, so that each has its own stream.
-    ``share_session_between_instances`` decides otherwise.
+    ``share_session_between_instances`` decides otherwise. Instances with a host policy share only with those of the
+    same: a session's threads run where the thread does that created it.
     """
 
     def __init__(self, context: ModelContext, settings: SessionSettings, path: Path) -> None:
@@ -92,7 +96,7 @@ class OnnxModel(BackendModel):
         self._settings = settings
         self._path = path
         self._lock = threading.Lock()
-        self._shared: dict[tuple[InstanceKind, int], Any] = {}
+        self._shared: dict[tuple[InstanceKind, int, HostPolicy], Any] = {}
 
     def create_instance(self, context: InstanceContext) -> ArrayInstance:
         """On the instance's thread, several at a time.
@@ -111,17 +115,20 @@ class OnnxModel(BackendModel):
 
     def _shared_session(self, context: InstanceContext) -> Any:
         """The session of the device, made by the first instance that asks while the others wait."""
-        device = (context.kind, context.device_id)
+        policy = context.host_policy
+        place = (context.kind, context.device_id, policy if policy.binds else HostPolicy())
         with self._lock:
-            session = self._shared.get(device)
+            session = self._shared.get(place)
             if session is None:
-                session = self._shared[device] = self._create_session(context, f"model {self._name}")
+                session = self._shared[place] = self._create_session(context, f"model {self._name}")
             return session
 
     def _create_session(self, context: InstanceContext, used_by: str) -> Any:
-        return create_session(
-            self._context, self._settings, self._path, context.kind, context.device_id, used_by=used_by
-        )
+        settings = self._settings
+        if context.host_policy.cpu_cores and not settings.intra_op_threads:
+            # Left to choose, ONNX Runtime starts a thread for each core of the machine and binds it to that core.
+            settings = replace(settings, intra_op_threads=len(os.sched_getaffinity(0)))
+        return create_session(self._context, settings, self._path, context.kind, context.device_id, used_by=used_by)
 
     def close(self) -> None:
         """Drop the sessions, whose instances are closed: that frees them, without waiting for a garbage collection."""
