@@ -41,7 +41,7 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "not implemented": Difference(
         "both",
-        "Shared memory, trace settings, log settings, generate",
+        "Shared memory, trace settings, log settings",
         "Implemented",
         "501 (gRPC: `UNIMPLEMENTED`) saying so",
         "They come with later versions.",
@@ -140,6 +140,21 @@ DIFFERENCES: dict[str, Difference] = {
         "500 `unexpected error on creating Triton parameter`; what is not base64 is skipped",
         "500 naming the parameter; 400 `not valid base64`",
         "The client can mend it.",
+    ),
+    "generate status": Difference(
+        "HTTP",
+        "`generate` and `generate_stream`: the status where a model fails, or does not give the one response of"
+        " `generate`",
+        "400 for any error that comes first; 200 for what is not one response",
+        "The status that `infer` has for the error; 500 for what is not one response. The bodies are the same",
+        "A client that looks at the status does not take an error for an answer, and knows what it may try again.",
+    ),
+    "generate headers": Difference(
+        "HTTP",
+        "`generate` and `generate_stream`: forwarded headers (`--http-header-forward-pattern`)",
+        "Not forwarded",
+        "Forwarded, as for `infer`",
+        "The option is said to be for inference requests, which these are.",
     ),
     "unload body": Difference(
         "HTTP",

@@ -80,7 +80,11 @@ class HttpRequest(Protocol):
 
     @property
     def on_disconnect(self) -> Callable[[], None] | None:
-        """Set by a handler that answers later: called once on the event loop if the client goes away before."""
+        """Set by a handler that answers later: called once on the event loop if the client goes away before.
+
+        With a stream for an answer it stays in place until the stream has ended, so that what feeds the stream is told
+        at once.
+        """
         ...
 
     @on_disconnect.setter

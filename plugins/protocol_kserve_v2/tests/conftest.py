@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from trivet.hookspecs import BackendPlugin
 
-from .grpc.models import GATE, Gate, ModelsBackend, write_models
+from .grpc.models import FLOOD, GATE, FloodLevel, Gate, ModelsBackend, write_models
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,9 @@ def models() -> BackendPlugin:
 def gate() -> Gate:
     """Holds requests of the model ``gate`` until a test opens it; each test has values of its own from 1000."""
     return GATE
+
+
+@pytest.fixture
+def flood() -> FloodLevel:
+    """Says how far the model ``flood`` has got with its last request."""
+    return FLOOD

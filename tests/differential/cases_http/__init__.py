@@ -1,6 +1,6 @@
 """The requests that both servers are sent, as data."""
 
-from . import bad_json, binary_tensors, codings, json_tensors, model_control, outputs, parameters, paths
+from . import bad_json, binary_tensors, codings, generate, json_tensors, model_control, outputs, parameters, paths
 from .case import Case
 
 CASES: list[Case] = [
@@ -10,6 +10,7 @@ CASES: list[Case] = [
     *outputs.CASES,
     *parameters.CASES,
     *codings.CASES,
+    *generate.CASES,
     *paths.CASES,
     *model_control.CASES,
 ]

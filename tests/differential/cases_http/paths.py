@@ -89,6 +89,7 @@ _OTHER_METHODS = (
     Request("PUT", f"{_MODEL}/trace/setting", b""),
     Request("POST", "/v2/systemsharedmemory/status", b""),
     Request("GET", f"{_MODEL}/generate"),
+    Request("GET", f"{_MODEL}/generate_stream"),
 )
 
 _INFER_ELSEWHERE = (
@@ -112,8 +113,6 @@ _NOT_IMPLEMENTED = (
     post("/v2/trace/setting", {"trace_rate": "5"}),
     get("/v2/logging"),
     post("/v2/logging", {"log_info": True}),
-    post(f"{_MODEL}/generate", {}),
-    post(f"{_MODEL}/generate_stream", {}),
 )
 
 _COUNTED = frozenset({"last_inference", "inference_count", "execution_count", "count", "ns", "batch_stats"})

@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 from trivet_protocol_kserve_v2.grpc import stream
-from trivet_protocol_kserve_v2.grpc.throttle import MOST_UNDELIVERED, Throttle
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
+from trivet_protocol_kserve_v2.throttle import MOST_UNDELIVERED, Throttle
 
 from .models import FLOOD
 from .rpc import Rpc, int32, request

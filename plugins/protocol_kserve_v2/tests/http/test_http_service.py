@@ -131,7 +131,6 @@ class TestHealthAndMetadata:
             ("GET", "/v2/logging"),
             ("GET", "/v2/systemsharedmemory/status"),
             ("POST", "/v2/cudasharedmemory/region/r/register"),
-            ("POST", "/v2/models/double/generate"),
         ],
     )
     def test_what_later_versions_will_have(self, client: httpx.Client, method: str, path: str) -> None:

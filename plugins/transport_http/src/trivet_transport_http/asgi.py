@@ -59,13 +59,18 @@ class AsgiRequest:
             return
         if self.answer.done():
             raise RuntimeError(f"{self.method} {self.path} was answered before")
-        self.on_disconnect = None
+        if response.stream is None:
+            self.on_disconnect = None
         self.answer.set_result(response)
 
     def abandon(self) -> None:
         """The client has gone: tell whoever works on the answer, once."""
-        callback, self.on_disconnect = self.on_disconnect, None
         self.answer.cancel()
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """Nobody reads what is, or would be, sent for this request."""
+        callback, self.on_disconnect = self.on_disconnect, None
         if callback is not None:
             try:
                 callback()
@@ -179,7 +184,9 @@ class HandlerApp:
             logger.exception("the handler of %s %s failed", request.method, request.path)
             response = internal_error()
             start = _start(response)
-        request.on_disconnect = None
+            request.disconnect()
+        if response.stream is None:
+            request.on_disconnect = None
         await send(start)
         if response.stream is not None:
             await self._stream(request, response, send)

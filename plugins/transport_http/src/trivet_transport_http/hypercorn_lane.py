@@ -16,6 +16,7 @@ from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
+from trivet_transport_http import hypercorn_buffer
 from trivet_transport_http.asgi import HandlerApp
 from trivet_transport_http.options import Limits
 from trivet_transport_http.responses import alternative_service
@@ -32,6 +33,7 @@ class HypercornLane:
     """Everything of one listener that does not speak HTTP/1.1. Lives on one event loop."""
 
     def __init__(self, router: Router, limits: Limits, files: TlsFiles | None) -> None:
+        hypercorn_buffer.install()
         config = Config()
         config.errorlog = logger
         config.include_date_header = False

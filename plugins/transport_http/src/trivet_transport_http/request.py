@@ -74,13 +74,14 @@ class Request:
                 return
             raise RuntimeError(f"{self.method} {self.path} was answered before")
         self._state = _ANSWERED
-        self.on_disconnect = None
+        stream = response.stream
+        if stream is None:
+            self.on_disconnect = None
         connection = self._connection
         transport = connection.transport
         if transport.is_closing():
             return
         head = self._head
-        stream = response.stream
         keep_alive = head.keep_alive and connection.may_stay and not (stream is not None and head.is_http10)
         encode = connection.hub.responses.encode
         try:
@@ -88,6 +89,7 @@ class Request:
         except (TypeError, ValueError):
             logger.exception("the answer to %s %s cannot be sent", self.method, self.path)
             stream = None
+            self._disconnect()
             encoded = encode(internal_error(), head, keep_alive)
         if isinstance(encoded, bytes):
             transport.write(encoded)
@@ -105,6 +107,10 @@ class Request:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Nobody reads what is, or would be, written for this request."""
         callback, self.on_disconnect = self.on_disconnect, None
         if callback is not None:
             try:

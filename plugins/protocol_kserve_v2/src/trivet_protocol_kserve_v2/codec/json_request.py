@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
 
 _NOTHING: Mapping[str, Any] = {}
+_RESERVED = "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified."
 
 
 class ResponseFormat:
@@ -248,16 +249,15 @@ def _decode_parameters(parameters: object, request: InferenceRequest, response_f
             case "timeout":
                 request.timeout_us = unsigned(value, key)
             case _:
-                others[key] = _decode_parameter(key, value)
+                if key.startswith("triton_"):
+                    raise InvalidArgumentError(_RESERVED)
+                others[key] = decode_parameter(key, value)
     if others:
         request.parameters = others
 
 
-def _decode_parameter(key: str, value: object) -> ParameterValue:
-    if key.startswith("triton_"):
-        raise InvalidArgumentError(
-            "parameter keys starting with 'triton_' are reserved for Triton usage and should not be specified."
-        )
+def decode_parameter(key: str, value: object) -> ParameterValue:
+    """A parameter for the model. Raises :class:`~trivet.errors.InvalidArgumentError` for what is no single value."""
     if isinstance(value, str | bool | float):
         return value
     if isinstance(value, int):

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Buffer, Tensor
 
 from trivet_protocol_kserve_v2.codec.classification import classified
 from trivet_protocol_kserve_v2.codec.json_request import ResponseFormat
-from trivet_protocol_kserve_v2.codec.json_tensor import encode_data, quote
+from trivet_protocol_kserve_v2.codec.json_tensor import encode_data
+from trivet_protocol_kserve_v2.codec.json_writer import write_json
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
@@ -57,7 +57,7 @@ def encode_response(request: InferenceRequest, response: InferenceResponse) -> E
         document["parameters"] = dict(response.parameters)
     buffers: list[Buffer] = [b""]
     document["outputs"] = [_encode_output(tensor, response_format, buffers) for tensor in outputs]
-    header = _dump(document)
+    header = write_json(document)
     buffers[0] = header
     return EncodedResponse(buffers, len(header) if len(buffers) > 1 else 0)
 
@@ -90,7 +90,7 @@ def _encode_binary(
             "model_version": str(model.version),
             "outputs": [_encode_output(tensor, response_format, []) for tensor in outputs],
         }
-        header = _dump(document)
+        header = write_json(document)
         if len(_headers) >= _HEADERS_SIZE:
             _headers.clear()
         _headers[signature] = header
@@ -112,19 +112,3 @@ def _encode_output(tensor: Tensor, response_format: ResponseFormat, buffers: lis
     else:
         fields["data"] = encode_data(tensor)
     return fields
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    try:
-        return orjson.dumps(document)
-    except TypeError:
-        return _write(document)
-
-
-def _write(value: Any) -> bytes:
-    """JSON with text that is not UTF-8, such as an id that came so, written as it came."""
-    if isinstance(value, dict):
-        return b"{" + b",".join(quote(key) + b":" + _write(item) for key, item in value.items()) + b"}"
-    if isinstance(value, list | tuple):
-        return b"[" + b",".join(map(_write, value)) + b"]"
-    return quote(value) if isinstance(value, str) else orjson.dumps(value)

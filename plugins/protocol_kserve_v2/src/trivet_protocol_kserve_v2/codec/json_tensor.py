@@ -43,6 +43,7 @@ from trivet_protocol_kserve_v2.codec.json_types import (
     NOT_UNSIGNED,
     unparsable,
 )
+from trivet_protocol_kserve_v2.codec.json_writer import quote
 from trivet_protocol_kserve_v2.codec.requests import INVALID
 
 _WRONG_COUNT = "Unable to parse 'data': Shape does not match true shape of 'data' field"
@@ -77,7 +78,7 @@ def decode_data(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
         return _decode_strings(name, shape, values, count)
     kind = _KINDS.get(datatype)
     if kind is None:
-        raise _not_in_json(name, datatype)
+        raise not_in_json(name, datatype)
     problem, types, typecode = kind
     if not types.issuperset(map(type, values if len(values) <= count else values[:count])):
         raise unparsable("data", problem)
@@ -93,8 +94,7 @@ def decode_data(name: str, datatype: DataType, shape: tuple[int, ...], data: obj
 
 
 def _decode_strings(name: str, shape: tuple[int, ...], values: list[Any], count: int) -> Tensor:
-    if not {str}.issuperset(map(type, values)):
-        raise InternalError(f"Unable to parse JSON bytes array: {NOT_STRING}")
+    check_strings(values)
     items = object_array([encode_text(value) for value in values], (len(values),))
     if len(values) != count:
         # Validation counts the elements of an encoded tensor, and says what it makes of them.
@@ -102,7 +102,14 @@ def _decode_strings(name: str, shape: tuple[int, ...], values: list[Any], count:
     return Tensor.from_numpy(name, items.reshape(shape), BYTES)
 
 
-def _not_in_json(name: str, datatype: DataType) -> InvalidArgumentError:
+def check_strings(data: list[Any]) -> None:
+    """:class:`~trivet.errors.InternalError` unless ``data``, however it is nested, holds strings and nothing else."""
+    if not {str}.issuperset(map(type, _flat(data))):
+        raise InternalError(f"Unable to parse JSON bytes array: {NOT_STRING}")
+
+
+def not_in_json(name: str, datatype: DataType) -> InvalidArgumentError:
+    """The error for an input of a datatype that has no form in JSON, or that does not exist."""
     if datatype is INVALID:
         return InvalidArgumentError(f"invalid datatype for input {name}")
     return InvalidArgumentError(
@@ -123,9 +130,15 @@ def _flat(data: list[Any]) -> list[Any]:
 
 
 def encode_data(tensor: Tensor) -> orjson.Fragment:
-    """The elements as JSON text. Numbers have the digits of a double, so FP32 0.1 is 0.10000000149011612, as in Triton.
+    """What :func:`encode_elements` gives, for a place in a larger document."""
+    return orjson.Fragment(encode_elements(tensor))
 
-    ``NaN`` and ``Infinity`` are written as such, and ``BYTES`` as they are even where they are not UTF-8. Raises
+
+def encode_elements(tensor: Tensor) -> bytes:
+    """The elements as the text of a JSON array.
+
+    Numbers have the digits of a double, so FP32 0.1 is 0.10000000149011612, as in Triton. ``NaN`` and ``Infinity`` are
+    written as such, and ``BYTES`` as they are even where they are not UTF-8. Raises
     :class:`~trivet.errors.InvalidArgumentError` for a datatype that JSON does not carry.
     """
     datatype = tensor.datatype
@@ -141,27 +154,17 @@ def encode_data(tensor: Tensor) -> orjson.Fragment:
     encoded = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)
     if b"null" in encoded:  # orjson's word for what is not finite
         encoded = json.dumps(values.tolist(), separators=(",", ":")).encode()
-    return orjson.Fragment(encoded)
+    return encoded
 
 
-def _encode_strings(tensor: Tensor) -> orjson.Fragment:
+def _encode_strings(tensor: Tensor) -> bytes:
     items = tensor.numpy().reshape(-1).tolist()
     try:
-        return orjson.Fragment(orjson.dumps([item.decode() if type(item) is bytes else str(item) for item in items]))
+        return orjson.dumps([item.decode() if type(item) is bytes else str(item) for item in items])
     except UnicodeDecodeError:
-        return orjson.Fragment(b"[" + b",".join(map(_quoted, items)) + b"]")
+        return b"[" + b",".join(map(_quoted, items)) + b"]"
 
 
 def _quoted(item: bytes | str) -> bytes:
     decoded = item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item
     return quote(decoded)
-
-
-def quote(value: str) -> bytes:
-    """A JSON string. Bytes that a reader kept as surrogate escapes are written as they came, other halves of surrogate
-    pairs as escapes of JSON.
-    """
-    try:
-        return encode_text(json.dumps(value, ensure_ascii=False))
-    except UnicodeEncodeError:
-        return json.dumps(value).encode()

@@ -25,7 +25,7 @@ from trivet_protocol_kserve_v2.codec.protobuf_response import (
 )
 from trivet_protocol_kserve_v2.grpc.inference import Inference
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata
-from trivet_protocol_kserve_v2.grpc.throttle import Throttle
+from trivet_protocol_kserve_v2.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 

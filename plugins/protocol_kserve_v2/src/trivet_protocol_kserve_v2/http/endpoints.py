@@ -43,7 +43,7 @@ _MODELS = tuple(
         ("GET", "/stats", "statistics", "statistics"),
         ("POST", "/infer", "inference", "infer"),
         ("POST", "/generate", "inference", "generate"),
-        ("POST", "/generate_stream", "inference", "generate"),
+        ("POST", "/generate_stream", "inference", "generate_stream"),
     )
 )
 

@@ -29,6 +29,7 @@ from trivet_protocol_kserve_v2.codec.compression import Coding
 from trivet_protocol_kserve_v2.codec.header_cache import HeaderCache
 from trivet_protocol_kserve_v2.codec.json_response import EncodedResponse, encode_response
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
+from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
 from trivet_protocol_kserve_v2.http.responses import JSON, error_response
 from trivet_protocol_kserve_v2.http.versions import path_version
 
@@ -47,11 +48,11 @@ class InferenceHandler:
         self,
         engine: Engine,
         memory: SharedMemory,
+        forwarding: HeaderForwarding,
         *,
-        forward_pattern: str = "",
         max_decompressed_size: int = 2**63 - 1,
     ) -> None:
-        """Raises :class:`~trivet.errors.InvalidArgumentError` for what is no regular expression or a size below 1."""
+        """Raises :class:`~trivet.errors.InvalidArgumentError` for a size below 1."""
         if max_decompressed_size < 1:
             raise InvalidArgumentError(f"--http-max-decompressed-size={max_decompressed_size}: expected at least 1")
         self._engine = engine
@@ -61,14 +62,7 @@ class InferenceHandler:
         # threads that look into repositories are not to be had for this.
         self._coders = CapacityLimiter(os.cpu_count() or 1)
         self._headers = HeaderCache()
-        self._forwarded: re.Pattern[bytes] | None = None
-        if forward_pattern:
-            try:
-                self._forwarded = re.compile(forward_pattern.encode(), re.IGNORECASE)
-            except re.error as error:
-                raise InvalidArgumentError(
-                    f"--http-header-forward-pattern={forward_pattern}: not a regular expression: {error}"
-                ) from None
+        self._forwarding = forwarding
 
     def __call__(self, call: HttpRequest) -> HandlerResult:
         """Answer later through ``call.respond``, or in a coroutine. Raises where the request is refused."""
@@ -104,20 +98,7 @@ class InferenceHandler:
             received_ns=call.received_ns,
             memory=self._memory,
         )
-        if self._forwarded is not None:
-            forwarded = {
-                name.decode("latin-1"): value.decode("utf-8", "surrogateescape")
-                for name, value in headers.items()
-                if self._forwarded.search(name)
-            }
-            if forwarded:
-                request.parameters = {**request.parameters, **forwarded}
-        if b"traceparent" in headers:
-            request.trace_context = {
-                name: headers[name.encode()].decode("latin-1")
-                for name in ("traceparent", "tracestate")
-                if name.encode() in headers
-            }
+        self._forwarding.apply(call, request)
         return request
 
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:

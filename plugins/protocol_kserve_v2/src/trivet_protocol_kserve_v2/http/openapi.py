@@ -18,6 +18,7 @@ from trivet_protocol_kserve_v2.http.openapi_schemas import SCHEMAS, reference
 
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
+_EVENTS = "text/event-stream"
 _PARAMETER = re.compile(r"{(\w+)}")
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -40,8 +41,16 @@ OPERATIONS: Mapping[str, Operation] = {
     "model_ready": Operation("Whether a model is ready", errors=(400,)),
     "model_config": Operation("The configuration of a model", "ModelConfig", errors=(404, 503)),
     "statistics": Operation("What models did since they were loaded", "Statistics", errors=(400,)),
-    "infer": Operation("Run inference", "InferenceResponse", "InferenceRequest", (400, 404, 413, 500, 501, 503)),
-    "generate": Operation("The generate extension, which is not implemented", errors=(501,)),
+    "infer": Operation("Run inference", "InferenceResponse", "InferenceRequest", (400, 404, 413, 429, 500, 501, 503)),
+    "generate": Operation(
+        "Run inference on plain JSON, for one response",
+        "GenerateResponse",
+        "GenerateRequest",
+        (400, 404, 429, 500, 503),
+    ),
+    "generate_stream": Operation(
+        "Run inference on plain JSON, for a stream of responses", "", "GenerateRequest", (400, 404, 429, 500, 503)
+    ),
     "repository_index": Operation("The models in the repositories", "Index", "IndexRequest", (500,)),
     "load": Operation("Load or reload a model", "", "LoadRequest", (400, 500, 501, 503)),
     "unload": Operation("Unload a model", "", "UnloadRequest", (400, 500, 501, 503)),
@@ -114,7 +123,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         content = {_JSON: {"schema": reference(operation.request)}}
         if endpoint.operation == "infer":
             content[_OCTETS] = {"schema": {}}
-        described["requestBody"] = {"required": endpoint.operation == "infer", "content": content}
+        described["requestBody"] = {"required": endpoint.api == "inference", "content": content}
     return described
 
 
@@ -122,6 +131,15 @@ def _success(name: str, operation: Operation) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "OK"}
     if operation.response:
         success["content"] = {_JSON: {"schema": reference(operation.response)}}
+    elif name == "generate_stream":
+        success["content"] = {
+            _EVENTS: {
+                "schema": {
+                    "type": "string",
+                    "description": "Server-sent events; the data of each is a GenerateResponse, or an Error.",
+                }
+            }
+        }
     elif name == "openapi":
         success["content"] = {_JSON: {"schema": {"type": "object"}}}
     if name == "infer":

@@ -33,6 +33,7 @@ _DATA: Schema = {
     "description": "Elements in row-major order, flat or nested. FP16 and BF16 have no JSON form: use binary data.",
     "items": {},
 }
+_ELEMENTS: Schema = {"type": ["string", "number", "boolean", "array"]}
 _REGION: dict[str, Schema] = {
     "shared_memory_region": _STRING,
     "shared_memory_offset": _COUNT,
@@ -124,6 +125,20 @@ SCHEMAS: dict[str, Schema] = {
         parameters=reference("Parameters"),
         outputs=_array(reference("ResponseOutput")),
     ),
+    "GenerateRequest": {
+        "type": "object",
+        "description": "A key that names an input of the model is that input: an element, or its elements in row-major"
+        " order. Any other key is a parameter for the model.",
+        "properties": {"id": _STRING, "parameters": {"type": "object", "additionalProperties": _ELEMENTS}},
+        "additionalProperties": _ELEMENTS,
+    },
+    "GenerateResponse": {
+        "type": "object",
+        "description": "Outputs and parameters of the response by name; an output of one element is that element.",
+        "properties": {"id": _STRING, "model_name": _STRING, "model_version": _STRING},
+        "required": ["model_name", "model_version"],
+        "additionalProperties": _ELEMENTS,
+    },
     "Duration": _DURATION,
     "ModelStatistics": _object(
         ("name", "version", "last_inference", "inference_count", "execution_count", "inference_stats", "batch_stats"),

@@ -12,7 +12,7 @@ import orjson
 from trivet.errors import TrivetError
 from trivet.http import Header, HttpResponse
 
-from trivet_protocol_kserve_v2.codec.json_tensor import quote
+from trivet_protocol_kserve_v2.codec.json_writer import quote
 from trivet_protocol_kserve_v2.errors import http_status
 
 JSON: Sequence[Header] = ((b"content-type", b"application/json"),)

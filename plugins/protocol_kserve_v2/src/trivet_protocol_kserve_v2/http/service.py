@@ -14,6 +14,8 @@ from trivet_protocol_kserve_v2.extensions import announce
 from trivet_protocol_kserve_v2.http.control import Control, unimplemented
 from trivet_protocol_kserve_v2.http.cors import Cors
 from trivet_protocol_kserve_v2.http.endpoints import ENDPOINTS
+from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
+from trivet_protocol_kserve_v2.http.generate import GenerateHandlers
 from trivet_protocol_kserve_v2.http.infer import InferenceHandler
 from trivet_protocol_kserve_v2.http.openapi import OPERATIONS, document
 from trivet_protocol_kserve_v2.http.responses import (
@@ -71,12 +73,14 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
     """What answers each operation."""
     settings = context.settings
     control = Control(context.engine)
+    forwarding = HeaderForwarding(settings["http_header_forward_pattern"])
     infer = InferenceHandler(
         context.engine,
         SharedMemory({}),
-        forward_pattern=settings["http_header_forward_pattern"],
+        forwarding,
         max_decompressed_size=settings["http_max_decompressed_size"],
     )
+    generate = GenerateHandlers(context.engine, forwarding)
     openapi = json_response(document())
     return {
         "server_metadata": control.server_metadata,
@@ -91,7 +95,8 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
         "load": control.load,
         "unload": control.unload,
         "openapi": lambda _: openapi,
-        "generate": unimplemented("the generate extension"),
+        "generate": generate.one,
+        "generate_stream": generate.stream,
         "system_shared_memory": unimplemented("the system shared memory extension"),
         "cuda_shared_memory": unimplemented("the CUDA shared memory extension"),
         "trace_setting": unimplemented("the trace extension"),
