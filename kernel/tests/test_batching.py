@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from trivet import datatypes
-from trivet.batching import gather, reshape_outputs, share_extra_inputs, split
+from trivet.batching import gather, share_extra_inputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, RequestedOutput
+from trivet.reshaping import reshape_outputs
 from trivet.tensor import Tensor
 
 

@@ -119,7 +119,8 @@ class ArrayInstance(BackendInstance, ABC):
         """Compute ``outputs`` (names; every output that any request of the batch wants) from ``inputs``.
 
         With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and
-        each output must have it too. Beside the configuration's inputs come those that the scheduler adds (sequence
+        each output must have it too, except where the configuration makes them ragged, scattered or shape tensors.
+        Beside the configuration's inputs come the targets of ``batch_input`` and what the scheduler adds (sequence
         controls); optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays. A result may
         be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object. An exception fails the whole batch,
         and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.

@@ -9,18 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
+from trivet import warmup
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
-from trivet.batching import gather, reshape_inputs, reshape_outputs, share_extra_inputs, split
+from trivet.batching import gather, share_extra_inputs, split
 from trivet.errors import InternalError, TrivetError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
+from trivet.reshaping import reshape_inputs, reshape_outputs
 from trivet.scheduling import Batch
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
+    from trivet.warmup import WarmupSample
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +66,14 @@ class Instance:
         spec: ModelSpec,
         queue: WorkQueue,
         inbox: LoopInbox[Finished],
+        warmup_samples: Sequence[WarmupSample] = (),
     ) -> None:
         self._model = model
         self.context = context
         self._spec = spec
         self._queue = queue
-        self._inbox = inbox
+        self._post = inbox.post
+        self._warmup_samples = warmup_samples
         self._thread: threading.Thread | None = None
         self._backend: BackendInstance | None = None
         self.submit: Callable[[Batch], None] = queue.put
@@ -80,7 +86,9 @@ class Instance:
         return self.context.name
 
     def start(self, started: Callable[[Exception | None], None]) -> None:
-        """Create the backend's instance on a new thread, and call ``started`` from that thread with what went wrong."""
+        """Create the backend's instance on a new thread and warm it up; call ``started`` from there with what went
+        wrong.
+        """
         # A daemon: a model that never returns must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, args=(started,), name=self.name, daemon=True)
         self._thread.start()
@@ -111,12 +119,32 @@ class Instance:
                 InternalError(f"model instance '{self.name}' is a {kind}, expected an ArrayInstance or RequestInstance")
             )
             return
+        try:
+            self._warm_up(execute)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the load must hear of it
+            self._close()
+            started(_as_error(error, f"failed to warm up model instance '{self.name}'"))
+            return
         started(None)
         take = self._queue.get
         while (batch := take()) is not None:
             execute(batch)
             # Do not keep a request's tensors alive while waiting for the next one.
             del batch
+        self._close()
+
+    def _warm_up(self, execute: Callable[[Batch], None]) -> None:
+        """Execute the samples of ``model_warmup``, whose answers concern nobody but this thread."""
+        finished: SimpleQueue[Finished] = SimpleQueue()
+        post, self._post = self._post, finished.put
+        try:
+            warmup.run(self._warmup_samples, execute, finished.get)
+        finally:
+            self._post = post
+            self._warmup_samples = ()
+
+    def _close(self) -> None:
+        assert self._backend is not None
         try:
             self._backend.close()
         except BaseException:
@@ -150,7 +178,7 @@ class Instance:
                 request.compute_end_ns = end
                 request.done = True
             responses = list(zip(requests, answers, strict=True))
-        self._inbox.post(Finished(self, responses, batch, requests))
+        self._post(Finished(self, responses, batch, requests))
 
     def _execute_requests(self, batch: Batch) -> None:
         requests = _to_execute(batch)
@@ -178,7 +206,7 @@ class Instance:
                 open_requests = [request for request in requests if not request.done]
                 answers = self._returned(open_requests, [InferenceResponse(error=failure)] * len(open_requests))
             rescheduled = [request for request in requests if request.rescheduled and not request.done]
-        self._inbox.post(Finished(self, answers, batch, requests, rescheduled))
+        self._post(Finished(self, answers, batch, requests, rescheduled))
 
     def _returned(
         self, requests: Sequence[InferenceRequest], responses: Sequence[InferenceResponse | None]
@@ -217,7 +245,7 @@ class Instance:
             request.infer_end_ns = now
         request.compute_end_ns = now
         request.done = response.final
-        self._inbox.post(Finished(self, ((request, response),)))
+        self._post(Finished(self, ((request, response),)))
 
     def _wanted(self, requests: Sequence[InferenceRequest]) -> Sequence[str]:
         """Names of the outputs that any of the requests asks for, in the configuration's order."""

@@ -31,6 +31,7 @@ from trivet.placement import Placement, place
 from trivet.rate_limiter import LimitedScheduler, RateLimiter, Share
 from trivet.repository import available_versions, read_labels
 from trivet.scheduling import DefaultScheduler, IdleScheduler, Scheduler, SchedulerContext
+from trivet.warmup import WarmupSample, read_samples
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -170,7 +171,9 @@ class ModelLoader:
         if resolved.temporary:
             resolved.temporary.acquire()
         try:
-            labels, model = await to_thread.run_sync(self._load_model, resolved, context, spec, limiter=self._limiter)
+            labels, samples, model = await to_thread.run_sync(
+                self._load_model, resolved, context, spec, limiter=self._limiter
+            )
         except BaseException:
             if resolved.temporary:
                 resolved.temporary.release()
@@ -181,7 +184,12 @@ class ModelLoader:
         dedicated = self._rate_limiter is not None or (offer is not None and offer.dedicated_queues)
         instances = [
             Instance(
-                model, place.context, spec, LoopOutbox(loop) if dedicated or place.context.passive else shared, inbox
+                model,
+                place.context,
+                spec,
+                LoopOutbox(loop) if dedicated or place.context.passive else shared,
+                inbox,
+                () if place.context.passive else samples,
             )
             for place in placements
         ]
@@ -230,14 +238,15 @@ class ModelLoader:
 
     def _load_model(
         self, resolved: ResolvedModel, context: ModelContext, spec: ModelSpec
-    ) -> tuple[dict[str, list[str]], BackendModel]:
+    ) -> tuple[dict[str, list[str]], Sequence[WarmupSample], BackendModel]:
         labels = {
             name: read_labels(resolved.path / output.label_filename)
             for name, output in spec.outputs.items()
             if output.label_filename
         }
+        samples = read_samples(resolved.config, context.version, resolved.path)
         with _contained(f"failed to load model '{resolved.name}'"):
-            return labels, self._backends.get(resolved.offer).load(context)
+            return labels, samples, self._backends.get(resolved.offer).load(context)
 
     def _unsupported(self, resolved: ResolvedModel) -> list[model_config.Unsupported]:
         """The fields that neither the kernel nor the model's backend and scheduler implement."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Batch:
     """Requests that one execution serves, at least one.
 
-    ``extra_inputs`` are tensors that the scheduler adds for the whole batch (sequence controls and states, ragged batch
-    inputs), by input name, with the batch as first dimension, on the host or on a device. A
+    ``extra_inputs`` are tensors that the scheduler adds for the whole batch (sequence controls and states), by
+    input name, with the batch as first dimension, on the host or on a device. A
     :class:`~trivet.backend.RequestInstance` finds each request's rows among its inputs. A batch that has them is
     executed whole: also for a request that was cancelled meanwhile, whose rows are among theirs.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,10 @@ from trivet.errors import InvalidArgumentError
 Buffer = bytes | bytearray | memoryview
 
 _LENGTH = struct.Struct("<I")
+
+_JOIN_LIMIT = 256 << 10
+"""Up to so many bytes, joining wire layouts beats numpy, 40 times for 32 tensors of 64 bytes; but it keeps the
+interpreter lock, which numpy does not, so that it must not be asked for much."""
 
 
 class SupportsDLPack(Protocol):
@@ -83,6 +88,49 @@ class Tensor:
         tensor = cls(name, datatype, shape)
         tensor._dlpack = array
         return tensor
+
+    @classmethod
+    def concatenated(cls, tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        """The elements of all, one tensor after the other, in memory of its own; ``shape`` has as many.
+
+        Name and datatype are the first one's. Tensors on a device are read to the host.
+        """
+        first = tensors[0]
+        joined = cls(first.name, first.datatype, shape)
+        if 0 < element_count(shape) * first.datatype.itemsize <= _JOIN_LIMIT:
+            parts = [tensor._wire for tensor in tensors if tensor._wire is not None]
+            if len(parts) == len(tensors):
+                joined._wire = bytearray().join(parts)
+                return joined
+        arrays = [tensor.numpy() for tensor in tensors]
+        if len(shape) == 1:
+            arrays = [array.reshape(-1) for array in arrays]
+        joined._array = np.concatenate(arrays).reshape(shape)
+        return joined
+
+    def divided(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+        """The opposite of :meth:`concatenated`: one tensor of each shape, as views of this one's memory on the host.
+
+        ``shapes`` take the elements in order, and together no more than there are. What is not contiguous is copied
+        once.
+        """
+        datatype = self.datatype
+        counts = [element_count(shape) for shape in shapes]
+        ends = list(accumulate(counts))
+        parts: list[Tensor] = []
+        if datatype is BYTES:
+            elements = self.numpy().reshape(-1)
+            for shape, count, end in zip(shapes, counts, ends, strict=True):
+                parts.append(Tensor.from_numpy(self.name, elements[end - count : end].reshape(shape), datatype))
+            return parts
+        # A slice of a memoryview is what a protocol sends; numpy's would have to be turned into one for each request.
+        memory = memoryview(self.wire())
+        itemsize = datatype.itemsize
+        for shape, count, end in zip(shapes, counts, ends, strict=True):
+            part = Tensor(self.name, datatype, shape)
+            part._wire = memory[(end - count) * itemsize : end * itemsize]
+            parts.append(part)
+        return parts
 
     def renamed(self, name: str) -> Tensor:
         """The same memory under another name, as an ensemble hands an output on as an input."""

@@ -115,23 +115,35 @@ def _check_dims(
 def _check_size(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> None:
     """Bytes from the wire must be as many as the shape says; arrays are right by construction."""
     size = tensor.wire_size
+    batch_of_none = spec.max_batch_size > 0 and not spec.inputs[tensor.name].is_shape_tensor and tensor.shape[0] == 0
     if tensor.datatype is BYTES:
         if size is not None:
             try:
                 tensor.numpy()
             except InvalidArgumentError:
                 _explain_strings(spec, request, tensor)
+        if batch_of_none:
+            _refuse_batch_of_none(spec, request, tensor)
         return
-    wanted = element_count(tensor.shape) * tensor.datatype.itemsize
-    if wanted == 0 and spec.max_batch_size > 0 and tensor.shape[0] == 0:
-        # Triton has no batch of size 0: it expects the data of one.
-        wanted = element_count(tensor.shape[1:]) * tensor.datatype.itemsize
+    # Triton has no batch of size 0: it expects the data of one.
+    wanted = element_count(tensor.shape[1:] if batch_of_none else tensor.shape) * tensor.datatype.itemsize
+    if size == wanted and batch_of_none:
+        _refuse_batch_of_none(spec, request, tensor)
     if size != wanted:
         _fail(
             request,
             f"input byte size mismatch for input '{tensor.name}' for model '{spec.name}'. Expected {wanted}, got"
             f" {size}",
         )
+
+
+def _refuse_batch_of_none(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> NoReturn:
+    """In a batch with others, rows that are none would be taken from theirs."""
+    _fail(
+        request,
+        f"input '{tensor.name}' for model '{spec.name}' has shape {list(tensor.shape)}, a batch of none; expected a"
+        f" first dimension of 1 to {spec.max_batch_size}",
+    )
 
 
 def _explain_strings(spec: ModelSpec, request: InferenceRequest, tensor: Tensor) -> NoReturn:

@@ -60,14 +60,14 @@ def test_the_report_names_the_field_and_what_a_model_goes_without() -> None:
         "field 'sequence_batching' is not supported: requests of one sequence would go to any instance, without their"
         " controls"
     )
-    (gap,) = unsupported(ModelConfig(model_warmup=[{"name": "w"}]))
+    (gap,) = unsupported(ModelConfig(metric_tags={"a": "b"}))
     assert not gap.refused
-    assert gap.message == "field 'model_warmup' is ignored: the first requests may take longer"
+    assert gap.message == "field 'metric_tags' is ignored: the model's metrics go without it"
 
 
 def test_a_field_is_reported_once_however_often_it_is_set() -> None:
-    config = plain(input=[{"is_shape_tensor": True}, {"is_shape_tensor": True, "allow_ragged_batch": True}])
-    assert found(config) == [("input.is_shape_tensor", "refused"), ("input.allow_ragged_batch", "refused")]
+    config = plain(input=[{"is_non_linear_format_io": True}, {"is_non_linear_format_io": True}], metric_tags={"a": "b"})
+    assert found(config) == [("input.is_non_linear_format_io", "refused"), ("metric_tags", "warned")]
 
 
 def test_a_plugin_claims_a_field_with_everything_below() -> None:

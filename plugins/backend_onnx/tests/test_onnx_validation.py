@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from trivet.backend import ArrayInstance
@@ -171,6 +172,38 @@ def test_inputs_that_a_scheduler_makes_count(add_sub: Any, context: Any, instanc
         InvalidArgumentError, match=r"configuration expects 1 inputs, model provides 2 \(not configured: b\)"
     ):
         instance(context(add_sub, one, name="few"))
+
+
+def test_batch_inputs_have_the_models_datatype(add_sub: Any, context: Any, instance: Instance) -> None:
+    config = """
+        max_batch_size: 2
+        input { name: "a" data_type: TYPE_FP32 dims: [ 4 ] }
+        batch_input { target_name: "b" data_type: TYPE_INT32 source_input: "a" }
+        output { name: "sum" data_type: TYPE_FP32 dims: [ 4 ] }"""
+    message = "configuration expects datatype TYPE_INT32 for input 'b', model provides TYPE_FP32"
+    with pytest.raises(InvalidArgumentError, match=message):
+        instance(context(add_sub, config))
+
+
+def test_ragged_inputs_cannot_be_optional(identity: Any, context: Any, instance: Instance) -> None:
+    ragged = identity(shape=(None,))
+    config = tensors("dims: [ -1 ] allow_ragged_batch: true", "dims: [ -1 ]")
+    instance(context(ragged, config, name="fine"))
+    overridable = onnx.ModelProto()
+    overridable.CopyFrom(ragged)
+    overridable.graph.initializer.append(helper.make_tensor("x", TensorProto.FLOAT, [1], [0]))
+    optional = config.replace("allow_ragged_batch", "optional: true allow_ragged_batch")
+    with pytest.raises(InvalidArgumentError, match="ragged input 'x', which is not supported for optional input"):
+        instance(context(overridable, optional))
+
+
+def test_the_model_does_not_tell_the_shape_of_a_scattered_output(
+    identity: Any, context: Any, instance: Instance
+) -> None:
+    config = "max_batch_size: 4 " + tensors("dims: [ -1 ] allow_ragged_batch: true", "dims: [ -1, 2 ]")
+    with pytest.raises(InvalidArgumentError, match="tensor 'y': the model expects 1 dimensions"):
+        instance(context(identity(shape=(None,)), config))
+    instance(context(identity(shape=(None,)), config + 'batch_output { target_name: "y" source_input: "x" }'))
 
 
 def test_outputs_that_nobody_wants_are_left_out(add_sub: Any, context: Any, instance: Instance) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trivet.config.model_config_pb2 import BatchInput
 from trivet.datatypes import BY_CONFIG_VALUE, DataType
 from trivet.tensor import element_count
 
@@ -34,6 +35,35 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchInputSpec:
+    """Inputs that describe a batch to the model, made from the shapes that one of its inputs has in each request."""
+
+    kind: str
+    """The enumerator of ``BatchInput.Kind`` in ``model_config.proto``, e.g. ``BATCH_ELEMENT_COUNT``."""
+    targets: tuple[str, ...]
+    """Inputs of the model, all of which get the same tensor."""
+    datatype: DataType
+    """FP32 or INT32."""
+    source: str
+    """The input that is described."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLayout:
+    """What of a model is not concatenated and split along the first dimension."""
+
+    ragged_inputs: frozenset[str]
+    """All elements of all requests, one request after the other, in one dimension."""
+    shape_inputs: frozenset[str]
+    """Shape tensors: without a batch dimension, the same for all requests."""
+    shape_outputs: frozenset[str]
+    """Shape tensors: every request gets the whole."""
+    batch_inputs: tuple[BatchInputSpec, ...]
+    scattered_outputs: dict[str, str]
+    """Outputs whose elements are handed out in the shape that an input has in each request: name to input."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Inputs and outputs of a model in the configuration's order."""
 
@@ -46,6 +76,8 @@ class ModelSpec:
     decoupled: bool
     reshaped_inputs: frozenset[str]
     reshaped_outputs: frozenset[str]
+    layout: BatchLayout | None = None
+    """``None`` where all inputs and outputs are concatenated and split along the first dimension."""
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> ModelSpec:
@@ -61,7 +93,36 @@ class ModelSpec:
             decoupled=config.model_transaction_policy.decoupled,
             reshaped_inputs=frozenset(name for name, spec in inputs.items() if spec.reshape is not None),
             reshaped_outputs=frozenset(name for name, spec in outputs.items() if spec.reshape is not None),
+            layout=_layout(config),
         )
+
+
+def _layout(config: ModelConfig) -> BatchLayout | None:
+    layout = BatchLayout(
+        ragged_inputs=frozenset(tensor.name for tensor in config.input if tensor.allow_ragged_batch),
+        shape_inputs=frozenset(tensor.name for tensor in config.input if tensor.is_shape_tensor),
+        shape_outputs=frozenset(tensor.name for tensor in config.output if tensor.is_shape_tensor),
+        batch_inputs=tuple(
+            BatchInputSpec(
+                kind=BatchInput.Kind.Name(message.kind),
+                targets=tuple(message.target_name),
+                datatype=BY_CONFIG_VALUE[message.data_type],
+                source=message.source_input[0],
+            )
+            for message in config.batch_input
+        ),
+        scattered_outputs={
+            name: message.source_input[0] for message in config.batch_output for name in message.target_name
+        },
+    )
+    used = (
+        layout.ragged_inputs
+        or layout.shape_inputs
+        or layout.shape_outputs
+        or layout.batch_inputs
+        or layout.scattered_outputs
+    )
+    return layout if used else None
 
 
 def _tensors(messages: Iterable[Any]) -> Iterable[TensorSpec]:

@@ -29,12 +29,17 @@ IMPLEMENTED = frozenset(
         "input.format",
         "input.dims",
         "input.reshape",
+        "input.is_shape_tensor",
+        "input.allow_ragged_batch",
         "input.optional",
         "output.name",
         "output.data_type",
         "output.dims",
         "output.reshape",
         "output.label_filename",
+        "output.is_shape_tensor",
+        "batch_input",
+        "batch_output",
         "instance_group.name",
         "instance_group.kind",
         "instance_group.count",
@@ -47,6 +52,7 @@ IMPLEMENTED = frozenset(
         "default_model_filename",
         "parameters",
         "model_transaction_policy.decoupled",
+        "model_warmup",
     )
 )
 """What the kernel does itself or hands to every backend, by path, each with everything below it."""
@@ -58,13 +64,8 @@ _NO_METRIC = "the model's metrics go without it"
 
 NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {
     "runtime": ("warned", "the backend is chosen by 'backend' alone"),
-    "input.is_shape_tensor": ("refused", "the backend would take the shape for data"),
     "input.is_non_linear_format_io": ("refused", "the tensor's memory layout would be taken for a linear one"),
-    "input.allow_ragged_batch": ("refused", "requests of different shapes could not be batched"),
-    "output.is_shape_tensor": ("refused", "the backend would take the shape for data"),
     "output.is_non_linear_format_io": ("refused", "the tensor's memory layout would be taken for a linear one"),
-    "batch_input": ("refused", "the model would miss an input"),
-    "batch_output": ("refused", "outputs would not be split over the requests of a batch"),
     "optimization.graph": ("warned", _SLOWER),
     "optimization.priority": ("warned", _SLOWER),
     "optimization.cuda": ("warned", _SLOWER),
@@ -78,7 +79,6 @@ NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {
     "ensemble_scheduling": ("refused", "there would be nothing to run the steps"),
     "cc_model_filenames": ("refused", "the default model file would be loaded on every GPU"),
     "metric_tags": ("warned", _NO_METRIC),
-    "model_warmup": ("warned", "the first requests may take longer"),
     "model_operations": ("refused", "the model's custom operations would be missing"),
     "model_repository_agents": ("refused", "the model's files would be loaded unchecked and unchanged"),
     "response_cache.enable": ("warned", "every request is executed"),

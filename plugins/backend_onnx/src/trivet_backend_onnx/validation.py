@@ -23,10 +23,13 @@ def validate(config: ModelConfig, signature: Signature) -> None:
     :class:`~trivet.errors.UnimplementedError` for what ONNX Runtime's Python interface cannot carry.
     """
     _validate_inputs(config, signature)
+    scattered = {name for batch_output in config.batch_output for name in batch_output.target_name}
     for message in config.output:
         model = _find(message.name, "output", signature.outputs)
-        _validate_type(config, message, "output", model)
-        _validate_dims(config, message, model, exact=True)
+        _validate_type(config, message.name, message.data_type, "output", model)
+        # What is scattered over the requests takes its shape from them, not from the model.
+        if message.name not in scattered:
+            _validate_dims(config, message, model, exact=True)
     if _uses(config.output, BF16.config_value) and _uses(config.input, BYTES.config_value):
         raise UnimplementedError(
             f"unable to load model '{config.name}', it has both TYPE_STRING inputs and TYPE_BF16 outputs, which ONNX"
@@ -49,6 +52,9 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
     inputs = signature.inputs | signature.optional_inputs
     for name in _scheduler_inputs(config):
         _find(name, "input", inputs)
+    for batch_input in config.batch_input:
+        for name in batch_input.target_name:
+            _validate_type(config, name, batch_input.data_type, "input", inputs[name])
     for message in config.input:
         if message.optional and config.max_batch_size != 0:
             raise InvalidArgumentError(
@@ -56,8 +62,13 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
                 " that support batching"
             )
         model = _find(message.name, "input", inputs)
-        _validate_type(config, message, "input", model)
+        _validate_type(config, message.name, message.data_type, "input", model)
         if message.allow_ragged_batch:
+            if message.optional:
+                raise InvalidArgumentError(
+                    f"unable to load model '{config.name}', configuration expects model provides input with shape [-1]"
+                    f" for ragged input '{message.name}', which is not supported for optional input"
+                )
             if model.dims != (-1,):
                 raise InvalidArgumentError(
                     f"unable to load model '{config.name}', configuration expects model provides input with shape [-1]"
@@ -85,16 +96,16 @@ def _find(name: str, what: str, known: Mapping[str, TensorSignature]) -> TensorS
     return known[name]
 
 
-def _validate_type(config: ModelConfig, message: Any, what: str, model: TensorSignature) -> None:
-    configured = BY_CONFIG_VALUE[message.data_type]
+def _validate_type(config: ModelConfig, name: str, data_type: int, what: str, model: TensorSignature) -> None:
+    configured = BY_CONFIG_VALUE[data_type]
     if model.datatype is None:
         raise InvalidArgumentError(
-            f"unable to load model '{config.name}', unsupported type {model.onnx_type} for {what} '{message.name}'"
+            f"unable to load model '{config.name}', unsupported type {model.onnx_type} for {what} '{name}'"
         )
     if configured is not model.datatype:
         raise InvalidArgumentError(
             f"unable to load model '{config.name}', configuration expects datatype {configured.config_name} for {what}"
-            f" '{message.name}', model provides {model.datatype.config_name}"
+            f" '{name}', model provides {model.datatype.config_name}"
         )
 
 

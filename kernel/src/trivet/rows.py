@@ -1,0 +1,38 @@
+"""The usual batch: its first dimension is the batch, and each request has some of the rows. On an instance's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from trivet.errors import InternalError
+from trivet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trivet.config.spec import ModelSpec
+    from trivet.inference import InferenceRequest
+
+
+def gather_rows(requests: Sequence[InferenceRequest], name: str) -> Tensor:
+    """An input of all requests, concatenated along its first dimension."""
+    tensors = [request.inputs[name] for request in requests]
+    tail = tensors[0].shape[1:]
+    return Tensor.concatenated(tensors, (sum([tensor.shape[0] for tensor in tensors]), *tail))
+
+
+def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Tensor) -> list[Tensor]:
+    """The rows of each request of an output of the batch, as views; the whole for a request that is alone.
+
+    Raises :class:`~trivet.errors.InternalError` where the output has not a row for each entry of a larger batch.
+    """
+    if len(requests) == 1:
+        return [whole]
+    shape = whole.shape
+    total = sum([request.batch_size for request in requests])
+    if not shape or shape[0] != total:
+        raise InternalError(
+            f"output '{whole.name}' of model '{spec.name}' has shape {list(shape)}, expected a first dimension of"
+            f" {total} for the batch"
+        )
+    tail = shape[1:]
+    return whole.divided([(request.batch_size, *tail) for request in requests])
