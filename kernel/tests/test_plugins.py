@@ -120,3 +120,5 @@ def test_a_backend_is_found_by_name_or_platform() -> None:
         registry.backend_for("y", "")
     with pytest.raises(InvalidArgumentError, match=r"install it with: pip install 'trivet-backend-onnx\[cpu\]'"):
         registry.backend_for("", "onnxruntime_onnx")
+    with pytest.raises(InvalidArgumentError, match="install it with: pip install trivet-scheduler-ensemble"):
+        registry.scheduler_for("ensemble_scheduling")

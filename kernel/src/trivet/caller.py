@@ -1,11 +1,11 @@
-"""How a model on its own thread uses the other models of the server."""
+"""How a model uses the other models of the server: on its own threads, and through its scheduler on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from trivet.backend import ModelCaller
 from trivet.errors import DeadlineExceededError, InternalError, TrivetError
@@ -13,6 +13,9 @@ from trivet.inference import InferenceRequest, InferenceResponse
 
 if TYPE_CHECKING:
     from trivet.engine import Engine
+    from trivet.lifecycle import LoadedModel
+    from trivet.model_table import ModelTable
+    from trivet.scheduling import ServedModel
 
 
 class EngineCaller(ModelCaller):
@@ -56,3 +59,24 @@ class EngineCaller(ModelCaller):
     def is_ready(self, name: str, version: str = "") -> bool:
         # Reads two dictionaries; safe from any thread without asking the loop.
         return self._engine.model_ready(name, version)
+
+
+class MemberAccess:
+    """The engine's models for the scheduler of one of them: :class:`~trivet.scheduling.ModelAccess`."""
+
+    def __init__(
+        self,
+        table: ModelTable,
+        enter: Callable[[LoadedModel, InferenceRequest], None],
+        cancel: Callable[[InferenceRequest], None],
+    ) -> None:
+        """``enter`` validates a request and queues it with a model that is found already."""
+        self._table = table
+        self._enter = enter
+        self.cancel = cancel
+
+    def find(self, name: str, version: int = -1) -> LoadedModel:
+        return self._table.model(name, "" if version == -1 else str(version))
+
+    def submit(self, model: ServedModel, request: InferenceRequest) -> None:
+        self._enter(cast("LoadedModel", model), request)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trivet.backend_pool import BackendPool
+from trivet.dependencies import LATEST, complete_ensemble, members_of
 from trivet.engine import EngineOptions
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.extensions import FoundModel
@@ -14,6 +16,9 @@ from trivet.loading import ModelLoader
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository
+
+if TYPE_CHECKING:
+    from trivet.config import ModelConfig
 
 logger = logging.getLogger(__name__)
 
@@ -47,27 +52,70 @@ def check_repository(registry: PluginRegistry, options: EngineOptions) -> list[C
     if missing:
         raise InvalidArgumentError(f"no model repository holds {', '.join(missing)}")
     backends = BackendPool(registry)
-    loader = ModelLoader(registry, options, backends, gpus=gpu_count())
+    check = _Check(ModelLoader(registry, options, backends, gpus=gpu_count()), found)
     try:
-        return list(_check(loader, [found[name] for name in wanted or sorted(found)]))
+        return [check.result(name) for name in wanted or sorted(found)]
     finally:
         backends.close()
 
 
-def _check(loader: ModelLoader, models: Sequence[Sequence[FoundModel]]) -> Iterator[CheckResult]:
-    for places in models:
-        name = places[0].name
+class _Check:
+    """Looks at each model once; an ensemble needs what was found out about its members."""
+
+    def __init__(self, loader: ModelLoader, found: Mapping[str, Sequence[FoundModel]]) -> None:
+        self._loader = loader
+        self._found = found
+        self._results: dict[str, CheckResult] = {}
+        self._configs: dict[str, ModelConfig] = {}
+        self._path: list[str] = []
+
+    def result(self, name: str) -> CheckResult:
+        if name not in self._results:
+            self._path.append(name)
+            self._results[name] = self._look(name)
+            self._path.pop()
+        return self._results[name]
+
+    def _look(self, name: str) -> CheckResult:
         backend = ""
         versions: tuple[int, ...] = ()
         try:
-            resolved = loader.resolve(only_place(places))
-            backend, versions = resolved.offer.name, tuple(resolved.versions)
-            warnings = loader.complete(resolved)
+            resolved = self._loader.resolve(only_place(self._found[name]))
+            backend, versions = resolved.backend_name, tuple(resolved.versions)
+            warnings = self._loader.complete(resolved)
+            if resolved.offer is None:
+                complete_ensemble(resolved.config, self._members(resolved.config), resolved.origin)
+            self._configs[name] = resolved.config
         except TrivetError as error:
-            yield CheckResult(name, False, backend, versions, (error.message,))
+            return CheckResult(name, False, backend, versions, (error.message,))
         except Exception as error:
             # A backend may raise anything about a model file; the next model is checked all the same.
             logger.exception("model '%s' could not be checked", name)
-            yield CheckResult(name, False, backend, versions, (f"{type(error).__name__}: {error}",))
-        else:
-            yield CheckResult(name, True, backend, versions, tuple(warnings))
+            return CheckResult(name, False, backend, versions, (f"{type(error).__name__}: {error}",))
+        return CheckResult(name, True, backend, versions, tuple(warnings))
+
+    def _members(self, config: ModelConfig) -> dict[str, ModelConfig]:
+        needed = members_of(config)
+        missing = [name for name in sorted(needed) if name not in self._found]
+        if missing:
+            raise InvalidArgumentError(
+                f"ensemble {config.name} contains models that are not available or ambiguous: {', '.join(missing)}"
+            )
+        members: dict[str, ModelConfig] = {}
+        for name, numbers in needed.items():
+            if name in self._path:
+                circle = [*self._path[self._path.index(name) :], name]
+                raise InvalidArgumentError(f"circular dependency between ensembles: {' -> '.join(circle)}")
+            result = self.result(name)
+            if not result.ok:
+                raise InvalidArgumentError(
+                    f"ensemble '{config.name}' depends on '{name}' which is not valid. Model '{name}' failed with"
+                    f" error: {result.messages[0]}"
+                )
+            absent = [number for number in sorted(numbers) if number not in (LATEST, *result.versions)]
+            if absent:
+                raise InvalidArgumentError(
+                    f"ensemble '{config.name}' depends on '{name}' whose required version {absent[0]} is not loaded."
+                )
+            members[name] = self._configs[name]
+        return members

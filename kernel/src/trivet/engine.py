@@ -17,7 +17,7 @@ from anyio import to_thread
 
 from trivet import __version__
 from trivet.backend_pool import BackendPool
-from trivet.caller import EngineCaller
+from trivet.caller import EngineCaller, MemberAccess
 from trivet.errors import (
     InternalError,
     RequestCancelledError,
@@ -28,7 +28,7 @@ from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent
-from trivet.loading import ModelLoader
+from trivet.loading import EngineWays, ModelLoader
 from trivet.loop import LoopInbox
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
@@ -98,13 +98,17 @@ class Engine:
                 registry,
                 options,
                 self._backends,
+                EngineWays(
+                    inbox=LoopInbox(loop, self._finished),
+                    reject=self._reject,
+                    respond=self._respond,
+                    models=MemberAccess(self._models, self._enter, self.cancel),
+                    caller=EngineCaller(self, loop),
+                ),
                 gpus=gpu_count(),
-                caller=EngineCaller(self, loop),
                 rate_limiter=limiter,
             ),
             self._models,
-            inbox=LoopInbox(loop, self._finished),
-            reject=self._reject,
             announce=self._announce,
         )
         self._started = False
@@ -159,7 +163,9 @@ class Engine:
         """
         if self._draining:
             raise UnavailableError("Server is stopping, it accepts no new inference requests")
-        model = self._models.model(request.model_name, request.model_version)
+        self._enter(self._models.model(request.model_name, request.model_version), request)
+
+    def _enter(self, model: LoadedModel, request: InferenceRequest) -> None:
         validate(model.spec, request)
         request.model = model
         request.queued_ns = perf_counter_ns()
@@ -251,6 +257,17 @@ class Engine:
         request.done = True
         self._answer(request, InferenceResponse(error=error))
 
+    def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        """A scheduler answers a request that no instance executed."""
+        if request.done:
+            return
+        request.done = response.final
+        model = request.model
+        assert model is not None
+        if response.final and response.error is None and request in model.in_flight:
+            model.statistics.executed((request,))
+        self._answer(request, response)
+
     def _deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
         if request.on_response is not None:
             try:
@@ -287,6 +304,8 @@ class Engine:
     async def load(self, name: str, *, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
         """Load or reload a model; the versions that served before serve until the new ones are ready.
 
+        The members of an ensemble are loaded before it, and ensembles that need the model are built again after it.
+
         ``config`` is a model configuration as JSON in place of the repository's; ``files`` (path in the model's folder
         to content) replace the folder and need ``config``. Raises :class:`~trivet.errors.TrivetError` where the model
         cannot be loaded; what was loaded before then serves on.
@@ -296,10 +315,11 @@ class Engine:
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """Take a model out of service. Returns when no new request reaches it; requests in flight finish behind.
 
-        ``unload_dependents`` also unloads the models that only an ensemble of this name needed: with no ensembles to
-        serve yet, there are none. An unknown model is nothing to unload, as in Triton.
+        Ensembles that need it go with it, and come back when it is loaded again. ``unload_dependents`` also unloads
+        the models that only an ensemble of this name needed, where nobody asked to load them. An unknown model is
+        nothing to unload, as in Triton.
         """
-        await self._control.unload(name)
+        await self._control.unload(name, unload_dependents=unload_dependents)
 
     async def repository_index(self, ready_only: bool = False) -> list[IndexEntry]:
         """Every model that the repositories hold or that is loaded, by name and version."""

@@ -99,3 +99,11 @@ class UnimplementedError(TrivetError):
     """The protocol knows the operation, this server does not offer it."""
 
     code = Code.UNIMPLEMENTED
+
+
+def with_context(error: TrivetError, context: str) -> TrivetError:
+    """An error of the same kind whose message begins with ``context``."""
+    kind = next(kind for kind in type(error).__mro__ if kind.__module__ == __name__)
+    wrapped: TrivetError = kind(f"{context}{message_of(error)}")
+    wrapped.__cause__ = error
+    return wrapped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from time import perf_counter_ns
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trivet.backend import BackendModel
     from trivet.config import ModelConfig
     from trivet.config.spec import ModelSpec
+    from trivet.dependencies import Members
     from trivet.inference import InferenceRequest
     from trivet.instance import Instance
     from trivet.scheduling import Scheduler
@@ -91,7 +92,7 @@ class LoadedModel:
         config: ModelConfig,
         spec: ModelSpec,
         labels: Mapping[str, Sequence[str]],
-        backend_model: BackendModel,
+        backend_model: BackendModel | None,
         instances: Sequence[Instance],
         scheduler: Scheduler,
         on_close: Callable[[], None] | None = None,
@@ -107,10 +108,14 @@ class LoadedModel:
         self.statistics = ModelStatistics(spec.name, str(version))
         self.in_flight: set[InferenceRequest] = set()
         """Requests that were accepted and have no final response yet."""
+        self.members: Members = {}
+        """What an ensemble hands requests on to; it stays in memory until the ensemble is closed."""
+        self._users: set[LoadedModel] = set()
         self._backend_model = backend_model
         self._on_close = on_close
         self._made_ns = perf_counter_ns()
         self._idle: asyncio.Event | None = None
+        self._closed = asyncio.Event()
 
     @property
     def platform(self) -> str:
@@ -131,23 +136,44 @@ class LoadedModel:
                 self._idle = asyncio.Event()
             await self._idle.wait()
 
+    def use(self, members: Members) -> None:
+        """Enter service as an ensemble of ``members``. Not for one that was used already."""
+        self.members = members
+        for member in members.values():
+            member._users.add(self)
+
+    @property
+    def users(self) -> Collection[LoadedModel]:
+        """The ensembles in memory that hand requests on to this."""
+        return self._users
+
     async def close(self) -> None:
-        """Wait for what is in flight, then free instances and model. Never raises for a backend's failure."""
+        """Wait for what is in flight, then free instances and model. Never raises for a backend's failure.
+
+        An ensemble that uses it goes first: what that has in flight may still be on its way here.
+        """
+        while self._users:
+            await next(iter(self._users))._closed.wait()
         await self.drained()
         self.scheduler.close()
         for instance in self.instances:
             instance.stop()
         # A thread beyond any limit: it waits for an instance that may hang, and must not keep others from theirs.
         await to_thread.run_sync(self._free, limiter=CapacityLimiter(1))
+        for member in self.members.values():
+            member._users.discard(self)
+        self.members = {}
+        self._closed.set()
 
     def _free(self) -> None:
         for instance in self.instances:
             instance.join()
-        try:
-            self._backend_model.close()
-        except BaseException:
-            logger.exception("model '%s' version %d failed to close", self.name, self.version)
-        del self._backend_model
+        if self._backend_model is not None:
+            try:
+                self._backend_model.close()
+            except BaseException:
+                logger.exception("model '%s' version %d failed to close", self.name, self.version)
+        self._backend_model = None
         if self._on_close is not None:
             self._on_close()
         self.instances = ()

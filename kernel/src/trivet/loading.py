@@ -21,6 +21,7 @@ from trivet import garbage
 from trivet.backend import BackendModel, ModelCaller, ModelContext
 from trivet.backend_pool import BackendPool
 from trivet.config.spec import ModelSpec
+from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, message_of
 from trivet.extensions import FoundModel
 from trivet.instance import Finished, Instance, WorkQueue
@@ -30,14 +31,14 @@ from trivet.model_files import TemporaryFolder, file_stamps, write_files
 from trivet.placement import Placement, place
 from trivet.rate_limiter import LimitedScheduler, RateLimiter, Share
 from trivet.repository import available_versions, read_labels
-from trivet.scheduling import DefaultScheduler, IdleScheduler, Scheduler, SchedulerContext
+from trivet.scheduling import DefaultScheduler, IdleScheduler, ModelAccess, Scheduler, SchedulerContext
 from trivet.warmup import WarmupSample, read_samples
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.engine import EngineOptions
     from trivet.hookspecs import BackendPlugin, SchedulerPlugin
-    from trivet.inference import InferenceRequest
+    from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.plugins import PluginRegistry
 
 logger = logging.getLogger(__name__)
@@ -52,16 +53,38 @@ class ResolvedModel:
     config: ModelConfig
     origin: str
     """Where the configuration was written, for messages; empty where nobody wrote one."""
-    offer: BackendPlugin
+    offer: BackendPlugin | None
+    """The backend; ``None`` for an ensemble, which is run by its scheduler alone."""
     versions: list[int]
     fingerprint: object
     """Equal for two loads that would give the same model."""
     temporary: TemporaryFolder | None = None
 
+    @property
+    def backend_name(self) -> str:
+        """What runs the model, for people."""
+        return self.offer.name if self.offer else ENSEMBLE_PLATFORM
+
     def release(self) -> None:
         """Whoever resolved the model is done with it; what was loaded from it keeps what it needs."""
         if self.temporary is not None:
             self.temporary.release()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWays:
+    """The ways from a loaded model back into the engine."""
+
+    inbox: LoopInbox[Finished]
+    """Where instances post what they finished."""
+    reject: Callable[[InferenceRequest, TrivetError], None]
+    """Answers a queued request with an error."""
+    respond: Callable[[InferenceRequest, InferenceResponse], None]
+    """Answers a queued request without an instance."""
+    models: ModelAccess
+    """For schedulers, on the event loop."""
+    caller: ModelCaller
+    """For models, on their own threads."""
 
 
 class ModelLoader:
@@ -72,16 +95,17 @@ class ModelLoader:
         registry: PluginRegistry,
         options: EngineOptions,
         backends: BackendPool,
+        ways: EngineWays | None = None,
         *,
         gpus: int,
-        caller: ModelCaller | None = None,
         rate_limiter: RateLimiter | None = None,
     ) -> None:
+        """``ways`` are needed to :meth:`load`; without them configurations can be read and checked."""
         self._registry = registry
         self._options = options
         self._backends = backends
         self._gpus = gpus
-        self._caller = caller
+        self._ways = ways
         self._rate_limiter = rate_limiter
         self._limiter = CapacityLimiter(options.model_load_thread_count)
 
@@ -98,10 +122,9 @@ class ModelLoader:
             config_name = self._options.model_config_name or None
             if config_override is not None:
                 origin = f"'config' of the load request for '{found.name}'"
-                config = model_config.parse_json_config(config_override, origin)
             else:
                 origin = str(model_config.find_config(path, config_name) or "")
-                config = model_config.read_config(path, found.name, config_name)
+            config = self.read(FoundModel(found.name, found.repository, path), config_override)
             if config.name and config.name != found.name:
                 raise InvalidArgumentError(
                     f"unexpected directory name '{found.name}' for model '{config.name}', directory name must equal"
@@ -115,13 +138,21 @@ class ModelLoader:
                     f"at least one version must be available under the version policy of model '{found.name}'"
                 )
             self._identify(config, path / str(versions[-1]))
-            offer = self._registry.backend_for(config.backend, config.platform)
+            offer = self._runner(config)
             fingerprint = (config_override, config.SerializeToString(deterministic=True), file_stamps(path))
             return ResolvedModel(found.name, path, config, origin, offer, versions, fingerprint, temporary)
         except BaseException:
             if temporary:
                 temporary.release()
             raise
+
+    def read(
+        self, found: FoundModel, config_override: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> ModelConfig:
+        """The configuration as it is written, and nothing more. Blocks; raises :class:`~trivet.errors.TrivetError`."""
+        if config_override is not None:
+            return model_config.parse_json_config(config_override, f"'config' of the load request for '{found.name}'")
+        return model_config.read_config(found.path, found.name, self._options.model_config_name or None)
 
     def complete(self, resolved: ResolvedModel) -> list[str]:
         """Fill in what the configuration leaves out, add the defaults, and check the whole. Blocks.
@@ -132,7 +163,8 @@ class ModelLoader:
         config = resolved.config
         # What auto-completion adds for speed is nothing that the author asked for and would miss.
         warnings = [problem.message for problem in self._unsupported(resolved) if not problem.refused]
-        if not (self._options.disable_auto_complete_config or self._options.strict_model_config):
+        completes = not (self._options.disable_auto_complete_config or self._options.strict_model_config)
+        if completes and resolved.offer is not None:
             with _contained(f"failed to complete the configuration of model '{resolved.name}'"):
                 self._backends.get(resolved.offer).auto_complete(context)
         model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
@@ -150,18 +182,13 @@ class ModelLoader:
             logger.warning("model '%s': %s", resolved.name, warning)
         return warnings
 
-    async def load(
-        self,
-        resolved: ResolvedModel,
-        version: int,
-        inbox: LoopInbox[Finished],
-        reject: Callable[[InferenceRequest, TrivetError], None],
-    ) -> LoadedModel:
+    async def load(self, resolved: ResolvedModel, version: int) -> LoadedModel:
         """Load one version of a resolved and completed model. On the event loop.
 
-        ``inbox`` is where its instances post what they finished; ``reject`` answers a queued request with an error.
         Raises :class:`~trivet.errors.TrivetError`, with nothing left behind, where model or instance cannot be made.
         """
+        ways = self._ways
+        assert ways is not None
         config = resolved.config
         spec = ModelSpec.from_config(config)
         context = self._model_context(resolved, version)
@@ -188,17 +215,18 @@ class ModelLoader:
                 place.context,
                 spec,
                 LoopOutbox(loop) if dedicated or place.context.passive else shared,
-                inbox,
+                ways.inbox,
                 () if place.context.passive else samples,
             )
             for place in placements
+            if model is not None
         ]
         limited = None
         try:
             await _start(instances)
             await to_thread.run_sync(garbage.trim)
             executing = [instance for instance in instances if not instance.context.passive]
-            if self._rate_limiter is not None:
+            if self._rate_limiter is not None and model is not None:
                 limited = self._rate_limiter.add(list(zip(executing, _shares(placements), strict=True)))
             scheduling = SchedulerContext(
                 config=config,
@@ -206,8 +234,10 @@ class ModelLoader:
                 instances=executing,
                 submit_any=limited.submit_any if limited else shared.put,
                 waiting=limited.waiting if limited else shared.__len__,
-                reject=reject,
+                reject=ways.reject,
                 call_later=loop.call_later,
+                models=ways.models,
+                respond=ways.respond,
             )
             scheduler = self._make_scheduler(offer, scheduling)
             if limited is not None:
@@ -232,26 +262,28 @@ class ModelLoader:
         )
 
     def _make_scheduler(self, offer: SchedulerPlugin | None, context: SchedulerContext) -> Scheduler:
-        if not context.instances:
+        if not context.instances and context.config.platform != ENSEMBLE_PLATFORM:
             return IdleScheduler(context)
         return DefaultScheduler(context) if offer is None else self._registry.create(offer, Scheduler, context)
 
     def _load_model(
         self, resolved: ResolvedModel, context: ModelContext, spec: ModelSpec
-    ) -> tuple[dict[str, list[str]], Sequence[WarmupSample], BackendModel]:
+    ) -> tuple[dict[str, list[str]], Sequence[WarmupSample], BackendModel | None]:
         labels = {
             name: read_labels(resolved.path / output.label_filename)
             for name, output in spec.outputs.items()
             if output.label_filename
         }
         samples = read_samples(resolved.config, context.version, resolved.path)
+        if resolved.offer is None:
+            return labels, samples, None
         with _contained(f"failed to load model '{resolved.name}'"):
             return labels, samples, self._backends.get(resolved.offer).load(context)
 
     def _unsupported(self, resolved: ResolvedModel) -> list[model_config.Unsupported]:
         """The fields that neither the kernel nor the model's backend and scheduler implement."""
         scheduler = self._scheduler(resolved.config)
-        claimed = [*resolved.offer.config_fields]
+        claimed = [*resolved.offer.config_fields] if resolved.offer else []
         if scheduler is not None:
             claimed += [scheduler.name, *scheduler.config_fields]
         return model_config.unsupported(resolved.config, claimed)
@@ -264,12 +296,21 @@ class ModelLoader:
         choice = config.WhichOneof("scheduling_choice")
         return self._registry.schedulers.get(choice) if choice else None
 
+    def _runner(self, config: ModelConfig) -> BackendPlugin | None:
+        if config.platform == ENSEMBLE_PLATFORM and not config.backend:
+            self._registry.scheduler_for("ensemble_scheduling")
+            return None
+        return self._registry.backend_for(config.backend, config.platform)
+
     def _identify(self, config: ModelConfig, version_path: Path) -> None:
         """Name the backend of a configuration that names none, by the model's file.
 
         A framework's file comes before a generic one such as ``model.py``, which may lie beside it, as in Triton.
         """
         if config.backend or config.platform:
+            return
+        if config.HasField("ensemble_scheduling"):
+            config.platform = ENSEMBLE_PLATFORM
             return
         names: list[str] = []
         for offer in sorted(self._registry.backends.values(), key=lambda offer: not offer.platforms):
@@ -294,8 +335,8 @@ class ModelLoader:
             version_path=resolved.path / str(version),
             config=resolved.config,
             logger=logging.getLogger(f"trivet.model.{resolved.name}"),
-            backend_options={**options.get("", {}), **options.get(resolved.offer.name, {})},
-            models=self._caller,
+            backend_options={**options.get("", {}), **options.get(resolved.backend_name, {})},
+            models=self._ways.caller if self._ways else None,
         )
 
 
@@ -325,11 +366,12 @@ async def _start(instances: Sequence[Instance]) -> None:
             raise result
 
 
-def _abandon(instances: Sequence[Instance], model: BackendModel, resolved: ResolvedModel) -> None:
+def _abandon(instances: Sequence[Instance], model: BackendModel | None, resolved: ResolvedModel) -> None:
     for instance in instances:
         instance.join()
     try:
-        model.close()
+        if model is not None:
+            model.close()
     except BaseException:
         logger.exception("model '%s' failed to close after it failed to load", resolved.name)
     if resolved.temporary:

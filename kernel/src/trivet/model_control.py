@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
+from trivet.dependencies import (
+    Members,
+    complete_ensemble,
+    current,
+    find_circles,
+    find_members,
+    in_order,
+    members_of,
+    with_dependents,
+)
 from trivet.errors import (
     Code,
     InternalError,
@@ -23,11 +33,8 @@ from trivet.errors import (
     message_of,
 )
 from trivet.extensions import FoundModel, ModelRepository
-from trivet.inference import InferenceRequest
-from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
 from trivet.loading import ModelLoader, ResolvedModel
-from trivet.loop import LoopInbox
 from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository
@@ -36,6 +43,10 @@ if TYPE_CHECKING:
     from trivet.engine import EngineOptions
 
 logger = logging.getLogger(__name__)
+
+Override = tuple[str | None, Mapping[str, bytes] | None]
+"""Configuration and files that a load brings in place of the repository's."""
+_AS_IS: Override = (None, None)
 
 UNLOAD_PATIENCE_S = 30.0
 """How long loading a version again waits for the one of before to end what it executes."""
@@ -75,8 +86,7 @@ class IndexEntry:
 class ModelControl:
     """Changes the models of one engine, which shows most of these methods as its own and documents them.
 
-    ``table`` is where they are kept, ``inbox`` where instances post what they finished; ``reject`` answers a queued
-    request with an error, and ``announce`` is called on the event loop with each change of a version's state.
+    ``table`` is where they are kept; ``announce`` is called on the event loop with each change of a version's state.
     """
 
     def __init__(
@@ -86,22 +96,18 @@ class ModelControl:
         loader: ModelLoader,
         table: ModelTable,
         *,
-        inbox: LoopInbox[Finished],
-        reject: Callable[[InferenceRequest, TrivetError], None],
         announce: Callable[[ModelEvent], None],
     ) -> None:
         self._registry = registry
         self._options = options
         self._loader = loader
-        self._inbox = inbox
-        self._reject = reject
         self._announce = announce
         # Completing a configuration runs a model's code, which may take long or hang; looking into repositories must
         # still find a thread then.
         self._completing = CapacityLimiter(options.model_load_thread_count)
         self._models = table.models
         self._repositories: list[ModelRepository] = []
-        self._loading: set[asyncio.Task[None]] = set()
+        self._loading: set[asyncio.Task[dict[str, BaseException | None]]] = set()
         self._closing: dict[asyncio.Task[None], LoadedModel] = {}
 
     def loaded(self) -> set[LoadedModel]:
@@ -115,12 +121,13 @@ class ModelControl:
             await to_thread.run_sync(open_repository, self._registry, url) for url in self._options.model_repositories
         ]
         names = await self._startup_models()
-        results = await asyncio.gather(*(self._load(name) for name in names), return_exceptions=True)
+        results = await self._load_together(dict.fromkeys(names, (None, None)))
         failures = []
-        for name, result in zip(names, results, strict=True):
+        for name in names:
+            result = results[name]
             if isinstance(result, TrivetError):
                 failures.append(LoadFailure(name, str(result)))
-            elif isinstance(result, BaseException):
+            elif result is not None:
                 raise result
         return failures
 
@@ -130,18 +137,21 @@ class ModelControl:
         if files and config is None:
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")
         # Whoever asked may go away meanwhile; a load that has begun is finished all the same, never left half-way.
-        task = asyncio.ensure_future(self._load(name, config, files))
+        task = asyncio.ensure_future(self._load_together({name: (config, files)}))
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
-        await asyncio.shield(task)
+        error = (await asyncio.shield(task))[name]
+        if error is not None:
+            raise error
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """See :meth:`trivet.engine.Engine.unload`."""
         self._check_control()
         model = self._models.get(name)
         if model is None:
             return
         async with model.lock:
+            model.wanted = model.explicit = False
             for entry in model.versions.values():
                 if entry.state is ModelState.READY:
                     self._retire(entry)
@@ -149,6 +159,16 @@ class ModelControl:
                     entry.reason = UNLOADED
             model.fingerprint = None
             model.refresh()
+        if not unload_dependents:
+            return
+        for member in sorted(model.members):
+            other = self._models.get(member)
+            if (
+                other is not None
+                and not other.explicit
+                and next(with_dependents((member,), self._models), None) is None
+            ):
+                await self.unload(member, unload_dependents=True)
 
     async def index(self, ready_only: bool = False) -> list[IndexEntry]:
         """See :meth:`trivet.engine.Engine.repository_index`."""
@@ -180,10 +200,71 @@ class ModelControl:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _load(self, name: str, config: str | None = None, files: Mapping[str, bytes] | None = None) -> None:
+    async def _load_together(self, wanted: Mapping[str, Override]) -> dict[str, BaseException | None]:
+        """Load models, before them those that they are made of, and after them the ensembles that need any of these.
+
+        Returns what went wrong with each of ``wanted``, and with what belongs to them.
+        """
+        graph: dict[str, Collection[str]] = {}
+        names: Collection[str] = wanted
+        while names:
+            needs = await asyncio.gather(
+                *(to_thread.run_sync(self._needs, name, *wanted.get(name, _AS_IS)) for name in names)
+            )
+            graph.update(zip(names, needs, strict=True))
+            names = {need for some in needs for need in some} - graph.keys()
+        results = await self._load_in_order(graph, wanted)
+        tried: set[str] = set()
+        # Until none is left: others may begin to need a model while it is replaced.
+        while waiting := {
+            name: self._models[name].members
+            for name in with_dependents(graph, self._models)
+            if name not in tried and not self._serves(self._models[name]) and self._has_members(self._models[name])
+        }:
+            tried |= waiting.keys()
+            results |= await self._load_in_order(waiting, {})
+        return results
+
+    async def _load_in_order(
+        self, graph: Mapping[str, Collection[str]], wanted: Mapping[str, Override]
+    ) -> dict[str, BaseException | None]:
+        circles = find_circles(graph)
+
+        async def load(name: str) -> None:
+            model = self._models.get(name)
+            override = wanted.get(name) or (model.override if model is not None else _AS_IS)
+            try:
+                if name in circles:
+                    raise InvalidArgumentError(
+                        f"load failed for model '{name}': circular dependency between ensembles: {circles[name]}\n"
+                    )
+                await self._load(name, *override, explicit=name in wanted)
+            finally:
+                self._retire_stale(name)
+
+        return await in_order({name: () if name in circles else needs for name, needs in graph.items()}, load)
+
+    def _needs(self, name: str, config: str | None, files: Mapping[str, bytes] | None) -> Collection[str]:
+        """The models that a model is made of; none where it cannot be told, which its load then explains. Blocks."""
+        if config is None and (model := self._models.get(name)) is not None:
+            config, files = model.override
+        try:
+            found = self._find(name)
+            return () if found is None else members_of(self._loader.read(found, config, files))
+        except (TrivetError, OSError):
+            return ()
+
+    async def _load(
+        self,
+        name: str,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        explicit: bool = True,
+    ) -> None:
         """Load one model; whatever is wrong with it ends in a :class:`~trivet.errors.TrivetError`."""
         try:
-            await self._find_and_load(name, config, files)
+            await self._find_and_load(name, config, files, explicit)
         except TrivetError:
             raise
         except OSError as error:
@@ -193,34 +274,77 @@ class ModelControl:
             logger.exception("model '%s' failed to load", name)
             raise InternalError(f"failed to load '{name}': {type(error).__name__}: {message_of(error)}") from error
 
-    async def _find_and_load(self, name: str, config: str | None, files: Mapping[str, bytes] | None) -> None:
+    async def _find_and_load(
+        self, name: str, config: str | None, files: Mapping[str, bytes] | None, explicit: bool
+    ) -> None:
         found = await to_thread.run_sync(self._find, name)
         if found is None:
             # Callers can ask for any name: nothing is kept of those that no repository holds.
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")
         model = self._models.setdefault(name, Model(name))
         async with model.lock:
+            model.wanted = True
+            model.explicit = model.explicit or explicit
+            before = model.override, model.members
             resolved = await to_thread.run_sync(self._loader.resolve, found, config, files)
             try:
-                ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
-                if model.fingerprint != resolved.fingerprint or ready != set(resolved.versions) or files:
-                    await self._replace(model, resolved)
+                model.override = (config, files)
+                model.members = members_of(resolved.config)
+                while model.wanted and (files or self._differs(model, resolved)):
+                    if await self._replace(model, resolved):
+                        break
+            except BaseException:
+                if model.latest is not None:
+                    # What was loaded before serves on, with the members that it has.
+                    model.override, model.members = before
+                raise
             finally:
                 resolved.release()
 
-    async def _replace(self, model: Model, resolved: ResolvedModel) -> None:
-        """Load all versions of ``resolved`` beside those that serve, then swap; on a failure the old ones serve on."""
+    def _differs(self, model: Model, resolved: ResolvedModel) -> bool:
+        """Whether loading would change anything."""
+        ready = {number for number, entry in model.versions.items() if entry.state is ModelState.READY}
+        return model.fingerprint != resolved.fingerprint or ready != set(resolved.versions) or not self._serves(model)
+
+    def _serves(self, model: Model) -> bool:
+        """Whether it has ready versions, made of what is the latest of their members."""
+        ready = [entry.loaded for entry in model.versions.values() if entry.state is ModelState.READY]
+        return bool(ready) and all(loaded is not None and self._are_current(loaded.members) for loaded in ready)
+
+    def _has_members(self, model: Model) -> bool:
+        return all(member in self._models and self._models[member].latest for member in model.members)
+
+    def _are_current(self, members: Members) -> bool:
+        return all(current(self._models, *member) is loaded for member, loaded in members.items())
+
+    def _retire_stale(self, name: str) -> None:
+        """Take an ensemble out of service that could not be built again after one of its members was replaced."""
+        model = self._models.get(name)
+        if model is None or self._serves(model):
+            return
+        for entry in model.versions.values():
+            stale = entry.loaded is not None and not self._are_current(entry.loaded.members)
+            if stale and entry.state is ModelState.READY:
+                self._retire(entry)
+        model.refresh()
+
+    async def _replace(self, model: Model, resolved: ResolvedModel) -> bool:
+        """Load all versions of ``resolved`` beside those that serve, then swap; on a failure the old ones serve on.
+
+        Returns false where a member of an ensemble was replaced or unloaded meanwhile: it has to be done again.
+        """
         for number in resolved.versions:
             entry = model.versions.setdefault(number, ModelVersion(model.name, number))
-            if entry.state is not ModelState.READY:
+            if entry.state not in (ModelState.READY, ModelState.LOADING):
                 await self._settled(entry)
                 self._announce(entry.move(ModelState.LOADING))
         attempts = 1 + self._options.model_load_retry_count
         written = resolved.config.SerializeToString()
         failures: dict[int, str] = {}
         loaded: dict[int, LoadedModel] = {}
+        members: Members = {}
         for attempt in range(attempts):
-            failures, loaded = await self._load_versions(resolved)
+            failures, loaded, members = await self._load_versions(resolved)
             if not failures:
                 break
             if attempt + 1 < attempts:
@@ -238,27 +362,39 @@ class ModelControl:
             details = "".join(
                 f"version {number} is at UNAVAILABLE state: {reason};" for number, reason in failures.items()
             )
+            if resolved.offer is None:
+                details = next(iter(failures.values()))
             raise InvalidArgumentError(f"load failed for model '{model.name}': {details}\n")
+        if not self._are_current(members):
+            for successor in loaded.values():
+                self._close_later(successor, None)
+            return False
         for number, successor in loaded.items():
             entry = model.versions[number]
             predecessor = entry.loaded
+            successor.use(members)
             self._announce(entry.move(ModelState.READY, loaded=successor))
             if predecessor is not None:
                 self._close_later(predecessor, None)
         for number, entry in model.versions.items():
             if number not in loaded and entry.state is ModelState.READY:
-                self._retire(entry)
+                # Ensembles that use it are built again next, and serve until then.
+                self._retire(entry, with_users=False)
         model.fingerprint = resolved.fingerprint
         model.refresh()
+        return True
 
-    async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel]]:
+    async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
         try:
             await to_thread.run_sync(self._loader.complete, resolved, limiter=self._completing)
+            members = find_members(resolved.name, resolved.config, self._models, unloaded=UNLOADED)
+            if resolved.offer is None:
+                configs = {name: loaded.config for (name, _), loaded in members.items()}
+                complete_ensemble(resolved.config, configs, resolved.origin)
         except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
-            return dict.fromkeys(resolved.versions, _reason(error, resolved.name)), {}
+            return dict.fromkeys(resolved.versions, _reason(error, resolved)), {}, {}
         results = await asyncio.gather(
-            *(self._loader.load(resolved, number, self._inbox, self._reject) for number in resolved.versions),
-            return_exceptions=True,
+            *(self._loader.load(resolved, number) for number in resolved.versions), return_exceptions=True
         )
         failures: dict[int, str] = {}
         loaded: dict[int, LoadedModel] = {}
@@ -266,8 +402,8 @@ class ModelControl:
             if isinstance(result, LoadedModel):
                 loaded[number] = result
             else:
-                failures[number] = _reason(result, resolved.name)
-        return failures, loaded
+                failures[number] = _reason(result, resolved)
+        return failures, loaded, members
 
     def _find(self, name: str) -> FoundModel | None:
         places = [found for repository in self._repositories if (found := repository.find(name)) is not None]
@@ -291,10 +427,19 @@ class ModelControl:
         if self._options.model_control_mode != "explicit":
             raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
 
-    def _retire(self, entry: ModelVersion) -> None:
-        """Take a ready version out of service and close it when its requests are answered."""
+    def _retire(self, entry: ModelVersion, *, with_users: bool = True) -> None:
+        """Take a ready version out of service and close it when its requests are answered.
+
+        So go the ensembles that use it: they are closed before it is.
+        """
         loaded = entry.loaded
         assert loaded is not None
+        for user in loaded.users if with_users else ():
+            ensemble = self._models[user.name]
+            version = ensemble.versions[user.version]
+            if version.loaded is user and version.state is ModelState.READY:
+                self._retire(version)
+                ensemble.refresh()
         self._announce(entry.move(ModelState.UNLOADING, loaded=loaded))
         self._close_later(loaded, entry)
 
@@ -327,12 +472,14 @@ class ModelControl:
             self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
 
 
-def _reason(error: object, name: str) -> str:
+def _reason(error: object, resolved: ResolvedModel) -> str:
     """Why a load failed, for the index and for the caller; an unexpected error goes to the log with its traceback."""
+    if isinstance(error, TrivetError) and resolved.offer is None:
+        return message_of(error)
     if isinstance(error, TrivetError):
         return f"{_REASON_PREFIX[error.code]}: {message_of(error)}"
     if isinstance(error, asyncio.CancelledError):
         raise error
     assert isinstance(error, BaseException)
-    logger.error("model '%s' failed to load", name, exc_info=error)
+    logger.error("model '%s' failed to load", resolved.name, exc_info=error)
     return f"Internal: {type(error).__name__}: {message_of(error)}"

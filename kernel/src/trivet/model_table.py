@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 
 from trivet.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from trivet.lifecycle import LoadedModel, ModelState, ModelVersion
@@ -15,7 +16,7 @@ UNLOADED = "unloaded"
 class Model:
     """All versions of one model."""
 
-    __slots__ = ("fingerprint", "latest", "lock", "name", "versions")
+    __slots__ = ("explicit", "fingerprint", "latest", "lock", "members", "name", "override", "versions", "wanted")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -26,6 +27,14 @@ class Model:
         """Of what is loaded; a load that would give the same does nothing."""
         self.lock = asyncio.Lock()
         """Held while the model loads or unloads."""
+        self.wanted = False
+        """It was to be loaded, by whoever asked or as a part of an ensemble, and not to be unloaded since."""
+        self.explicit = False
+        """It was asked for by name, and not only as a part of an ensemble."""
+        self.members: Collection[str] = ()
+        """The models that an ensemble is made of, as it was last read."""
+        self.override: tuple[str | None, Mapping[str, bytes] | None] = (None, None)
+        """Configuration and files that its last load brought in place of the repository's."""
 
     def refresh(self) -> None:
         """Find ``latest`` again, after a version became ready or ceased to be."""

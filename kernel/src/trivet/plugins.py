@@ -59,6 +59,13 @@ KNOWN_BACKENDS: Mapping[str, str] = {
 }
 """How to get the backends of Triton's names, for the error that a missing one gives."""
 
+KNOWN_SCHEDULERS: Mapping[str, str] = {
+    "dynamic_batching": "pip install trivet-scheduler-dynamic",
+    "sequence_batching": "pip install trivet-scheduler-sequence",
+    "ensemble_scheduling": "pip install trivet-scheduler-ensemble",
+}
+"""How to get the schedulers of Triton's configuration fields."""
+
 KNOWN_PLATFORMS: Mapping[str, str] = {
     "onnxruntime_onnx": "onnxruntime",
     "pytorch_libtorch": "pytorch",
@@ -227,6 +234,21 @@ class PluginRegistry:
             f"unable to find {wanted}; "
             + (f"install it with: {hint}" if hint else f"installed backends are: {installed}")
         )
+
+    def scheduler_for(self, choice: str) -> SchedulerPlugin:
+        """The scheduler of a configuration's field, for a model that cannot do without.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` with the ``pip install`` line where it is not installed.
+        """
+        offer = self.schedulers.get(choice)
+        if offer is not None:
+            return offer
+        package = KNOWN_SCHEDULERS.get(choice, "").removeprefix("pip install ")
+        broken = [plugin for plugin in self.plugins if plugin.error and plugin.package == package]
+        if broken:
+            raise UnavailableError(f"scheduler '{choice}' of package '{package}' failed to load: {broken[0].error}")
+        hint = f"; install it with: pip install {package}" if package else ""
+        raise InvalidArgumentError(f"unable to find scheduler '{choice}'{hint}")
 
     def _offers(self, family: str) -> Iterator[tuple[InstalledPlugin, Offer]]:
         for plugin in self.plugins:

@@ -18,7 +18,7 @@ from trivet.errors import TrivetError, UnavailableError
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.config.spec import ModelSpec
-    from trivet.inference import InferenceRequest
+    from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.tensor import Tensor
 
 
@@ -51,6 +51,49 @@ class SchedulableInstance(Protocol):
         ...
 
 
+class ServedModel(Protocol):
+    """A loaded version of a model as a scheduler of another model sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """Complete and validated; do not change it."""
+        ...
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+
+class ModelAccess(Protocol):
+    """The other models of the engine, for a scheduler that runs requests on them. On the event loop."""
+
+    def find(self, name: str, version: int = -1) -> ServedModel:
+        """A ready version of a model, the latest for -1.
+
+        Whatever a model's configuration names as a member stays in memory until the model that found it is closed.
+        Raises :class:`~trivet.errors.NotFoundError` or :class:`~trivet.errors.UnavailableError` where there is none.
+        """
+        ...
+
+    def submit(self, model: ServedModel, request: InferenceRequest) -> None:
+        """Validate a request and queue it with ``model``, whatever model and version the request names.
+
+        ``request.on_response`` is then called on the event loop until a response is final. Raises a
+        :class:`~trivet.errors.TrivetError` where the request is refused, and then never calls it. A server that
+        drains takes it all the same: it belongs to a request that was accepted before.
+        """
+        ...
+
+    def cancel(self, request: InferenceRequest) -> None:
+        """Answer a submitted request as cancelled, now; nothing where it was answered already."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class SchedulerContext:
     """What a scheduler is given."""
@@ -72,6 +115,11 @@ class SchedulerContext:
     """``call_later(seconds, callback)`` on the event loop; the result has ``cancel()``."""
     clock_ns: Callable[[], int] = perf_counter_ns
     """The clock of all timestamps; simulated in property tests."""
+    models: ModelAccess | None = None
+    """The engine's models. None only where a scheduler runs without an engine, in tests."""
+    respond: Callable[[InferenceRequest, InferenceResponse], None] | None = None
+    """Answer a queued request without an instance, as often as there are responses. Set the request's timestamps
+    before the final one. None only without an engine."""
 
 
 class Scheduler(ABC):

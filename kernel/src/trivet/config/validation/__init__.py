@@ -8,7 +8,7 @@ Source: Triton model configuration documentation, and the replies of Triton 2.51
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trivet.config.model_config_pb2 import ModelConfig, ModelInstanceGroup
@@ -20,7 +20,7 @@ from trivet.config.validation.tensors import TENSORRT_PLATFORM, batch_io_problem
 from trivet.config.validation.warmup import warmup_problems
 from trivet.errors import InvalidArgumentError
 
-__all__ = ["Problem", "find_problems", "validate"]
+__all__ = ["Problem", "find_problems", "raise_problems", "validate"]
 
 MAX_INSTANCES = 1024
 """Of one model version, so that a slip of the pen costs one model and not the server its memory and threads."""
@@ -39,7 +39,11 @@ def validate(
     The message holds everything that :func:`find_problems` finds, each with its field, and the file where ``origin``
     names it.
     """
-    problems = find_problems(config, backend=backend, gpu_count=gpu_count, model_path=model_path)
+    raise_problems(find_problems(config, backend=backend, gpu_count=gpu_count, model_path=model_path), origin)
+
+
+def raise_problems(problems: Sequence[Problem], origin: str) -> None:
+    """Raise :class:`~trivet.errors.InvalidArgumentError` with all of them, each with its field; nothing for none."""
     if problems:
         source = f" in {origin}" if origin else ""
         raise InvalidArgumentError("; ".join(f"{p.message} (field '{p.field}'{source})" for p in problems))

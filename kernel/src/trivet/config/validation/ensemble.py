@@ -1,6 +1,7 @@
 """Checks of ``ensemble_scheduling``: is the graph of models connected, and is every tensor made once and used?
 
-What needs the other models' configurations (their tensors' names, datatypes and shapes) is the scheduler's to check.
+What needs the configurations of the models that it is made of is checked by
+:mod:`trivet.config.validation.ensemble_graph`.
 """
 
 from __future__ import annotations
