@@ -17,7 +17,8 @@ from typing import Literal
 class Difference:
     """One deliberate difference. The texts are Markdown, for users of either server."""
 
-    transport: Literal["HTTP", "gRPC", "both"]
+    transport: Literal["HTTP", "gRPC", "both", "models"]
+    """``models``: it is not in the answer to one request, and a test with models of its own shows it."""
     subject: str
     triton: str
     trivet: str
@@ -183,6 +184,34 @@ DIFFERENCES: dict[str, Difference] = {
         "The server process ends",
         "400 `class result not available for output due to unsupported type 'BYTES'`",
         "As Triton does for other datatypes without an order.",
+    ),
+    "resource without a size": Difference(
+        "models",
+        "A resource that `--rate-limit-resource` does not name, where it names another",
+        "There is none of it, and a model that wants it does not load",
+        "There is as much as the instance wants that wants most, as without the option",
+        "So the user guide has it: what is given replaces the default of that resource.",
+    ),
+    "only passive": Difference(
+        "models",
+        "A request for a model whose instances are all `passive`",
+        "The server process ends",
+        "503 `model 'm' has no instance that takes requests`",
+        "A request costs nobody else anything.",
+    ),
+    "turns of before": Difference(
+        "models",
+        "An instance that competes for a resource after it had nothing to do for a while",
+        "Goes first until it has had as many turns as the others since the server started",
+        "Starts level with the others",
+        "Nobody waits for turns that somebody else had no use for.",
+    ),
+    "wrong host policy": Difference(
+        "models",
+        "A `--host-policy` that is malformed",
+        "A model that uses it does not load; single cores (`cpu-cores=3`) are malformed",
+        "The server does not start; single cores may be given",
+        "The operator learns at once.",
     ),
 }
 

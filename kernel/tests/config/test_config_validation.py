@@ -423,7 +423,7 @@ def test_profiles_are_for_tensorrt() -> None:
         (
             "instance_group[0].profile",
             (
-                "instance group m_0 of model m and platform  specifies profile field which is only supported for"
+                "instance group m_0 of model m and platform specifies profile field which is only supported for"
                 " TensorRT models"
             ),
         )

@@ -127,6 +127,7 @@ def _instance_group_problems(config: ModelConfig, gpu_count: int) -> Iterator[Pr
             "instance_group",
             f"model {config.name} wants {total} instances, each with a thread; at most {MAX_INSTANCES} are possible",
         )
+    platform = f"{config.platform} " if config.platform else ""
     for index, group in enumerate(config.instance_group):
         field = f"instance_group[{index}]"
         where = f"instance group {group.name} of model {config.name}"
@@ -150,8 +151,7 @@ def _instance_group_problems(config: ModelConfig, gpu_count: int) -> Iterator[Pr
         if group.profile and config.platform != TENSORRT_PLATFORM:
             yield Problem(
                 f"{field}.profile",
-                f"{where} and platform {config.platform} specifies profile field which is only supported for TensorRT"
-                " models",
+                f"{where} and platform {platform}specifies profile field which is only supported for TensorRT models",
             )
         for profile in group.profile if config.platform == TENSORRT_PLATFORM else ():
             if not profile.isdecimal():
