@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from trivet.errors import InvalidArgumentError
 from trivet.options import Settings
-from trivet.server_options import ALL_OPTIONS, check_settings
+from trivet.server_options import ALL_OPTIONS, cache_config, check_settings
 
 
 def settings(**changed: Any) -> Settings:
@@ -35,3 +35,33 @@ def test_refused(changed: dict[str, Any], message: str) -> None:
 def test_what_is_usual_passes() -> None:
     check_settings(settings())
     check_settings(settings(http_port=0, metrics_port=65535, model_control_mode="explicit", load_model=["*"]))
+
+
+def test_the_response_cache_is_configured_setting_by_setting() -> None:
+    given = ["redis,host=example.org", "redis,port=6379", "redis,password=a=b,c"]
+    assert cache_config(given) == {"redis": {"host": "example.org", "port": "6379", "password": "a=b,c"}}
+    assert cache_config([]) == {}
+
+
+def test_the_older_option_means_the_local_cache() -> None:
+    assert cache_config([], 1048576) == {"local": {"size": "1048576"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "byte_size", "message"),
+    [
+        (
+            ["local"],
+            None,
+            "No cache specified. --cache-config option format is <cache name>,<setting>=<value>. Got local",
+        ),
+        ([",size=1"], None, "No cache specified."),
+        (["local,size"], None, "--cache-config option format is <cache name>,<setting>=<value>. Got local,size"),
+        (["local,=1"], None, "--cache-config option format is"),
+        (["local,size=1024"], 1024, "Incompatible flags --response-cache-byte-size and --cache-config both provided."),
+    ],
+)
+def test_a_malformed_cache_setting_is_quoted(values: list[str], byte_size: int | None, message: str) -> None:
+    with pytest.raises(InvalidArgumentError) as raised:
+        cache_config(values, byte_size)
+    assert raised.value.message.startswith(message)

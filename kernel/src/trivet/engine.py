@@ -17,9 +17,11 @@ from anyio import to_thread
 
 from trivet import __version__
 from trivet.backend_pool import BackendPool
+from trivet.caching import ResponseCaching, create_cache
 from trivet.caller import EngineCaller, MemberAccess
 from trivet.errors import (
     InternalError,
+    InvalidArgumentError,
     RequestCancelledError,
     TrivetError,
     UnavailableError,
@@ -66,6 +68,8 @@ class EngineOptions:
     """How much there is of a resource; of one that is not named here, the most that any instance wants."""
     host_policies: Mapping[str, HostPolicy] = field(default_factory=dict)
     """By name; see ``instance_group.host_policy``."""
+    cache_config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The response cache's options, by its name; empty for none."""
     model_load_thread_count: int = 4
     """How many models load at the same time."""
     model_load_retry_count: int = 0
@@ -91,6 +95,8 @@ class Engine:
         loop = asyncio.get_running_loop()
         limiter = RateLimiter(options.rate_limit_resources) if options.rate_limit == "execution_count" else None
         self._models = ModelTable()
+        self.response_cache = self._open_cache()
+        """``None`` where the server has none."""
         self._control = ModelControl(
             registry,
             options,
@@ -107,6 +113,7 @@ class Engine:
                 ),
                 gpus=gpu_count(),
                 rate_limiter=limiter,
+                caching=self.response_cache,
             ),
             self._models,
             announce=self._announce,
@@ -171,7 +178,7 @@ class Engine:
         request.queued_ns = perf_counter_ns()
         model.in_flight.add(request)
         try:
-            model.scheduler.enqueue(request)
+            (model.cache or model.scheduler).enqueue(request)
         except TrivetError:
             model.finished(request)
             model.statistics.request_failed(request, perf_counter_ns())
@@ -246,10 +253,14 @@ class Engine:
         if response.final:
             model.finished(request)
             now = perf_counter_ns()
-            if response.error is None:
+            if response.error is not None:
+                model.statistics.request_failed(request, now)
+            elif request.cache_access is None:
                 model.statistics.request_succeeded(request, now)
             else:
-                model.statistics.request_failed(request, now)
+                request.cache_access.succeeded(model, request, response, now)
+        elif request.cache_access is not None:
+            request.cache_access.forget()
         self._deliver(request, response)
 
     def _reject(self, request: InferenceRequest, error: TrivetError) -> None:
@@ -297,6 +308,8 @@ class Engine:
         Returns the models that failed. Raises :class:`~trivet.errors.InvalidArgumentError` for a repository that cannot
         be opened or a named model that no repository holds.
         """
+        if self.response_cache is not None:
+            await self.response_cache.open()
         failures = await self._control.start()
         self._started = True
         return failures
@@ -361,7 +374,26 @@ class Engine:
         self.begin_drain()
         self.abandon()
         await self._control.close()
+        if self.response_cache is not None:
+            await self.response_cache.close()
         await to_thread.run_sync(self._backends.close)
+
+    def _open_cache(self) -> ResponseCaching | None:
+        caches = self.options.cache_config
+        if not caches:
+            return None
+        if len(caches) > 1:
+            raise InvalidArgumentError(
+                f"found multiple cache configurations, but only a single cache is currently supported: {sorted(caches)}"
+            )
+        (name, options) = next(iter(caches.items()))
+        return ResponseCaching(
+            name,
+            create_cache(self.registry, name, dict(options)),
+            answer=self._answer,
+            reject=self._reject,
+            find=self._models.model,
+        )
 
     def _announce(self, event: ModelEvent) -> None:
         for observer in self.on_model_event:

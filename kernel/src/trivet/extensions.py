@@ -42,12 +42,46 @@ class ModelRepository(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """How full a cache is."""
+
+    entries: int
+    bytes: int
+    """What the entries occupy, with what it takes to keep them."""
+    capacity_bytes: int
+    """The most that they may occupy."""
+    evictions: int
+    """Entries that had to go for others since the start."""
+
+
 class ResponseCache(ABC):
     """Remembers responses by key. Every method is called on the event loop, while requests are served.
 
     The key is the kernel's: a digest of everything that a response depends on (model, version, inputs, requested
     outputs). Equal keys mean equal responses, so a cache looks into neither requests nor models.
+
+    An :class:`~trivet.errors.UnavailableError` or :class:`OSError` of :meth:`lookup` or :meth:`insert` says that the
+    cache cannot be reached: it is then not asked for a second. Any other error concerns that one key.
     """
+
+    @property
+    def largest_response(self) -> int | None:
+        """Bytes of the largest response, all tensors together, worth offering; ``None`` for any."""
+        return None
+
+    @property
+    def usage(self) -> CacheUsage | None:
+        """For whoever exports it; ``None`` where the cache is shared and does not know."""
+        return None
+
+    async def open(self) -> None:
+        """Get ready, before the first model is loaded.
+
+        Raises :class:`~trivet.errors.TrivetError` where the cache is set up wrongly, which stops the server. A cache
+        that merely cannot be reached now does not raise.
+        """
+        return
 
     @abstractmethod
     def lookup(self, key: bytes) -> InferenceResponse | Awaitable[InferenceResponse | None] | None:
@@ -59,7 +93,11 @@ class ResponseCache(ABC):
 
     @abstractmethod
     def insert(self, key: bytes, response: InferenceResponse) -> Awaitable[None] | None:
-        """Remember a successful response, whose tensors nobody changes any more. Nobody waits for the result."""
+        """Remember a successful response. Nobody waits for the result.
+
+        ``response`` is the cache's own: ``tensor.wire()`` of each output is a ``bytes`` object of just that tensor.
+        What :meth:`lookup` returns of it is not changed by anybody either.
+        """
 
     async def close(self) -> None:
         """The server stops; no other method is called after."""

@@ -15,7 +15,7 @@ A factory given as a string is resolved by import; an import error then is repor
 and fails only what needed it.
 
 A module that sets ``TRIVET_API_VERSION`` to another number than :data:`API_VERSION` is refused. Offers of memory
-providers, response caches and repository agents are listed, and nothing in the kernel asks for one yet.
+providers and repository agents are listed, and nothing in the kernel asks for one yet.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class CachePlugin(Offer):
     """A response cache.
 
     ``factory(options: Mapping[str, str]) -> trivet.extensions.ResponseCache``, on the event loop; ``options`` are those
-    of ``--cache-config=NAME,key=value``.
+    of ``--cache-config=NAME,key=value``. The factory opens nothing; it raises
+    :class:`~trivet.errors.InvalidArgumentError` for an option that is unknown or has no such value.
     """
 
 

@@ -14,6 +14,7 @@ from trivet.errors import TrivetError
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
+    from trivet.model_cache import Hit, Miss
     from trivet.tensor import Tensor
 
 ParameterValue = bool | int | float | str
@@ -49,6 +50,7 @@ class InferenceRequest:
 
     __slots__ = (
         "batch_size",
+        "cache_access",
         "cancelled",
         "compute_end_ns",
         "compute_start_ns",
@@ -125,6 +127,8 @@ class InferenceRequest:
         # What follows is the kernel's.
         self.model: LoadedModel | None = None
         self.batch_size = 1
+        self.cache_access: Hit | Miss | None = None
+        """Set where the request was looked up in the response cache."""
         self.cancelled = False
         """Set on the event loop; a backend may read it on its own thread to stop early."""
         self.on_cancel: Callable[[InferenceRequest], None] | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trivet.dependencies import Members
     from trivet.inference import InferenceRequest
     from trivet.instance import Instance
+    from trivet.model_cache import ModelCache
     from trivet.scheduling import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ class LoadedModel:
         backend_model: BackendModel | None,
         instances: Sequence[Instance],
         scheduler: Scheduler,
+        cache: ModelCache | None = None,
+        identity: Callable[[], bytes | None] = lambda: None,
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = spec.name
@@ -105,6 +108,11 @@ class LoadedModel:
         """Class labels by output name, for outputs that have a label file."""
         self.instances = instances
         self.scheduler = scheduler
+        self.cache = cache
+        """Stands before the scheduler, where the model's responses are cached."""
+        self.identity = identity
+        """What this model is, on a server that has a response cache: equal for models that answer the same. ``None``
+        where that is not known."""
         self.statistics = ModelStatistics(spec.name, str(version))
         self.in_flight: set[InferenceRequest] = set()
         """Requests that were accepted and have no final response yet."""

@@ -20,6 +20,7 @@ from trivet import config as model_config
 from trivet import garbage
 from trivet.backend import BackendModel, ModelCaller, ModelContext
 from trivet.backend_pool import BackendPool
+from trivet.caching import ResponseCaching, cache_before, identify
 from trivet.config.spec import ModelSpec
 from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, message_of
@@ -99,6 +100,7 @@ class ModelLoader:
         *,
         gpus: int,
         rate_limiter: RateLimiter | None = None,
+        caching: ResponseCaching | None = None,
     ) -> None:
         """``ways`` are needed to :meth:`load`; without them configurations can be read and checked."""
         self._registry = registry
@@ -107,6 +109,7 @@ class ModelLoader:
         self._gpus = gpus
         self._ways = ways
         self._rate_limiter = rate_limiter
+        self._caching = caching
         self._limiter = CapacityLimiter(options.model_load_thread_count)
 
     def resolve(
@@ -198,6 +201,7 @@ class ModelLoader:
         if resolved.temporary:
             resolved.temporary.acquire()
         try:
+            identity = await identify(self._caching, config, version, resolved.path)
             labels, samples, model = await to_thread.run_sync(
                 self._load_model, resolved, context, spec, limiter=self._limiter
             )
@@ -258,6 +262,8 @@ class ModelLoader:
             backend_model=model,
             instances=instances,
             scheduler=scheduler,
+            cache=cache_before(scheduler, self._caching, config, spec, identity),
+            identity=identity,
             on_close=resolved.temporary.release if resolved.temporary else None,
         )
 

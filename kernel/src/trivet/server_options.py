@@ -106,6 +106,20 @@ INSTANCE_OPTIONS = (
     ),
 )
 
+CACHE_OPTIONS = (
+    Option(
+        "cache-config",
+        multiple=True,
+        help="Setting of the response cache as NAME,KEY=VALUE, e.g. local,size=1048576. Repeat it for several settings"
+        " of the one cache. Used by the models whose configuration enables response_cache.",
+    ),
+    Option(
+        "response-cache-byte-size",
+        "integer",
+        help="The older form of --cache-config=local,size=INTEGER.",
+    ),
+)
+
 LOG_OPTIONS = (
     Option(
         "log-format",
@@ -129,6 +143,7 @@ KERNEL_OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "Model repository": REPOSITORY_OPTIONS,
     "Backends": BACKEND_OPTIONS,
     "Instances": INSTANCE_OPTIONS,
+    "Response cache": CACHE_OPTIONS,
     "Logging": LOG_OPTIONS,
 }
 """Everything, under the headings of ``trivet serve --help``."""
@@ -169,6 +184,7 @@ def engine_options(settings: Settings) -> EngineOptions:
         rate_limit=settings["rate_limit"],
         rate_limit_resources=[ResourceSize.parse(value) for value in settings["rate_limit_resource"]],
         host_policies=parse_host_policies(settings["host_policy"]),
+        cache_config=cache_config(settings["cache_config"], settings["response_cache_byte_size"]),
         model_load_thread_count=settings["model_load_thread_count"],
         model_load_retry_count=settings["model_load_retry_count"],
     )
@@ -188,6 +204,32 @@ def backend_config(values: list[str]) -> dict[str, dict[str, str]]:
             raise InvalidArgumentError(
                 f"--backend-config={value}: expected NAME,KEY=VALUE, e.g. onnxruntime,intra_op_thread_count=1"
             )
+        configs.setdefault(name, {})[key] = text
+    return configs
+
+
+def cache_config(values: list[str], byte_size: int | None = None) -> dict[str, dict[str, str]]:
+    """``NAME,KEY=VALUE`` settings by name of the cache; ``byte_size`` is that of ``--response-cache-byte-size``.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` quoting what is malformed, and where both are given.
+    """
+    if values and byte_size is not None:
+        raise InvalidArgumentError(
+            "Incompatible flags --response-cache-byte-size and --cache-config both provided. Please provide one or the"
+            " other."
+        )
+    if byte_size is not None:
+        return {"local": {"size": str(byte_size)}}
+    configs: dict[str, dict[str, str]] = {}
+    for value in values:
+        name, comma, setting = value.partition(",")
+        key, equals, text = setting.partition("=")
+        if not (name and comma):
+            raise InvalidArgumentError(
+                f"No cache specified. --cache-config option format is <cache name>,<setting>=<value>. Got {value}"
+            )
+        if not (equals and key):
+            raise InvalidArgumentError(f"--cache-config option format is <cache name>,<setting>=<value>. Got {value}")
         configs.setdefault(name, {})[key] = text
     return configs
 

@@ -83,7 +83,7 @@ class ModelStatistics:
         self.last_inference_ms = 0
         """When the last inference finished, in milliseconds since the epoch; 0 for never."""
         self.inference_count = 0
-        """Inferences; a request of batch size 8 counts 8."""
+        """Inferences; a request of batch size 8 counts 8, one that the response cache answers counts nothing."""
         self.execution_count = 0
         """Executions; one that served many requests counts 1."""
         self.success = Duration()
@@ -117,6 +117,17 @@ class ModelStatistics:
         part.count += 1
         part.ns += request.compute_end_ns - infer_ns
         self.inference_count += request.batch_size
+
+    def request_hit(self, request: InferenceRequest, lookup_start_ns: int, lookup_ns: int, end_ns: int) -> None:
+        """Count one request that the response cache answered: as Triton does, not among the inferences."""
+        self.success.add(end_ns - request.received_ns)
+        self.queue.add(lookup_start_ns - request.queued_ns)
+        self.cache_hit.add(lookup_ns)
+
+    def request_missed(self, request: InferenceRequest, end_ns: int, cache_ns: int) -> None:
+        """Count one answered request that the response cache did not know, and its lookup and insertion."""
+        self.request_succeeded(request, end_ns)
+        self.cache_miss.add(cache_ns)
 
     def request_failed(self, request: InferenceRequest, end_ns: int) -> None:
         """Count one request that ended in an error, a rejection or a cancellation."""

@@ -20,7 +20,8 @@ MODE = Option("model-control-mode", "choice", "none", choices=("none", "explicit
 FILE = Option("log-file", "path")
 REPOSITORY = Option("model-repository", multiple=True)
 BACKEND = Option("backend-config", multiple=True)
-OPTIONS = (PORT, ADDRESS, STRICT, RATE, MODE, FILE, REPOSITORY, BACKEND)
+CACHE = Option("cache-config", multiple=True)
+OPTIONS = (PORT, ADDRESS, STRICT, RATE, MODE, FILE, REPOSITORY, BACKEND, CACHE)
 
 
 def toml(path: Path, text: str) -> Path:
@@ -144,6 +145,12 @@ def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
     settings = resolve(OPTIONS, [from_file(OPTIONS, toml(tmp_path / "t.toml", text))]).settings
     assert settings["log_file"] == str(tmp_path / "trivet.log")
     assert settings["model_repository"] == [str(tmp_path / "models"), "/absolute", "s3://bucket/models"]
+
+
+def test_cache_settings_may_be_a_table(tmp_path: Path) -> None:
+    text = "[cache-config.redis]\nhost = 'example.org'\nport = 6379"
+    settings = resolve(OPTIONS, [from_file(OPTIONS, toml(tmp_path / "t.toml", text))]).settings
+    assert settings["cache_config"] == ["redis,host=example.org", "redis,port=6379"]
 
 
 def test_backend_settings_may_be_tables(tmp_path: Path) -> None:

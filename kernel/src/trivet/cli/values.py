@@ -124,8 +124,9 @@ def from_environment(options: Iterable[Option], environment: Mapping[str, str]) 
 def from_file(options: Iterable[Option], path: Path) -> Source:
     """``http-port = 8000`` or ``http_port = 8000``; an option that repeats takes an array.
 
-    ``backend-config`` may also be tables: ``[backend-config.onnxruntime]`` with ``key = value`` lines. Paths are
-    relative to the file's folder. Raises :class:`click.UsageError` naming the file, and the key where it is about one.
+    ``backend-config`` and ``cache-config`` may also be tables: ``[backend-config.onnxruntime]`` with ``key = value``
+    lines. Paths are relative to the file's folder. Raises :class:`click.UsageError` naming the file, and the key where
+    it is about one.
     """
     try:
         with path.open("rb") as stream:
@@ -147,8 +148,8 @@ def from_file(options: Iterable[Option], path: Path) -> Source:
         if key in values:
             raise click.UsageError(f"{path}: '{written}' is given twice, once with '-' and once with '_'")
         where[key] = f"{path}: '{written}'"
-        tables = key == "backend_config" and isinstance(content, dict)
-        raw = _backend_tables(where[key], content) if tables else content
+        tables = key in ("backend_config", "cache_config") and isinstance(content, dict)
+        raw = _named_tables(where[key], content) if tables else content
         listed = [raw] if option.multiple and not isinstance(raw, list) else raw
         is_path = option.kind == "path" or key == "model_repository"
         values[key] = _relative_to(path.parent, listed) if is_path else listed
@@ -191,11 +192,11 @@ def _split(name: str, text: str) -> list[Any]:
     return list(array)
 
 
-def _backend_tables(where: str, tables: Mapping[str, Any]) -> list[str]:
+def _named_tables(where: str, tables: Mapping[str, Any]) -> list[str]:
     settings = []
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise click.UsageError(f"{where}: '{name}' is {table!r}, expected a table of settings of that backend")
+            raise click.UsageError(f"{where}: '{name}' is {table!r}, expected a table of the settings of that name")
         for key, value in table.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             settings.append(f"{name},{key}={text}")

@@ -53,6 +53,7 @@ IMPLEMENTED = frozenset(
         "parameters",
         "model_transaction_policy.decoupled",
         "model_warmup",
+        "response_cache.enable",
     )
 )
 """What the kernel does itself or hands to every backend, by path, each with everything below it."""
@@ -81,7 +82,6 @@ NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {
     "metric_tags": ("warned", _NO_METRIC),
     "model_operations": ("refused", "the model's custom operations would be missing"),
     "model_repository_agents": ("refused", "the model's files would be loaded unchecked and unchanged"),
-    "response_cache.enable": ("warned", "every request is executed"),
     "model_metrics": ("warned", _NO_METRIC),
 }
 """All other fields, by path, each with everything below it: what happens, and what a model goes without."""
