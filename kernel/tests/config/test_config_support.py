@@ -92,7 +92,7 @@ def test_a_plugin_may_claim_a_part() -> None:
 
 def test_asking_for_the_default_asks_for_nothing() -> None:
     assert found(plain(response_cache={"enable": False}, optimization={"input_pinned_memory": {"enable": True}})) == []
-    assert found(plain(response_cache={"enable": True})) == [("response_cache.enable", "warned")]
+    assert found(plain(metric_tags={"a": "b"})) == [("metric_tags", "warned")]
     assert found(plain(optimization={"input_pinned_memory": {"enable": False}})) == [
         ("optimization.input_pinned_memory", "warned")
     ]
