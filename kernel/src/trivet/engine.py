@@ -108,6 +108,7 @@ class Engine:
                     inbox=LoopInbox(loop, self._finished),
                     reject=self._reject,
                     respond=self._respond,
+                    answer=self._answer,
                     models=MemberAccess(self._models, self._enter, self.cancel),
                     caller=EngineCaller(self, loop),
                 ),
@@ -220,7 +221,12 @@ class Engine:
     def _finished(self, item: Finished) -> None:
         """What instances post: answers, and batches that ended."""
         for request, response in item.responses:
-            self._answer(request, response)
+            assert request.model is not None
+            scheduler = request.model.scheduler
+            if scheduler.orders_responses:
+                scheduler.deliver(request, response)
+            else:
+                self._answer(request, response)
         batch = item.batch
         if batch is None:
             return

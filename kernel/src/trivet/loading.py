@@ -82,6 +82,8 @@ class EngineWays:
     """Answers a queued request with an error."""
     respond: Callable[[InferenceRequest, InferenceResponse], None]
     """Answers a queued request without an instance."""
+    answer: Callable[[InferenceRequest, InferenceResponse], None]
+    """Sends an instance's response on its way."""
     models: ModelAccess
     """For schedulers, on the event loop."""
     caller: ModelCaller
@@ -242,6 +244,7 @@ class ModelLoader:
                 call_later=loop.call_later,
                 models=ways.models,
                 respond=ways.respond,
+                answer=ways.answer,
             )
             scheduler = self._make_scheduler(offer, scheduling)
             if limited is not None:

@@ -27,7 +27,7 @@ from trivet.errors import InvalidArgumentError
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler
 
 if TYPE_CHECKING:
-    from trivet.inference import InferenceRequest
+    from trivet.inference import InferenceRequest, InferenceResponse
 
 logger = logging.getLogger(__name__)
 
@@ -333,6 +333,7 @@ class LimitedScheduler(Scheduler):
         super().__init__(scheduler.context)
         self._scheduler = scheduler
         self._limited = limited
+        self.orders_responses = scheduler.orders_responses
         limited.on_dropped = scheduler.batch_done
 
     def enqueue(self, request: InferenceRequest) -> None:
@@ -343,6 +344,9 @@ class LimitedScheduler(Scheduler):
 
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
         self._limited.finish(instance, lambda: self._scheduler.batch_done(instance, batch))
+
+    def deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        self._scheduler.deliver(request, response)
 
     @property
     def queued(self) -> int:

@@ -120,6 +120,8 @@ class SchedulerContext:
     respond: Callable[[InferenceRequest, InferenceResponse], None] | None = None
     """Answer a queued request without an instance, as often as there are responses. Set the request's timestamps
     before the final one. None only without an engine."""
+    answer: Callable[[InferenceRequest, InferenceResponse], None] | None = None
+    """Send an instance's response, which was handed to :meth:`Scheduler.deliver`, on its way. Does not raise."""
 
 
 class Scheduler(ABC):
@@ -128,6 +130,9 @@ class Scheduler(ABC):
     Made when the instances run, before the first request. Whether each of them has a queue of its own is said by
     :attr:`trivet.hookspecs.SchedulerPlugin.dedicated_queues`.
     """
+
+    orders_responses: bool = False
+    """Whether :meth:`deliver` is asked about each response; set when the scheduler is made."""
 
     def __init__(self, context: SchedulerContext) -> None:
         self.context = context
@@ -156,6 +161,15 @@ class Scheduler(ABC):
         later may still be open.
         """
         return
+
+    def deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        """An instance has answered; pass the response to ``context.answer`` now or when its turn comes.
+
+        For schedulers with ``orders_responses``, to keep responses in order. A request whose response is held back is
+        still in flight: it can be cancelled, and counts as answered when its response goes out.
+        """
+        assert self.context.answer is not None
+        self.context.answer(request, response)
 
     @property
     @abstractmethod
