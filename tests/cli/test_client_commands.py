@@ -1,4 +1,4 @@
-"""``trivet infer`` and ``trivet models`` against a whole server with Python models."""
+"""``trivet infer``, ``trivet generate`` and ``trivet models`` against a whole server with Python models."""
 
 from __future__ import annotations
 
@@ -31,6 +31,27 @@ class TritonPythonModel:
 def echo(name, tensor):
     return pb_utils.Tensor(name, tensor.as_numpy())
 """
+LETTERS = """
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        for request in requests:
+            sender = request.get_response_sender()
+            most = json.loads(request.parameters()).get("most", 100)
+            for letter in pb_utils.get_input_tensor_by_name(request, "IN").as_numpy()[0].decode()[:most]:
+                if letter.isalpha():
+                    output = pb_utils.Tensor("OUT", np.array([letter], np.object_))
+                    sender.send(pb_utils.InferenceResponse([output]))
+                else:
+                    error = pb_utils.TritonError(f"no letter: '{letter}'")
+                    sender.send(pb_utils.InferenceResponse(error=error))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+"""
 # numpy has no BF16.
 BF16_MODEL = MODEL.replace(
     "pb_utils.Tensor(name, tensor.as_numpy())", "pb_utils.Tensor.from_dlpack(name, tensor.to_dlpack())"
@@ -40,7 +61,7 @@ BF16_MODEL = MODEL.replace(
 def add_model(repository: Path, name: str, config: str, labels: str = "") -> None:
     version = repository / name / "1"
     version.mkdir(parents=True)
-    (version / "model.py").write_text(BF16_MODEL if name == "bf16" else MODEL)
+    (version / "model.py").write_text({"bf16": BF16_MODEL, "letters": LETTERS}.get(name, MODEL))
     (repository / name / "config.pbtxt").write_text(f'backend: "python"\n{config}')
     if labels:
         (repository / name / "labels.txt").write_text(labels)
@@ -64,6 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         "max_batch_size: 4\n" + echo("FP32", "3", 'label_filename: "labels.txt"'),
         "ant\nbee\ncat",
     )
+    add_model(repository, "letters", "model_transaction_policy { decoupled: true }\n" + echo("STRING", "1"))
     add_model(repository, "words", "max_batch_size: 4\n" + echo("STRING", "1"))
     add_model(repository, "two", tensor("INA", "INT32", "-1") + tensor("INB", "STRING", "-1")
               + tensor("OUTA", "INT32", "-1") + tensor("OUTB", "STRING", "-1"))  # fmt: skip
@@ -216,3 +238,40 @@ def test_bad_urls(url: str) -> None:
     result = CliRunner().invoke(cli, ["models", "list", "--url", url])
     assert result.exit_code == 2
     assert "--url" in result.output
+
+
+class TestGenerate:
+    def test_text_is_printed_as_it_comes(self, trivet: Trivet) -> None:
+        assert trivet("generate", "letters", "abc").stdout == "abc\n"
+        assert trivet("generate", "letters", "abc", "--separator", " ").stdout == "a b c\n"
+
+    def test_json(self, trivet: Trivet) -> None:
+        lines = trivet("generate", "letters", "ab", "--json").stdout.splitlines()
+        expected = [{"OUT": letter, "model_name": "letters", "model_version": "1"} for letter in "ab"]
+        assert [json.loads(line) for line in lines] == expected
+
+    def test_inputs_by_name_and_outputs_that_are_no_text(self, trivet: Trivet) -> None:
+        assert trivet("generate", "numbers", "-i", "IN=[1, 2.5, 3]").stdout == '{"OUT": [1.0, 2.5, 3.0]}\n'
+        assert trivet("generate", "two", "x", "-i", "INA=5").stdout == '{"OUTA": 5, "OUTB": "x"}\n'
+
+    def test_parameters_reach_the_model(self, trivet: Trivet) -> None:
+        assert trivet("generate", "letters", "abc", "-p", "most=2").stdout == "ab\n"
+
+    def test_an_error_after_the_first_responses(self, trivet: Trivet) -> None:
+        result = trivet("generate", "letters", "ab!c", fails=True)
+        assert result.stdout == "ab\n"
+        assert result.stderr == "Error: no letter: '!'\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("letters", "-i", "NOPE=1"), "model 'letters' has no input 'NOPE', it has IN"),
+            (("letters", "-i", "IN"), "--input IN: expected NAME=VALUE"),
+            (("letters", "abc", "-p", "most"), "--parameter most: expected KEY=VALUE"),
+            (("numbers", "text"), "model 'numbers' has 0 inputs of text; give each with --input NAME=VALUE"),
+            (("nope", "text"), "Request for unknown model: 'nope' is not found"),
+            (("numbers", "-i", "IN=[1]"), "The schema can not convert input 'IN' to tensor with proper shape"),
+        ],
+    )
+    def test_what_will_not_do(self, trivet: Trivet, arguments: tuple[str, ...], message: str) -> None:
+        assert message in trivet("generate", *arguments, fails=True).stderr

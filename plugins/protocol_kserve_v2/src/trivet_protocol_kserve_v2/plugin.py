@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def trivet_cli_commands() -> Sequence[click.Command]:
-    """``trivet infer`` and ``trivet models``: clients of a running server."""
+    """``trivet infer``, ``trivet generate`` and ``trivet models``: clients of a running server."""
     return COMMANDS
 
 

@@ -1,6 +1,6 @@
 """A small blocking client of the protocol's HTTP side, on the standard library.
 
-Source: Open Inference Protocol v2, REST; Triton's model repository and binary tensor data extensions.
+Source: Open Inference Protocol v2, REST; Triton's model repository, binary tensor data and generate extensions.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 import click
+
+_EVENT = b"data: "
 
 
 class ServerError(click.ClickException):
@@ -84,14 +87,39 @@ class Client:
             return _json(answer), b""
         return _json(answer[: int(length)]), answer[int(length) :]
 
+    def post_for_events(self, *segments: str, document: Any) -> Iterator[Any]:
+        """Post ``document`` as JSON; yields the JSON document of each server-sent event as it comes."""
+        body = json.dumps(document).encode()
+        with self._reading():
+            response = self._send("POST", segments, body, {"Content-Type": "application/json"})
+            if response.headers.get_content_type() != "text/event-stream":
+                _refuse_errors(self.url, response, response.read())
+                raise ServerError("the server's answer is no stream of events; does it have the generate extension?")
+            for line in response:
+                if line.startswith(_EVENT):
+                    yield _json(line.removeprefix(_EVENT))
+
     def _exchange(
         self, method: str, segments: tuple[str, ...], body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[dict[str, str], bytes]:
-        path = "/".join([self._prefix, "v2", *(quote(segment, safe="") for segment in segments)])
-        try:
-            self._connection.request(method, path, body, dict(headers))
-            response = self._connection.getresponse()
+        with self._reading():
+            response = self._send(method, segments, body, headers)
             answer = response.read()
+        _refuse_errors(self.url, response, answer)
+        return {name.lower(): value for name, value in response.getheaders()}, answer
+
+    def _send(
+        self, method: str, segments: tuple[str, ...], body: bytes | None, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        path = "/".join([self._prefix, "v2", *(quote(segment, safe="") for segment in segments)])
+        self._connection.request(method, path, body, dict(headers))
+        return self._connection.getresponse()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Says what went wrong with the connection, as :class:`ServerError`."""
+        try:
+            yield
         except TimeoutError as error:
             raise ServerError(f"{self.url} did not answer in {self._connection.timeout:g} s (see --timeout)") from error
         except ConnectionRefusedError as error:
@@ -103,11 +131,11 @@ class Client:
             if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
                 reason = "it does not answer in HTTP; is that another port, such as gRPC's?"
             raise ServerError(f"cannot talk to {self.url}: {reason}") from error
-        if response.status >= 400:
-            raise ServerError(
-                _message(answer) or f"{self.url} answered {response.status} {response.reason}", response.status
-            )
-        return {name.lower(): value for name, value in response.getheaders()}, answer
+
+
+def _refuse_errors(url: str, response: http.client.HTTPResponse, answer: bytes) -> None:
+    if response.status >= 400:
+        raise ServerError(_message(answer) or f"{url} answered {response.status} {response.reason}", response.status)
 
 
 def _json(text: bytes) -> Any:
