@@ -8,8 +8,10 @@ from trivet import datatypes
 from trivet.batching import gather, share_extra_inputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import InternalError
-from trivet.inference import InferenceRequest, RequestedOutput
+from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
+from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
 from trivet.reshaping import reshape_outputs
+from trivet.scheduling import Batch
 from trivet.tensor import Tensor
 
 
@@ -92,3 +94,45 @@ def test_wrong_results_are_named(results: dict[str, np.ndarray], message: str) -
     requests = [request(np.zeros((1, 2), np.float32)) for _ in range(2)]
     with pytest.raises(InternalError, match=message):
         split(spec(), requests, results)
+
+
+STATE = {"state": datatypes.FP32}
+
+
+def test_what_the_scheduler_wants_is_kept_by_request_in_memory_of_its_own() -> None:
+    requests = [request(np.zeros((rows, 2), np.float32)) for rows in (1, 2)]
+    state = np.arange(6, dtype=np.float32).reshape(3, 2)
+    kept = split_extra_outputs(spec(), requests, {"state": state}, STATE)
+    assert [kept[asked]["state"].numpy().tolist() for asked in requests] == [[[0, 1]], [[2, 3], [4, 5]]]
+    assert not any(np.shares_memory(rows["state"].numpy(), state) for rows in kept.values())
+
+
+def test_of_a_batch_of_one_the_scheduler_gets_the_tensor_as_it_is() -> None:
+    asked = request(np.zeros((1, 2), np.float32))
+    state = np.zeros((1, 7), np.float32)
+    assert split_extra_outputs(spec(), [asked], {"state": state}, STATE)[asked]["state"].numpy() is state
+
+
+def test_an_output_that_the_scheduler_wants_must_be_there_with_a_row_for_each_request() -> None:
+    requests = [request(np.zeros((1, 2), np.float32)) for _ in range(2)]
+    with pytest.raises(InternalError, match=r"expected a first dimension of 2 for the batch"):
+        split_extra_outputs(spec(), requests, {"state": np.zeros((1, 2), np.float32)}, STATE)
+    with pytest.raises(InternalError, match=r"did not return output 'state'"):
+        split_extra_outputs(spec(), requests, {}, STATE)
+    with pytest.raises(InternalError, match=r"output 'state' of model 'm' has datatype FP64, expected FP32"):
+        split_extra_outputs(spec(), requests, {"state": np.zeros((2, 2))}, STATE)
+
+
+@pytest.mark.parametrize(("outputs", "left"), [(None, ["y", "z"]), (["z"], ["z"]), (["y"], ["y"])])
+def test_what_the_scheduler_wants_leaves_the_response_unless_the_caller_asked_for_it(
+    outputs: list[str] | None, left: list[str]
+) -> None:
+    asked = request(np.zeros((1, 2), np.float32), outputs)
+    batch = Batch([asked], extra_outputs={"state": datatypes.FP32, "z": datatypes.FP32})
+    array = np.ones((1, 2), np.float32)
+    names = ["y", "z", "state"] if outputs is None else [*outputs, "state"]
+    response = InferenceResponse([Tensor.from_numpy(name, array) for name in names])
+    take_extra_outputs(spec(), batch, asked, response)
+    assert [output.name for output in response.outputs] == left
+    array += 1
+    assert batch.extra_results[asked]["state"].numpy().tolist() == [[1, 1]]

@@ -16,6 +16,7 @@ from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin, Arrays
 from trivet import hookimpl
 from trivet.backend import OutputValue, RequestInstance
+from trivet.datatypes import FP32
 from trivet.engine import Engine
 from trivet.errors import Code, ResourceExhaustedError, TrivetError, UnavailableError
 from trivet.hookspecs import SchedulerPlugin
@@ -189,3 +190,90 @@ async def test_a_model_takes_a_request_as_often_as_it_needs(tmp_path: Path, monk
         assert response.outputs[0].numpy() == [0]
         [statistics] = engine.statistics("m")
     assert (statistics.execution_count, statistics.inference_count) == (5, 1)
+
+
+class Accumulating(Scheduler):
+    """Adds what its requests' executions gave as ``total``, one request at a time."""
+
+    def __init__(self, context: SchedulerContext) -> None:
+        super().__init__(context)
+        self.total = Tensor.from_numpy("total", np.zeros((1, 1), np.float32))
+        self.done: list[str] = []
+        self.draining = False
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        request.on_done = lambda request: self.done.append(request.id)
+        request.inputs = {**request.inputs, "before": self.total}
+        self.context.instances[0].submit(Batch([request], extra_outputs={"total": FP32}, whole=True))
+
+    def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
+        [request] = batch.requests
+        if request in batch.extra_results:
+            self.total = batch.extra_results[request]["total"]
+
+    def drain(self) -> None:
+        self.draining = True
+
+    @property
+    def queued(self) -> int:
+        return 0
+
+
+class AccumulatingPlugin:
+    @hookimpl
+    def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
+        return [SchedulerPlugin(name="sequence_batching", factory=Accumulating, dedicated_queues=True)]
+
+
+class SumOfArrays(Arrays):
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+        assert list(outputs) == ["y", "total"]
+        y = super().execute({"x": inputs["x"]}, outputs)["y"]
+        return {"y": y, "total": inputs["before"].numpy() + inputs["x"].numpy()}
+
+
+class SumOfRequests(RequestInstance):
+    def __init__(self, later: bool) -> None:
+        self.later = later
+
+    def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None]:
+        return [self.step(request) for request in requests]
+
+    def step(self, request: InferenceRequest) -> InferenceResponse | None:
+        x = request.inputs["x"].numpy()
+        if (x < 0).any():
+            raise ValueError("negative input")
+        total = request.inputs["before"].numpy() + x
+        response = InferenceResponse([Tensor.from_numpy("y", x), Tensor.from_numpy("total", total)])
+        if not self.later:
+            return response
+        request.respond(response)
+        return None
+
+
+@pytest.mark.parametrize("contract", ["arrays", "returned", "responded"])
+async def test_a_scheduler_gets_the_outputs_it_wants_and_callers_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contract: str
+) -> None:
+    make = {
+        "arrays": SumOfArrays,
+        "returned": lambda _: SumOfRequests(later=False),
+        "responded": lambda _: SumOfRequests(later=True),
+    }
+    monkeypatch.setattr("arithmetic_backend.Arrays", make[contract])
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.arith").write_text("1")
+    (tmp_path / "m" / "config.pbtxt").write_text("max_batch_size: 4 sequence_batching {}")
+    registry = PluginRegistry.of(arithmetic=ArithmeticPlugin(), accumulating=AccumulatingPlugin())
+    async with running_engine(tmp_path, registry=registry) as engine:
+        scheduler = engine.model("m").scheduler
+        assert isinstance(scheduler, Accumulating)
+        for x in (1, 2, -1, 4):
+            response = await engine.infer(
+                InferenceRequest("m", {"x": Tensor.from_numpy("x", np.array([[x]], "f4"))}, id=str(x))
+            )
+            assert (response.error is not None) == (x < 0)
+            assert [output.name for output in response.outputs] == ([] if x < 0 else ["y"])
+        assert scheduler.total.numpy().tolist() == [[7]]
+        assert scheduler.done == ["1", "2", "-1", "4"]
+    assert scheduler.draining

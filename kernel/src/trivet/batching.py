@@ -22,6 +22,7 @@ from trivet.tensor import Tensor
 if TYPE_CHECKING:
     from trivet.backend import OutputValue
     from trivet.config.spec import ModelSpec
+    from trivet.datatypes import DataType
 
 
 def gather(
@@ -79,23 +80,29 @@ def split(
 
 
 def _output(spec: ModelSpec, name: str, results: Mapping[str, OutputValue]) -> Tensor:
-    """An output of an execution as a tensor, in the shape that the model gave it."""
+    return result_tensor(spec, name, results, spec.outputs[name].datatype)
+
+
+def result_tensor(spec: ModelSpec, name: str, results: Mapping[str, OutputValue], datatype: DataType) -> Tensor:
+    """An output of an execution as a tensor, in the shape that the model gave it.
+
+    Raises :class:`~trivet.errors.InternalError` where it is missing or of another datatype.
+    """
     value = results.get(name)
-    declared = spec.outputs[name]
     if value is None:
         raise InternalError(f"model '{spec.name}' did not return output '{name}'; it returned {sorted(results)}")
     if isinstance(value, Tensor):
         tensor = value if value.name == name else value.renamed(name)
     elif isinstance(value, np.ndarray):
         # BF16 and UINT16 share a host type; the configuration tells which is meant.
-        kind = declared.datatype if value.dtype == declared.datatype.numpy else datatypes.from_numpy(value.dtype)
+        kind = datatype if value.dtype == datatype.numpy else datatypes.from_numpy(value.dtype)
         tensor = Tensor.from_numpy(name, value, kind)
     else:
         # A framework's own tensor: `shape` is an attribute wherever DLPack is spoken, though DLPack does not say so.
-        tensor = Tensor.from_dlpack(name, value, declared.datatype, tuple(getattr(value, "shape")))  # noqa: B009
-    if tensor.datatype is not declared.datatype:
+        tensor = Tensor.from_dlpack(name, value, datatype, tuple(getattr(value, "shape")))  # noqa: B009
+    if tensor.datatype is not datatype:
         raise InternalError(
-            f"output '{name}' of model '{spec.name}' has datatype {tensor.datatype}, expected {declared.datatype}"
+            f"output '{name}' of model '{spec.name}' has datatype {tensor.datatype}, expected {datatype}"
         )
     return tensor
 

@@ -65,6 +65,7 @@ class InferenceRequest:
         "model_name",
         "model_version",
         "on_cancel",
+        "on_done",
         "on_response",
         "outputs",
         "parameters",
@@ -134,6 +135,8 @@ class InferenceRequest:
         self.on_cancel: Callable[[InferenceRequest], None] | None = None
         """Set by whoever holds the request now, called on the event loop when it is cancelled, so that it can be let
         go of; the engine answers it."""
+        self.on_done: Callable[[InferenceRequest], None] | None = None
+        """Set by a scheduler, called on the event loop when the request gets its final response, whichever it is."""
         self.done = False
         """True once the final response was given; later responses are dropped."""
         self.rescheduled = False

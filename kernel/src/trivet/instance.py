@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from trivet import warmup
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
 from trivet.batching import gather, share_extra_inputs, split
 from trivet.errors import InternalError, TrivetError, message_of
+from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
 from trivet.reshaping import reshape_inputs, reshape_outputs
@@ -24,6 +26,7 @@ from trivet.scheduling import Batch
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
+    from trivet.datatypes import DataType
     from trivet.warmup import WarmupSample
 
 logger = logging.getLogger(__name__)
@@ -163,11 +166,13 @@ class Instance:
                 request.compute_start_ns = start
             try:
                 inputs = gather(self._spec, requests, batch.extra_inputs)
-                names = self._wanted(requests)
+                names = self._wanted(requests, batch.extra_outputs)
                 input_end = perf_counter_ns()
                 results = backend.execute(inputs, names)
                 infer_end = perf_counter_ns()
                 answers = split(self._spec, requests, results)
+                if batch.extra_outputs:
+                    batch.extra_results = split_extra_outputs(self._spec, requests, results, batch.extra_outputs)
             except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
                 failure = _as_error(error, f"model instance '{self.name}' failed")
                 answers = [InferenceResponse(error=failure) for _ in requests]
@@ -188,9 +193,10 @@ class Instance:
             backend = self._backend
             assert isinstance(backend, RequestInstance)
             start = perf_counter_ns()
+            respond = partial(self._respond_and_take, batch) if batch.extra_outputs else self._respond
             for request in requests:
                 request.compute_start_ns = request.input_end_ns = start
-                request.responder = self._respond
+                request.responder = respond
                 request.rescheduled = False
             try:
                 if batch.extra_inputs:
@@ -200,6 +206,10 @@ class Instance:
                         request.inputs = reshape_inputs(self._spec, request.inputs)
                 responses = backend.execute(requests)
                 if responses is not None:
+                    if batch.extra_outputs:
+                        for request, response in zip(requests, responses, strict=False):
+                            if response is not None:
+                                take_extra_outputs(self._spec, batch, request, response)
                     answers = self._returned(requests, responses)
             except BaseException as error:  # noqa: BLE001 - see _execute_arrays
                 failure = _as_error(error, f"model instance '{self.name}' failed")
@@ -247,17 +257,24 @@ class Instance:
         request.done = response.final
         self._post(Finished(self, ((request, response),)))
 
-    def _wanted(self, requests: Sequence[InferenceRequest]) -> Sequence[str]:
-        """Names of the outputs that any of the requests asks for, in the configuration's order."""
-        if any(request.outputs is None for request in requests):
-            return self._spec.output_names
-        wanted = {output.name for request in requests for output in request.outputs or ()}
-        return [name for name in self._spec.output_names if name in wanted]
+    def _respond_and_take(self, batch: Batch, request: InferenceRequest, response: InferenceResponse) -> None:
+        """As :meth:`_respond`, where the scheduler wants some of the outputs."""
+        if not request.done:
+            take_extra_outputs(self._spec, batch, request, response)
+        self._respond(request, response)
+
+    def _wanted(self, requests: Sequence[InferenceRequest], extra: Mapping[str, DataType] | None) -> Sequence[str]:
+        """Names of the outputs that any request asks for, in the configuration's order, and the scheduler's."""
+        names: Sequence[str] = self._spec.output_names
+        if not any(request.outputs is None for request in requests):
+            wanted = {output.name for request in requests for output in request.outputs or ()}
+            names = [name for name in names if name in wanted]
+        return [*names, *(name for name in extra if name not in names)] if extra else names
 
 
 def _to_execute(batch: Batch) -> Sequence[InferenceRequest]:
     """The batch without what was cancelled; whole where the scheduler laid out inputs for the whole of it."""
-    if batch.extra_inputs:
+    if batch.whole:
         return batch.requests
     return [request for request in batch.requests if not request.cancelled]
 

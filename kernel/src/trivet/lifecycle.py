@@ -133,6 +133,8 @@ class LoadedModel:
     def finished(self, request: InferenceRequest) -> None:
         """The request has its final response."""
         self.in_flight.discard(request)
+        if request.on_done is not None:
+            request.on_done(request)
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
@@ -162,6 +164,7 @@ class LoadedModel:
         """
         while self._users:
             await next(iter(self._users))._closed.wait()
+        self.scheduler.drain()
         await self.drained()
         self.scheduler.close()
         for instance in self.instances:

@@ -242,6 +242,7 @@ class ModelLoader:
                 waiting=limited.waiting if limited else shared.__len__,
                 reject=ways.reject,
                 call_later=loop.call_later,
+                model_path=resolved.path,
                 models=ways.models,
                 respond=ways.respond,
                 answer=ways.answer,

@@ -352,6 +352,9 @@ class LimitedScheduler(Scheduler):
     def queued(self) -> int:
         return self._scheduler.queued
 
+    def drain(self) -> None:
+        self._scheduler.drain()
+
     def close(self) -> None:
         self._scheduler.close()
         self._limited.close()

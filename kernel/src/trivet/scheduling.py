@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,12 +19,24 @@ from trivet.errors import TrivetError, UnavailableError
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.config.spec import ModelSpec
+    from trivet.datatypes import DataType
     from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.tensor import Tensor
 
 
+_NOTHING: dict[InferenceRequest, dict[str, Tensor]] = {}
+
+
 class Batch:
     """Requests that one execution serves, at least one.
+
+    ``extra_outputs`` are outputs that the scheduler wants beside those that callers asked for, with their datatypes
+    (states of sequences). ``extra_results`` gets what the execution gave of them, by request and name, before a
+    request's final response goes out: its rows in memory of their own, or, where the batch is one request, the tensor
+    as it is, perhaps on a device. They are not in the response, unless the caller asked for them too. An
+    :class:`~trivet.backend.ArrayInstance` gives all of them or fails; of a request that failed there are none.
+
+    ``whole`` says that every request is executed in its place, also one that was cancelled meanwhile.
 
     ``extra_inputs`` are tensors that the scheduler adds for the whole batch (sequence controls and states), by
     input name, with the batch as first dimension, on the host or on a device. A
@@ -31,11 +44,21 @@ class Batch:
     executed whole: also for a request that was cancelled meanwhile, whose rows are among theirs.
     """
 
-    __slots__ = ("extra_inputs", "requests")
+    __slots__ = ("extra_inputs", "extra_outputs", "extra_results", "requests", "whole")
 
-    def __init__(self, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        requests: Sequence[InferenceRequest],
+        extra_inputs: Mapping[str, Tensor] | None = None,
+        *,
+        extra_outputs: Mapping[str, DataType] | None = None,
+        whole: bool = False,
+    ) -> None:
         self.requests = requests
         self.extra_inputs = extra_inputs
+        self.extra_outputs = extra_outputs
+        self.extra_results: dict[InferenceRequest, dict[str, Tensor]] = {} if extra_outputs else _NOTHING
+        self.whole = whole or bool(extra_inputs)
 
 
 class SchedulableInstance(Protocol):
@@ -115,6 +138,8 @@ class SchedulerContext:
     """``call_later(seconds, callback)`` on the event loop; the result has ``cancel()``."""
     clock_ns: Callable[[], int] = perf_counter_ns
     """The clock of all timestamps; simulated in property tests."""
+    model_path: Path = Path()
+    """The model's folder (``MODEL/``)."""
     models: ModelAccess | None = None
     """The engine's models. None only where a scheduler runs without an engine, in tests."""
     respond: Callable[[InferenceRequest, InferenceResponse], None] | None = None
@@ -175,6 +200,10 @@ class Scheduler(ABC):
     @abstractmethod
     def queued(self) -> int:
         """Requests that wait and that no instance has begun to execute."""
+
+    def drain(self) -> None:
+        """No new request comes: whatever waits for one need not (a fuller batch, a sequence's next step)."""
+        return
 
     def close(self) -> None:
         """The model unloads and all its requests are answered: stop timers."""
