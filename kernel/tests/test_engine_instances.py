@@ -16,7 +16,8 @@ from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin, Arrays, Journal, Model
 from test_scheduling import Pairs, PairsPlugin
 from trivet.backend import InstanceContext
-from trivet.engine import Engine
+from trivet.checking import check_repository
+from trivet.engine import Engine, EngineOptions
 from trivet.errors import Code, InvalidArgumentError, TrivetError
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
@@ -198,6 +199,20 @@ async def test_a_model_that_could_never_execute_does_not_load_and_leaves_nothing
             await engine.load("c")
         assert await ask(engine, "a") == [2.0]
     assert plugin.journal.closed == ["a/1"]
+
+
+def test_a_check_finds_a_model_that_could_never_execute(repository: Repository, plugin: ArithmeticPlugin) -> None:
+    repository.add("a", 'count: 3 rate_limiter { resources { name: "R" count: 1 } }')
+    repository.add("b", 'rate_limiter { resources { name: "R" count: 2 } }')
+    options = EngineOptions(
+        model_repositories=[str(repository.path)],
+        rate_limit="execution_count",
+        rate_limit_resources=[ResourceSize("R", 1)],
+    )
+    a, b = check_repository(PluginRegistry.of(arithmetic=plugin), options)
+    assert (a.ok, a.instances) == (True, "3 CPU")
+    assert (b.ok, b.instances) == (False, "")
+    assert "the minimum required count is 2" in b.messages[0]
 
 
 async def test_a_reloaded_model_keeps_within_its_resources(

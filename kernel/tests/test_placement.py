@@ -9,7 +9,7 @@ from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.hookspecs import BackendPlugin
 from trivet.host_policy import HostPolicy
-from trivet.placement import Placement, place
+from trivet.placement import Placement, describe, place
 from trivet.rate_limiter import Share
 
 BACKEND = BackendPlugin(name="b", factory="b:B")
@@ -109,3 +109,15 @@ def test_resources_are_those_of_the_instances_device_or_of_all() -> None:
         Share({(1, "R"): 2, (None, "S"): 3}, priority=2),
     ]
     assert [p.share for p in placed("", 0)] == [Share({}, priority=1)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "gpus", "expected"),
+    [
+        ("instance_group { count: 2 kind: KIND_CPU }", 0, "2 CPU"),
+        ("instance_group [{ count: 2 }, { kind: KIND_CPU passive: true }]", 2, "2 GPU 0, 2 GPU 1, 1 CPU passive"),
+        ("instance_group { kind: KIND_MODEL }", 1, "1 MODEL"),
+    ],
+)
+def test_instances_are_summed_up(groups: str, gpus: int, expected: str) -> None:
+    assert describe(placed(groups, gpus)) == expected

@@ -13,7 +13,7 @@ from trivet.engine import EngineOptions
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.extensions import FoundModel
 from trivet.loading import ModelLoader
-from trivet.placement import gpu_count
+from trivet.placement import describe, gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository
 
@@ -35,6 +35,8 @@ class CheckResult:
     """Those that the version policy would serve."""
     messages: tuple[str, ...]
     """The error first, then warnings."""
+    instances: str = ""
+    """How many there would be, and where: ``2 CPU``; "" where it could not be told, and for an ensemble."""
 
 
 def check_repository(registry: PluginRegistry, options: EngineOptions) -> list[CheckResult]:
@@ -79,12 +81,14 @@ class _Check:
     def _look(self, name: str) -> CheckResult:
         backend = ""
         versions: tuple[int, ...] = ()
+        instances = ""
         try:
             resolved = self._loader.resolve(only_place(self._found[name]))
             backend, versions = resolved.backend_name, tuple(resolved.versions)
             warnings = self._loader.complete(resolved)
             if resolved.offer is None:
                 complete_ensemble(resolved.config, self._members(resolved.config), resolved.origin)
+            instances = describe(self._loader.place(resolved.config))
             self._configs[name] = resolved.config
         except TrivetError as error:
             return CheckResult(name, False, backend, versions, (error.message,))
@@ -92,7 +96,7 @@ class _Check:
             # A backend may raise anything about a model file; the next model is checked all the same.
             logger.exception("model '%s' could not be checked", name)
             return CheckResult(name, False, backend, versions, (f"{type(error).__name__}: {error}",))
-        return CheckResult(name, True, backend, versions, tuple(warnings))
+        return CheckResult(name, True, backend, versions, tuple(warnings), instances)
 
     def _members(self, config: ModelConfig) -> dict[str, ModelConfig]:
         needed = members_of(config)

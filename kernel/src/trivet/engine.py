@@ -36,7 +36,7 @@ from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
-from trivet.rate_limiter import RateLimiter, ResourceSize
+from trivet.rate_limiter import ResourceSize
 from trivet.statistics import ModelStatistics
 from trivet.validation import validate
 
@@ -93,7 +93,6 @@ class Engine:
         that :meth:`submit` refused are not among them."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
-        limiter = RateLimiter(options.rate_limit_resources) if options.rate_limit == "execution_count" else None
         self._models = ModelTable()
         self.response_cache = self._open_cache()
         """``None`` where the server has none."""
@@ -113,7 +112,6 @@ class Engine:
                     caller=EngineCaller(self, loop),
                 ),
                 gpus=gpu_count(),
-                rate_limiter=limiter,
                 caching=self.response_cache,
             ),
             self._models,

@@ -101,7 +101,6 @@ class ModelLoader:
         ways: EngineWays | None = None,
         *,
         gpus: int,
-        rate_limiter: RateLimiter | None = None,
         caching: ResponseCaching | None = None,
     ) -> None:
         """``ways`` are needed to :meth:`load`; without them configurations can be read and checked."""
@@ -110,8 +109,10 @@ class ModelLoader:
         self._backends = backends
         self._gpus = gpus
         self._ways = ways
-        self._rate_limiter = rate_limiter
         self._caching = caching
+        self._rate_limiter = (
+            RateLimiter(options.rate_limit_resources) if options.rate_limit == "execution_count" else None
+        )
         self._limiter = CapacityLimiter(options.model_load_thread_count)
 
     def resolve(
@@ -187,6 +188,16 @@ class ModelLoader:
             logger.warning("model '%s': %s", resolved.name, warning)
         return warnings
 
+    def place(self, config: ModelConfig) -> list[Placement]:
+        """The instances of a completed model.
+
+        Raises :class:`~trivet.errors.TrivetError` where one could not be created, or could never execute.
+        """
+        placements = place(config, self._gpus, self._options.host_policies)
+        if self._rate_limiter is not None:
+            self._rate_limiter.check(_shares(placements))
+        return placements
+
     async def load(self, resolved: ResolvedModel, version: int) -> LoadedModel:
         """Load one version of a resolved and completed model. On the event loop.
 
@@ -197,9 +208,7 @@ class ModelLoader:
         config = resolved.config
         spec = ModelSpec.from_config(config)
         context = self._model_context(resolved, version)
-        placements = place(config, self._gpus, self._options.host_policies)
-        if self._rate_limiter is not None:
-            self._rate_limiter.check(_shares(placements))
+        placements = self.place(config)
         if resolved.temporary:
             resolved.temporary.acquire()
         try:

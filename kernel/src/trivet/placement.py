@@ -7,7 +7,8 @@ CPU; ``KIND_GPU`` without ``gpus`` means every GPU; the count is per device.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,6 +81,17 @@ def place(config: ModelConfig, gpus: int, host_policies: Mapping[str, HostPolicy
             )
             placements.append(Placement(context, _share(group, device)))
     return placements
+
+
+def describe(placements: Sequence[Placement]) -> str:
+    """How many instances there are of each kind, for people: ``2 CPU``, ``1 GPU 0, 1 GPU 1``."""
+    counts = Counter(_where(placement.context) for placement in placements)
+    return ", ".join(f"{number} {where}" for where, number in counts.items())
+
+
+def _where(context: InstanceContext) -> str:
+    device = f"GPU {context.device_id}" if context.kind == "GPU" else context.kind
+    return f"{device} passive" if context.passive else device
 
 
 def _kind(group: ModelInstanceGroup, gpus: int) -> InstanceKind:

@@ -86,7 +86,7 @@ def _print(results: Sequence[CheckResult]) -> None:
         click.echo("no models")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Model", "", "Backend", "Versions", "Details"):
+    for column in ("Model", "", "Backend", "Versions", "Instances", "Details"):
         table.add_column(column, overflow="fold")
     for result in results:
         if not result.ok:
@@ -95,5 +95,7 @@ def _print(results: Sequence[CheckResult]) -> None:
             status = Text("warning", style="yellow") if result.messages else Text("ok", style="green")
         versions = ", ".join(map(str, result.versions))
         details = Text("\n".join(result.messages))
-        table.add_row(Text(result.model), status, result.backend or "-", versions or "-", details)
+        table.add_row(
+            Text(result.model), status, result.backend or "-", versions or "-", result.instances or "-", details
+        )
     console().print(table)
