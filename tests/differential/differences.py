@@ -213,6 +213,48 @@ DIFFERENCES: dict[str, Difference] = {
         "The server does not start; single cores may be given",
         "The operator learns at once.",
     ),
+    "cached error": Difference(
+        "models",
+        "A model with a response cache answers with an error",
+        "Remembered, and given to the next as a success without outputs",
+        "Not remembered",
+        "The next is asked for an answer too.",
+    ),
+    "cached outputs": Difference(
+        "models",
+        "A cached response, asked for with other `outputs`",
+        "The outputs that the first request asked for",
+        "Executed",
+        "A caller gets what it asked for.",
+    ),
+    "cached shape": Difference(
+        "models",
+        "A cached response to the same bytes in another shape or datatype",
+        "The response to the first",
+        "Executed",
+        "The answer is another one.",
+    ),
+    "cached parameters": Difference(
+        "models",
+        "A cached response to the same inputs with other parameters",
+        "The response to the first",
+        "Executed; `priority` and `timeout` do not count",
+        "A Python model reads them.",
+    ),
+    "cached sequence": Difference(
+        "models",
+        "A request with a `sequence_id` to a model with a response cache",
+        "Answered from the cache",
+        "Executed",
+        "A response within a sequence depends on what came before.",
+    ),
+    "cached model": Difference(
+        "models",
+        "A model that was changed and loaded again",
+        "Cached responses of the model of before are given",
+        "They are not",
+        "It may answer otherwise; configuration and files are part of the key.",
+    ),
 }
 
 

@@ -124,14 +124,18 @@ class ResponseCaching:
         """Before the first model is loaded. Raises what :meth:`trivet.extensions.ResponseCache.open` does."""
         await self.cache.open()
 
+    async def settled(self, timeout_s: float | None = None) -> None:
+        """Wait until what is being inserted is, for at most so many seconds."""
+        if self._insertions:
+            await asyncio.wait(self._insertions, timeout=timeout_s)
+
     async def close(self) -> None:
         """When the last model is gone: finish what is being inserted, for a moment, and close the cache."""
         for task in self._lookups:
             task.cancel()
-        if self._insertions:
-            _, late = await asyncio.wait(self._insertions, timeout=_CLOSING_S)
-            for task in late:
-                task.cancel()
+        await self.settled(_CLOSING_S)
+        for task in self._insertions:
+            task.cancel()
         try:
             await self.cache.close()
         except Exception:
