@@ -177,9 +177,11 @@ async def test_every_instance_executes_every_sample_on_its_own_thread(
             assert np.all((arrays[3] >= 0) & (arrays[3] < 1))
             assert np.any(arrays[3])
         [statistics] = engine.statistics("m")
-        assert (statistics.inference_count, statistics.execution_count, statistics.success.count) == (0, 0, 0)
         assert await _double(engine, [[1, 2]]) == [[2, 4]]
-        assert statistics.inference_count == 1
+        # As in Triton, samples count.
+        assert {size: batch.compute_infer.count for size, batch in statistics.batches.items()} == {1: 3, 2: 6}
+        assert (statistics.inference_count, statistics.execution_count, statistics.success.count) == (15, 9, 15)
+        assert statistics.compute_infer.ns > 0
 
 
 @pytest.mark.parametrize("more", ["batch_size: 0", "batch_size: 0 count: 2"])
@@ -189,12 +191,14 @@ async def test_a_sample_of_batch_size_0_is_skipped(repository: Repository, plugi
         assert plugin.models[0].executions == []
 
 
-async def test_without_batching_requests_are_executed_one_by_one(
-    repository: Repository, plugin: RecorderPlugin
+@pytest.mark.parametrize(("max_batch_size", "batch_size"), [(0, 2), (4, 5)])
+async def test_more_than_one_execution_can_take_fails_the_load(
+    repository: Repository, max_batch_size: int, batch_size: int
 ) -> None:
-    repository.add("instance_group { count: 1 kind: KIND_CPU }" + sample(more="batch_size: 2 count: 2"))
-    async with repository.engine():
-        assert [inputs["x"].shape for _, [inputs] in plugin.models[0].executions] == [(3,)] * 4
+    repository.add(f"max_batch_size: {max_batch_size}" + sample(more=f"batch_size: {batch_size}"))
+    async with repository.engine(allow_failures=True) as engine:
+        [entry] = await engine.repository_index()
+        assert f"batch size {batch_size} for 'm', max allowed is {max_batch_size}" in entry.reason
 
 
 async def test_a_sample_that_fails_fails_the_load(repository: Repository, plugin: RecorderPlugin) -> None:
@@ -280,7 +284,17 @@ async def test_a_data_file_that_is_too_short_fails_the_load(repository: Reposito
     (repository.path / "m" / "warmup" / "values").write_bytes(bytes(8))
     async with repository.engine(allow_failures=True) as engine:
         [entry] = await engine.repository_index()
-        assert "warmup setting expects 12 bytes, but the data provided from values only has 8 bytes" in entry.reason
+        assert entry.reason == (
+            "Invalid argument: warmup sample 's': warmup setting expects 12 bytes, but the data provided from values"
+            " only has 8 bytes"
+        )
+
+
+def test_a_file_of_too_few_strings_is_named(tmp_path: Path) -> None:
+    (tmp_path / "warmup").mkdir()
+    (tmp_path / "warmup" / "texts").write_bytes(bytes(8))
+    with pytest.raises(InvalidArgumentError, match=r"warmup sample 's': expected 3 string elements .* 'x', got 2"):
+        _read(sample('input_data_file: "texts"').replace("TYPE_FP32", "TYPE_STRING"), tmp_path)
 
 
 def _read(config: str, folder: Path = Path()) -> dict[str, Tensor]:

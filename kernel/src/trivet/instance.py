@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from trivet.scheduling import Batch
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
     from trivet.datatypes import DataType
+    from trivet.statistics import ModelStatistics
     from trivet.warmup import WarmupSample
 
 logger = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Instance:
         self._queue = queue
         self._post = inbox.post
         self._warmup_samples = warmup_samples
+        self._warmup_executions: list[Sequence[InferenceRequest]] = []
         self._thread: threading.Thread | None = None
         self._backend: BackendInstance | None = None
         self.submit: Callable[[Batch], None] = queue.put
@@ -104,6 +107,14 @@ class Instance:
         """Wait for the thread to end. From a worker thread."""
         if self._thread is not None:
             self._thread.join()
+
+    def count_warmup(self, statistics: ModelStatistics) -> None:
+        """Count what was executed to warm up, and forget it. From the event loop, after the start."""
+        executions, self._warmup_executions = self._warmup_executions, []
+        for requests in executions:
+            statistics.executed(requests)
+        for request in dict.fromkeys(chain.from_iterable(executions)):
+            statistics.request_succeeded(request, request.compute_end_ns)
 
     def _run(self, started: Callable[[Exception | None], None]) -> None:
         try:
@@ -141,7 +152,7 @@ class Instance:
         finished: SimpleQueue[Finished] = SimpleQueue()
         post, self._post = self._post, finished.put
         try:
-            warmup.run(self._warmup_samples, execute, finished.get)
+            self._warmup_executions = warmup.run(self._warmup_samples, execute, finished.get)
         finally:
             self._post = post
             self._warmup_samples = ()

@@ -267,7 +267,7 @@ class ModelLoader:
                 instance.stop()
             await to_thread.run_sync(_abandon, instances, model, resolved)
             raise
-        return LoadedModel(
+        loaded = LoadedModel(
             version=version,
             config=config,
             spec=spec,
@@ -279,6 +279,9 @@ class ModelLoader:
             identity=identity,
             on_close=resolved.temporary.release if resolved.temporary else None,
         )
+        for instance in instances:
+            instance.count_warmup(loaded.statistics)
+        return loaded
 
     def _make_scheduler(self, offer: SchedulerPlugin | None, context: SchedulerContext) -> Scheduler:
         if not context.instances and context.config.platform != ENSEMBLE_PLATFORM:

@@ -1,7 +1,7 @@
 """Model warmup: requests of the server's own, executed on every instance before the model turns ready.
 
 The first execution of many models is slow, as frameworks allocate, compile and tune then. Samples go the way that
-callers' requests go from the instance's queue on; nothing of them is queued, counted or seen by anybody else.
+callers' requests go from the instance's queue on. As in Triton they count in the model's statistics.
 
 Source: ``ModelWarmup`` of ``model_config.proto``; Triton model configuration, "Model Warmup".
 """
@@ -21,7 +21,7 @@ from trivet.datatypes import BF16, BOOL, BY_CONFIG_VALUE, BYTES, DataType
 from trivet.errors import InvalidArgumentError
 from trivet.inference import InferenceRequest
 from trivet.scheduling import Batch
-from trivet.tensor import Buffer, Tensor, element_count
+from trivet.tensor import Buffer, Tensor, decode_bytes, element_count
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -61,14 +61,16 @@ class WarmupSample:
 
     def _request(self) -> InferenceRequest:
         inputs = {each.name: Tensor.from_wire(each.name, each.datatype, each.shape, each.data) for each in self.inputs}
-        return InferenceRequest(self.model_name, inputs, model_version=self.model_version)
+        request = InferenceRequest(self.model_name, inputs, model_version=self.model_version)
+        request.queued_ns = request.received_ns
+        return request
 
 
 def read_samples(config: ModelConfig, version: int, model_path: Path) -> tuple[WarmupSample, ...]:
     """The samples of a validated configuration, with their data made or read. Blocks.
 
     A sample of batch size 0 is left out. Inputs have a batch dimension of 1 where the model batches, also those that a
-    scheduler would add. Raises :class:`~trivet.errors.InvalidArgumentError` for a data file that is too short, and
+    scheduler would add. Raises :class:`~trivet.errors.InvalidArgumentError` for a data file that does not fit, and
     :class:`OSError` for one that cannot be read.
     """
     samples: list[WarmupSample] = []
@@ -76,46 +78,69 @@ def read_samples(config: ModelConfig, version: int, model_path: Path) -> tuple[W
         if message.batch_size == 0:
             logger.debug("model '%s': skipping batch 0 warmup sample '%s'", config.name, message.name)
             continue
-        inputs = tuple(_read_input(config, name, message.inputs[name], model_path) for name in message.inputs)
-        # Without a batch dimension no two requests share an execution.
-        together = message.batch_size if config.max_batch_size > 0 else 1
-        count = max(message.count, 1) * (message.batch_size // together)
-        samples.append(WarmupSample(message.name, config.name, str(version), inputs, together, count))
+        try:
+            inputs = tuple(_read_input(config, name, message.inputs[name], model_path) for name in message.inputs)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"warmup sample '{message.name}': {error}") from None
+        samples.append(
+            WarmupSample(
+                message.name,
+                config.name,
+                str(version),
+                inputs,
+                requests=message.batch_size,
+                count=max(message.count, 1),
+            )
+        )
     return tuple(samples)
 
 
 def run(
     samples: Sequence[WarmupSample], execute: Callable[[Batch], None], next_finished: Callable[[], Finished]
-) -> None:
+) -> list[Sequence[InferenceRequest]]:
     """Execute all samples in order, each until all its requests have their final response, also those answered late.
 
-    On an instance's thread; ``execute`` is the instance's own, and ``next_finished`` waits for what it posts. Raises
-    :class:`~trivet.errors.InvalidArgumentError` for the first sample that fails.
+    On an instance's thread; ``execute`` is the instance's own, and ``next_finished`` waits for what it posts. Returns
+    the requests of each execution. Raises :class:`~trivet.errors.InvalidArgumentError` for the first sample that fails.
     """
+    executions: list[Sequence[InferenceRequest]] = []
     for sample in samples:
         for iteration in range(1, sample.count + 1):
             logger.debug(
                 "model '%s' is running warmup sample '%s' for iteration %d", sample.model_name, sample.name, iteration
             )
-            errors = _failures(sample.batch(), execute, next_finished)
+            errors = _run_once(sample.batch(), execute, next_finished, executions)
             if errors:
                 what = "".join(f"{error}; " for error in errors)
                 raise InvalidArgumentError(f"failed to run warmup sample '{sample.name}': {what}")
+    return executions
 
 
-def _failures(batch: Batch, execute: Callable[[Batch], None], next_finished: Callable[[], Finished]) -> list[str]:
+def _run_once(
+    batch: Batch,
+    execute: Callable[[Batch], None],
+    next_finished: Callable[[], Finished],
+    executions: list[Sequence[InferenceRequest]],
+) -> list[str]:
+    """The messages of the requests that failed."""
     errors: list[str] = []
     unanswered = set(batch.requests)
     execute(batch)
-    while unanswered:
+    # What `execute` posts about the batch itself comes too, after answers that were given while it ran.
+    executing = 1
+    while unanswered or executing:
         finished = next_finished()
         for request, response in finished.responses:
             if response.error is not None:
                 errors.append(str(response.error))
             if response.final:
                 unanswered.discard(request)
+        if finished.batch is not None:
+            executing -= 1
+            executions.append(finished.executed)
         for request in finished.rescheduled:
-            request.responder = None
+            executing += 1
+            request.infer_end_ns = 0
             execute(Batch((request,)))
     return errors
 
@@ -127,7 +152,7 @@ def _read_input(config: ModelConfig, name: str, message: Any, model_path: Path) 
     count = element_count(dims)
     data: Buffer
     if message.input_data_file:
-        data = _read_file(model_path / WARMUP_FOLDER / message.input_data_file, datatype, count)
+        data = _read_file(name, model_path / WARMUP_FOLDER / message.input_data_file, datatype, count)
     elif message.random_data and datatype is not BYTES:
         data = _random(datatype, count).tobytes()
     else:
@@ -136,10 +161,11 @@ def _read_input(config: ModelConfig, name: str, message: Any, model_path: Path) 
     return WarmupInput(name, datatype, (1, *dims) if config.max_batch_size > 0 and not shape_input else dims, data)
 
 
-def _read_file(path: Path, datatype: DataType, count: int) -> Buffer:
-    """Raw values in wire layout. What is beyond the input's size is not used; strings take what they need."""
+def _read_file(name: str, path: Path, datatype: DataType, count: int) -> Buffer:
+    """Raw values in wire layout. What is beyond the input's size is not used; strings must be just as many."""
     data = path.read_bytes()
     if datatype is BYTES:
+        decode_bytes(name, data, count)
         return data
     wanted = count * datatype.itemsize
     if len(data) < wanted:

@@ -1,0 +1,122 @@
+"""Models are warmed up as a real Triton warms them up, and samples that fail cost the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from typing import Any
+
+import pytest
+
+from .messages import comparable
+from .pairs import Pair, running_pair
+from .recorders import BATCHES, DECOUPLED, SHAPES_ONLY, TEXT, build, config, sample
+
+pytestmark = pytest.mark.differential
+
+READY = {
+    "zero": config(BATCHES, sample(more="batch_size: 2 count: 2")),
+    "zero_that_says_false": config(BATCHES, sample("dims: [ 3 ] zero_data: false")),
+    "random": config(BATCHES, SHAPES_ONLY, sample("dims: [ 5 ] random_data: true")),
+    "files": config(
+        BATCHES,
+        TEXT,
+        sample('dims: [ 3 ] input_data_file: "values"', more="batch_size: 2", t='input_data_file: "texts"'),
+    ),
+    "random_text": config(BATCHES, TEXT, sample(t="random_data: true")),
+    "left_out": config(BATCHES, TEXT, sample()),
+    "skipped": config(BATCHES, sample(more="batch_size: 0"), sample("dims: [ 2 ] zero_data: true", name="then")),
+    "unbatched": config(sample(more="batch_size: 1 count: 2")),
+    "decoupled": config(BATCHES, DECOUPLED, sample(more="batch_size: 2 count: 2")),
+    "undeclared": config(BATCHES, sample(t="zero_data: true")),
+}
+
+# What both say of why the model does not load. Not among them: a decoupled model that answers a sample with an error,
+# which ends the real server's process more often than not.
+FAILING = {
+    "fails": (
+        config(BATCHES, sample(), sample('dims: [ 3 ] input_data_file: "thirteen"', name="bad", more="batch_size: 2")),
+        "Invalid argument: failed to run warmup sample 'bad': thirteen; thirteen; ",
+    ),
+    "short": (config(BATCHES, sample('dims: [ 30 ] input_data_file: "values"')), "warmup setting expects 120 bytes"),
+    "no_file": (config(BATCHES, sample('dims: [ 3 ] input_data_file: "none"')), "failed to open text file for read"),
+    "wrong_text": (
+        config(BATCHES, TEXT, sample(t='input_data_file: "values"')),
+        "for inference input 't'",
+    ),
+    "wrong_datatype": (
+        config(BATCHES, sample("data_type: TYPE_INT32 dims: [ 3 ] zero_data: true")),
+        "inference input 'x' data-type is 'INT32', but model 'wrong_datatype' expects 'FP32'",
+    ),
+    "wrong_rank": (
+        config(BATCHES, sample("dims: [ 2, 2 ] zero_data: true")),
+        "unexpected shape for input 'x' for model 'wrong_rank'",
+    ),
+    "variable": (
+        config(BATCHES, sample("dims: [ -1 ] zero_data: true")),
+        "warmup setting expects all variable-size dimensions are specified for input 'x'",
+    ),
+    "no_data": (
+        config(BATCHES, sample("dims: [ 3 ]")),
+        "warmup setting expects input 'x' to have input_data_type set",
+    ),
+    "no_input": (config(BATCHES, 'model_warmup { name: "s" batch_size: 1 }'), "missing required input(s) ['x']"),
+    "too_large": (config(BATCHES, sample(more="batch_size: 5")), "max allowed is 4"),
+    "unbatched_two": (config(sample(more="batch_size: 2")), "max allowed is 0"),
+}
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both, with no model loaded: several that fail at the same time can take the real one down."""
+    models = tmp_path_factory.mktemp("repository")
+    build(models, READY | {name: text for name, (text, _) in FAILING.items()})
+    with running_pair(models, tmp_path_factory.mktemp("servers"), only=()) as pair:
+        yield pair
+
+
+def post(address: str, path: str, document: Any) -> tuple[int, Any]:
+    connection = HTTPConnection(address, timeout=60)
+    try:
+        connection.request("POST" if document is not None else "GET", f"/v2/{path}", document and json.dumps(document))
+        response = connection.getresponse()
+        body = response.read()
+        return response.status, json.loads(body) if body else None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("name", READY)
+def test_a_model_is_given_the_same_before_it_is_ready(servers: Pair, name: str) -> None:
+    def given(address: str) -> Any:
+        assert post(address, f"repository/models/{name}/load", {}) == (200, None)
+        _, statistics = post(address, f"models/{name}/stats", None)
+        [model] = statistics["model_stats"]
+        counts = [model["inference_count"], model["execution_count"], model["inference_stats"]["success"]["count"]]
+        batches = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in model["batch_stats"]}
+        return counts, batches, None if name == "decoupled" else log(address, name)
+
+    triton, trivet = map(given, (servers.triton.http, servers.trivet.http))
+    assert trivet == triton
+
+
+def log(address: str, name: str) -> Any:
+    shape = [1] if name == "unbatched" else [1, 1]
+    status, answer = post(
+        address, f"models/{name}/infer", {"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": [0]}]}
+    )
+    assert status == 200, answer
+    return json.loads(next(output["data"][0] for output in answer["outputs"] if output["name"] == "log"))
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_sample_that_fails_fails_the_load(servers: Pair, name: str) -> None:
+    for address in (servers.triton.http, servers.trivet.http):
+        status, answer = post(address, f"repository/models/{name}/load", {})
+        assert status == 400
+        message = comparable(answer["error"])
+        assert message.startswith(f"load failed for model '{name}': version 1 is at UNAVAILABLE state: ")
+        assert FAILING[name][1] in message
+        status, _ = post(address, f"models/{name}/ready", None)
+        assert status == 400
