@@ -1,4 +1,4 @@
 """The figures: one module each, whose docstring says what it measures, with ``run(settings, report)``."""
 
-FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine")
+FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler")
 """In the order of docs/benchmarks.md."""

@@ -77,10 +77,10 @@ class Model(BackendModel):
 
 
 class Nothing(Backend):
-    """Its models are called for the kind of instance they have."""
+    """Its models are called for the kind of instance they have, or say it in the parameter ``kind``."""
 
     def load(self, context: ModelContext) -> BackendModel:
-        return Model({"arrays": Arrays, "requests": Requests}[context.name])
+        return Model({"arrays": Arrays, "requests": Requests}[context.parameters.get("kind", context.name)])
 
 
 class NothingPlugin:
@@ -116,12 +116,12 @@ def _measure(models: Path, settings: Settings, report: Report) -> None:
     ):
         contenders: dict[str, Submit] = {
             "bare hand-over": bare,
-            "arrays": _through(engine, "arrays"),
-            "requests": _through(engine, "requests"),
+            "arrays": through(engine, "arrays"),
+            "requests": through(engine, "requests"),
         }
 
         def run(name: str, in_flight: int) -> tuple[float, float]:
-            return report.quietly(lambda: portal.call(_closed_loop, contenders[name], in_flight, settings.seconds))
+            return report.quietly(lambda: portal.call(closed_loop, contenders[name], in_flight, settings.seconds))
 
         for order in rounds(settings, report, tuple(contenders)):
             for name in order:
@@ -132,7 +132,7 @@ def _measure(models: Path, settings: Settings, report: Report) -> None:
                 report.add(f"{name}, one at a time", 1e6 / rate, "µs/request")
 
 
-def _through(engine: Engine, model: str) -> Submit:
+def through(engine: Engine, model: str) -> Submit:
     def submit(done: Callable[[], None]) -> None:
         def on_response(_: InferenceRequest, response: InferenceResponse) -> None:
             if response.error is not None:
@@ -164,7 +164,7 @@ async def _bare() -> AsyncIterator[Submit]:
         thread.join()
 
 
-async def _closed_loop(submit: Submit, in_flight: int, seconds: float) -> tuple[float, float]:
+async def closed_loop(submit: Submit, in_flight: int, seconds: float) -> tuple[float, float]:
     """Keep ``in_flight`` pieces of work under way. Gives pieces a second, and processor time for each in µs."""
     count, open_, end = 0, in_flight, time.perf_counter() + seconds
     finished = anyio.Event()
