@@ -39,8 +39,8 @@ async def test_posts_that_come_together_wake_the_loop_once(monkeypatch: pytest.M
     seen: list[int] = []
     inbox = LoopInbox(loop, seen.append)
     drains: list[None] = []
-    drain = inbox._drain
-    monkeypatch.setattr(LoopInbox, "_drain", lambda _: (drains.append(None), drain()))
+    drain = inbox.flush
+    monkeypatch.setattr(LoopInbox, "flush", lambda _: (drains.append(None), drain()))
     for number in range(10):
         inbox.post(number)
     await asyncio.sleep(0)

@@ -255,6 +255,27 @@ DIFFERENCES: dict[str, Difference] = {
         "They are not",
         "It may answer otherwise; configuration and files are part of the key.",
     ),
+    "responses again": Difference(
+        "models",
+        "Iterating a second time over the responses of `exec(decoupled=True)`",
+        "All of them once more: they are kept",
+        "Nothing",
+        "A long stream would fill the memory. `list(responses)` keeps them.",
+    ),
+    "error in a stream": Difference(
+        "models",
+        "A called model sends an error that is not its last response",
+        "The error is lost, the iteration goes on",
+        "The error is a response of the iteration",
+        "Nothing is lost.",
+    ),
+    "code of a called model": Difference(
+        "models",
+        "The code of an error that another model answers with (`response.error().code()`)",
+        "Always `INTERNAL`",
+        "The code of the other model, or of the refusal (`NOT_FOUND`, `INVALID_ARG`, ...)",
+        "The calling model can tell what happened, and hand it on.",
+    ),
 }
 
 

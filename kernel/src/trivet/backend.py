@@ -29,6 +29,7 @@ from trivet.tensor import SupportsDLPack, Tensor
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.inference import InferenceRequest, InferenceResponse
+    from trivet.metrics import MetricRegistry
 
 InstanceKind = Literal["CPU", "GPU", "MODEL"]
 OutputValue = Tensor | NDArray[Any] | SupportsDLPack
@@ -51,6 +52,8 @@ class ModelContext:
     """From ``--backend-config=NAME,key=value``."""
     models: ModelCaller | None = None
     """Runs inference on other models of this server; ``None`` while a model is only checked."""
+    metrics: MetricRegistry | None = None
+    """Where a model's own metrics live; ``None`` while a model is only checked."""
 
     @property
     def default_model_filename(self) -> str:
@@ -64,24 +67,70 @@ class ModelContext:
 
 
 class ModelCaller(ABC):
-    """Lets a model on its own thread use the other models of the server. Every method may be called from any thread but
-    the event loop's.
+    """Lets a model on its own thread use the other models of the server.
+
+    Every method may be called from any thread, those of a model's own event loops included, but what says that it
+    blocks raises :class:`~trivet.errors.InternalError` on the server's event loop. Nothing waits for ever: when the
+    server stops, what waits gets an :class:`~trivet.errors.UnavailableError`.
+
+    Set ``request.origin`` where it is known for which requests another is made: it is then cancelled with them, and a
+    model that would wait for itself is told so.
     """
 
     @abstractmethod
     def infer(self, request: InferenceRequest, timeout_s: float | None = None) -> InferenceResponse:
-        """Run one request and block for its final response. Errors come as ``response.error``.
+        """Run one request and block for its final response. Errors come as ``response.error``, also a refusal.
 
-        Raises :class:`~trivet.errors.DeadlineExceededError` after ``timeout_s`` seconds; the request is then cancelled.
+        Responses before the final one are dropped. Raises :class:`~trivet.errors.DeadlineExceededError` after
+        ``timeout_s`` seconds; the request is then cancelled.
         """
 
     @abstractmethod
     def submit(self, request: InferenceRequest, on_response: Callable[[InferenceResponse], None]) -> None:
-        """Run one request; ``on_response`` is called on the event loop for each response and must not block."""
+        """Run one request and return at once.
+
+        ``on_response`` is called for each response until one is final, a refusal included, and must not block: on the
+        event loop, or on this thread once the server has stopped. ``request.throttle`` may hold back a model that
+        answers faster than its responses are used.
+        """
+
+    @abstractmethod
+    def cancel(self, request: InferenceRequest) -> None:
+        """Cancel a submitted request and return at once. One that is answered already stays so."""
 
     @abstractmethod
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether that model (version) is ready now."""
+
+    @abstractmethod
+    def is_decoupled(self, name: str, version: str = "") -> bool:
+        """Whether that model (version) is ready and may give any number of responses."""
+
+    @abstractmethod
+    def on_loop(self) -> bool:
+        """Whether this thread runs the server's event loop, which must not be blocked."""
+
+    @abstractmethod
+    def load(
+        self,
+        name: str,
+        *,
+        config: str | None = None,
+        files: Mapping[str, bytes] | None = None,
+        loading: str | None = None,
+    ) -> None:
+        """Load or reload a model and block until it is ready; arguments as for :meth:`trivet.engine.Engine.load`.
+
+        ``loading`` names the model whose own load waits for this one. Raises :class:`~trivet.errors.TrivetError` for
+        what went wrong, and where two loads would wait for each other.
+        """
+
+    @abstractmethod
+    def unload(self, name: str, *, unload_dependents: bool = False, loading: str | None = None) -> None:
+        """Take a model out of service and block until no new request reaches it; see :meth:`load`.
+
+        A model may unload itself while it executes: what it executes is finished first.
+        """
 
 
 @dataclass(frozen=True, slots=True)

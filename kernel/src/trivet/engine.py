@@ -32,6 +32,7 @@ from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent
 from trivet.loading import EngineWays, ModelLoader
 from trivet.loop import LoopInbox
+from trivet.metrics import MetricRegistry
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
@@ -91,8 +92,11 @@ class Engine:
         self.on_finished: list[Callable[[InferenceRequest, InferenceResponse], None]] = []
         """Called on the event loop with each final response, after it went out: for exporters. Must not raise. Requests
         that :meth:`submit` refused are not among them."""
+        self.metrics = MetricRegistry()
+        """What models measure themselves, for exporters."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
+        self._caller = EngineCaller(self, loop)
         self._models = ModelTable()
         self.response_cache = self._open_cache()
         """``None`` where the server has none."""
@@ -109,7 +113,8 @@ class Engine:
                     respond=self._respond,
                     answer=self._answer,
                     models=MemberAccess(self._models, self._enter, self.cancel),
-                    caller=EngineCaller(self, loop),
+                    caller=self._caller,
+                    metrics=self.metrics,
                 ),
                 gpus=gpu_count(),
                 caching=self.response_cache,
@@ -119,8 +124,14 @@ class Engine:
         )
         self._started = False
         self._draining = False
+        self._abandoned = False
 
     # --- readiness
+
+    @property
+    def draining(self) -> bool:
+        """The server stops: it takes no new requests."""
+        return self._draining
 
     @property
     def live(self) -> bool:
@@ -183,6 +194,15 @@ class Engine:
             model.statistics.request_failed(request, perf_counter_ns())
             raise
 
+    def submit_inner(self, request: InferenceRequest) -> None:
+        """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.
+
+        Else a draining server could not answer what it has accepted.
+        """
+        if self._abandoned:
+            raise UnavailableError("Server is stopping, it accepts no new inference requests")
+        self._enter(self._models.model(request.model_name, request.model_version), request)
+
     def cancel(self, request: InferenceRequest) -> None:
         """Answer a request with :class:`~trivet.errors.RequestCancelledError` now, wherever it is.
 
@@ -196,6 +216,10 @@ class Engine:
         if request.on_cancel is not None:
             request.on_cancel(request)
         self._reject(request, RequestCancelledError(f"[request id: {request.id or '<id_unknown>'}] Cancelled"))
+        execution = request.execution
+        if execution is not None and execution.cancelled:
+            for made in list(execution.made):
+                self.cancel(made)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Submit a request and wait for its final response; errors are in the response or raised by :meth:`submit`.
@@ -368,6 +392,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Answer what is still in flight with an error; what instances compute for it is thrown away."""
+        self._abandoned = True
         for model in self._control.loaded():
             for request in list(model.in_flight):
                 request.cancelled = True
@@ -378,6 +403,7 @@ class Engine:
         self.begin_drain()
         self.abandon()
         await self._control.close()
+        self._caller.close()
         if self.response_cache is not None:
             await self.response_cache.close()
         await to_thread.run_sync(self._backends.close)

@@ -57,6 +57,7 @@ class InferenceRequest:
         "context",
         "correlation_id",
         "done",
+        "execution",
         "id",
         "infer_end_ns",
         "input_end_ns",
@@ -67,6 +68,7 @@ class InferenceRequest:
         "on_cancel",
         "on_done",
         "on_response",
+        "origin",
         "outputs",
         "parameters",
         "priority",
@@ -144,6 +146,10 @@ class InferenceRequest:
         response but goes back to the scheduler, to be executed again with whatever ``inputs`` it has by then."""
         self.responder: ResponseHandler | None = None
         """Set by the instance that executes the request; thread-safe."""
+        self.origin: Execution | None = None
+        """Set by a backend on a request that a model makes: the execution in which it makes it."""
+        self.execution: Execution | None = None
+        """The execution of this request in which its model made others; set on the event loop."""
 
         # Timestamps, in nanoseconds of time.perf_counter_ns(); 0 where that point was not reached.
         self.received_ns = received_ns or perf_counter_ns()
@@ -163,6 +169,27 @@ class InferenceRequest:
         if self.throttle is not None and not self.done:
             self.throttle()
         self.responder(self, response)
+
+
+class Execution:
+    """One execution of a model that makes requests of its own, to other models.
+
+    Cancelling all the requests that are executed cancels those made for them, and so on down to the last model.
+    """
+
+    __slots__ = ("holds_instance", "made", "requests")
+
+    def __init__(self, requests: Sequence[InferenceRequest], *, holds_instance: bool = True) -> None:
+        """``holds_instance``: the instance executes nothing else until the requests that are made are answered."""
+        self.requests = requests
+        self.holds_instance = holds_instance
+        self.made: set[InferenceRequest] = set()
+        """Requests made that have no final response yet; used on the event loop."""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for any of the requests any more."""
+        return all(request.cancelled for request in self.requests)
 
 
 class InferenceResponse:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trivet.engine import EngineOptions
     from trivet.hookspecs import BackendPlugin, SchedulerPlugin
     from trivet.inference import InferenceRequest, InferenceResponse
+    from trivet.metrics import MetricRegistry
     from trivet.plugins import PluginRegistry
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class EngineWays:
     """For schedulers, on the event loop."""
     caller: ModelCaller
     """For models, on their own threads."""
+    metrics: MetricRegistry
+    """For models that measure something themselves."""
 
 
 class ModelLoader:
@@ -359,6 +362,7 @@ class ModelLoader:
             logger=logging.getLogger(f"trivet.model.{resolved.name}"),
             backend_options={**options.get("", {}), **options.get(resolved.backend_name, {})},
             models=self._ways.caller if self._ways else None,
+            metrics=self._ways.metrics if self._ways else None,
         )
 
 

@@ -34,9 +34,10 @@ class LoopInbox(Generic[T]):
         # still seen by that pass. Two threads may both wake the loop; the second pass then finds nothing.
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self._drain)
+            self._loop.call_soon_threadsafe(self.flush)
 
-    def _drain(self) -> None:
+    def flush(self) -> None:
+        """On the loop: deliver now what was posted."""
         self._scheduled = False
         items = self._items
         deliver = self._deliver

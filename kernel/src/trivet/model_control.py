@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
@@ -278,6 +279,9 @@ class ModelControl:
         self, name: str, config: str | None, files: Mapping[str, bytes] | None, explicit: bool
     ) -> None:
         found = await to_thread.run_sync(self._find, name)
+        if found is None and files:
+            # The files are the model's folder, and may be a model that no repository holds.
+            found = FoundModel(name, "", Path(name))
         if found is None:
             # Callers can ask for any name: nothing is kept of those that no repository holds.
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")

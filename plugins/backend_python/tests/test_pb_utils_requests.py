@@ -58,11 +58,12 @@ class TestServedRequest:
         kernel.cancelled = True
         assert request.is_cancelled()
 
-    def test_cannot_be_rescheduled_yet(self, models, row):
-        request, _ = self.served(models, row)
+    def test_is_rescheduled_by_a_model_of_iterative_sequences_only(self, models, row):
+        request, kernel = self.served(models, row)
         request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_ALL)
-        with pytest.raises(pb_utils.TritonModelException, match=r"RELEASE_RESCHEDULE.*not supported"):
+        with pytest.raises(pb_utils.TritonModelException, match="the model is not configured to handle such a flag"):
             request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+        assert not kernel.rescheduled
         with pytest.raises(pb_utils.TritonModelException, match="unknown release flags 7"):
             request.set_release_flags(7)
 
@@ -137,9 +138,8 @@ class TestMadeRequest:
         with pytest.raises(pb_utils.TritonModelException, match="BLS is only supported during the 'execute' function"):
             self.make().exec()
 
-    def test_decoupled_calls_are_not_there_yet(self):
-        with pytest.raises(pb_utils.TritonModelException, match=r"exec\(decoupled=True\) is not supported"):
-            self.make().exec(decoupled=True)
+    def test_release_flags_have_no_effect(self):
+        self.make().set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
 
 
 class Doubler(ModelCaller):
@@ -159,8 +159,22 @@ class Doubler(ModelCaller):
     def submit(self, request, on_response):
         on_response(self.infer(request))
 
+    def cancel(self, request):
+        raise AssertionError("everything is answered at once")
+
     def is_ready(self, name, version=""):
         return name == "other"
+
+    def is_decoupled(self, name, version=""):
+        return False
+
+    def on_loop(self):
+        return False
+
+    def load(self, name, **_):
+        raise NotImplementedError
+
+    unload = load
 
 
 class TestCallingOtherModels:

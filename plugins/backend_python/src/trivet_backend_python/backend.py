@@ -8,11 +8,12 @@ from types import ModuleType
 from trivet.backend import Backend, BackendInstance, BackendModel, InstanceContext, ModelContext
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnimplementedError
 
-from trivet_backend_python import pb_utils
+from trivet_backend_python import pb_utils, scope
 from trivet_backend_python.completion import auto_complete
 from trivet_backend_python.failures import describe
 from trivet_backend_python.instance import TritonInstance
 from trivet_backend_python.modules import ModelPackage
+from trivet_backend_python.scope import Phase
 from trivet_backend_python.typed.instance import TypedInstance
 from trivet_backend_python.typed.signature import TRITON_CLASS, Signature, find_model
 
@@ -54,7 +55,8 @@ class PythonBackend(Backend):
             if signature is not None:
                 signature.complete(context.config)
             else:
-                auto_complete(_triton_class(module, context), context)
+                with scope.running(package, Phase.IMPORT):
+                    auto_complete(_triton_class(module, context), context)
         finally:
             package.close()
 
@@ -150,7 +152,8 @@ def _import(context: ModelContext) -> tuple[ModelPackage, ModuleType]:
         )
     package = ModelPackage(context)
     try:
-        return package, package.load(file)
+        with scope.running(package, Phase.IMPORT):
+            return package, package.load(file)
     except BaseException as error:
         package.close()
         if isinstance(error, TrivetError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from trivet.backend import InstanceContext, ModelContext, RequestInstance
@@ -14,11 +15,14 @@ from trivet.inference import InferenceRequest as KernelRequest
 from trivet.inference import InferenceResponse as KernelResponse
 from trivet.inference import ParameterValue
 
+from trivet_backend_python import scope
+from trivet_backend_python.coroutines import CoroutineLoop
 from trivet_backend_python.failures import describe
 from trivet_backend_python.modules import ModelPackage
 from trivet_backend_python.pb_utils.errors import to_kernel
 from trivet_backend_python.pb_utils.request import ServedRequest, Service
 from trivet_backend_python.pb_utils.response import InferenceResponse
+from trivet_backend_python.scope import Phase, Scope
 
 _NO_PARAMETERS: Mapping[str, ParameterValue] = {}
 
@@ -40,15 +44,26 @@ class TritonInstance(RequestInstance):
         self._logger = package.logger
         config = package.context.config
         self._decoupled = config.model_transaction_policy.decoupled
+        # Triton's rule: such a model goes on executing requests while the coroutines of others wait.
+        self._concurrent = self._decoupled and inspect.iscoroutinefunction(model_class.execute)
         self._declared = frozenset(output.name for output in config.output)
         self._undeclared: set[str] = set()
-        self._service = Service(self._answer, self._declared, decoupled=self._decoupled, to_host=to_host)
+        self._service = Service(
+            self._answer,
+            self._declared,
+            decoupled=self._decoupled,
+            to_host=to_host,
+            reschedules=config.sequence_batching.iterative_sequence,
+            concurrent=self._concurrent,
+        )
         self._runner: asyncio.Runner | None = None
+        self._coroutines: CoroutineLoop | None = None
         try:
-            self._model = model_class()
-            initialize = getattr(self._model, "initialize", None)
-            if initialize is not None:
-                initialize(_arguments(package.context, context))
+            with scope.running(package, Phase.INITIALIZE):
+                self._model = model_class()
+                initialize = getattr(self._model, "initialize", None)
+                if initialize is not None:
+                    initialize(_arguments(package.context, context))
         except BaseException as error:
             raise InternalError(describe(error)) from error
         self._execute = self._model.execute
@@ -59,36 +74,61 @@ class TritonInstance(RequestInstance):
         Raises :class:`~trivet.errors.InternalError` where the model failed, or returned no answers.
         """
         served = [ServedRequest(request, self._service) for request in requests]
+        token = scope.current.set(Scope(self._package, Phase.EXECUTE, requests, holds_instance=not self._concurrent))
         try:
             returned = self._execute(served)
             if type(returned) is not list:
+                if self._concurrent and inspect.iscoroutine(returned):
+                    self._start(returned, requests, served)
+                    return [None] * len(requests)
                 returned = self._as_list(returned, len(served))
-            answers = self._answers(requests, served, returned)
-        except _BadReturnError as error:
-            raise self._failure(str(error)) from None
+            return self._answers(requests, served, returned)
         except BaseException as error:
-            self._logger.error("model instance '%s' failed to process requests", self._name, exc_info=error)
-            raise self._failure(describe(error)) from error
-        return answers
+            raise self._failure(error) from error
+        finally:
+            scope.current.reset(token)
 
     def close(self) -> None:
         """Raises what ``finalize`` raises, but frees everything all the same."""
         try:
+            if self._coroutines is not None:
+                self._coroutines.close()
             finalize = getattr(self._model, "finalize", None)
             if finalize is not None:
-                finalize()
+                with scope.running(self._package, Phase.FINALIZE):
+                    finalize()
         finally:
             if self._runner is not None:
                 self._runner.close()
             del self._execute, self._model
             self._package.close()
 
+    def _start(
+        self, coroutine: Coroutine[Any, Any, Any], requests: Sequence[KernelRequest], served: list[ServedRequest]
+    ) -> None:
+        """Run the coroutine of an ``execute`` beside those of other requests."""
+        if self._coroutines is None:
+            self._coroutines = CoroutineLoop(f"{self._name}-async")
+        self._coroutines.start(self._finish(coroutine, requests, served), contextvars.copy_context())
+
+    async def _finish(
+        self, coroutine: Coroutine[Any, Any, Any], requests: Sequence[KernelRequest], served: list[ServedRequest]
+    ) -> None:
+        try:
+            returned = await coroutine
+            self._answers(requests, served, self._as_list(returned, len(served)))
+        except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its requests and nothing else
+            failure = self._failure(error)
+            for request in requests:
+                if not request.done:
+                    request.respond(KernelResponse(error=failure))
+
     def _as_list(self, returned: Any, count: int) -> list[Any]:
         """What ``execute`` returned, where it is not a list at once."""
         if inspect.iscoroutine(returned):
             if self._runner is None:
                 self._runner = asyncio.Runner()
-            returned = self._runner.run(returned)
+            returned = self._runner.run(returned, context=contextvars.copy_context())
         if returned is None:
             return [None] * count
         if not isinstance(returned, list):
@@ -108,6 +148,14 @@ class TritonInstance(RequestInstance):
         for index, response in enumerate(returned):
             if requests[index].done:
                 # The response sender was faster; a response that was returned as well is left out, as in Triton.
+                answers.append(None)
+            elif requests[index].rescheduled:
+                if response is not None:
+                    raise _BadReturnError(
+                        "Expected a None object in the execute function return list for reschduled request, found type"
+                        f" '{type(response)}'."
+                    )
+                served[index]._again()
                 answers.append(None)
             elif response is None:
                 # A request that the model neither answered nor kept is then answered when its sender goes away.
@@ -155,7 +203,13 @@ class TritonInstance(RequestInstance):
                     ", ".join(sorted(self._declared)),
                 )
 
-    def _failure(self, reason: str) -> InternalError:
+    def _failure(self, error: BaseException) -> InternalError:
+        """What the callers are told; the log gets the traceback of what the model raised."""
+        if isinstance(error, _BadReturnError):
+            reason = str(error)
+        else:
+            self._logger.error("model instance '%s' failed to process requests", self._name, exc_info=error)
+            reason = describe(error)
         return InternalError(f"Failed to process the request(s) for model '{self._name}', message: {reason}")
 
 

@@ -32,13 +32,22 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 from trivet.backend import ModelCaller, ModelContext
 
 _PREFIX = "trivet_model_"
 _numbers = itertools.count(1)
 _packages: dict[str, ModelPackage] = {}
+
+
+class Closable(Protocol):
+    """Something that is let go of with the model that has it."""
+
+    def close(self) -> None:
+        """From any thread, more than once."""
+        ...
 
 
 class ModelPackage:
@@ -49,6 +58,8 @@ class ModelPackage:
         self.name = f"{_PREFIX}{next(_numbers)}"
         # As Triton has it: what the version's folder does not hold may lie in the model's.
         self.path = [str(context.version_path), str(context.model_path)]
+        self.resources: WeakSet[Closable] = WeakSet()
+        """What the model has of the server's, to be closed with the package."""
         self._beside: dict[str, bool] = {}
         self._builtins = {**vars(builtins), "__import__": self._import}
         package = ModuleType(self.name, f"The code of model '{context.name}', version {context.version}.")
@@ -79,6 +90,8 @@ class ModelPackage:
 
         Emptying them ends the cycles through their globals, so that it does not wait for the garbage collector.
         """
+        for resource in list(self.resources):
+            resource.close()
         _packages.pop(self.name, None)
         for name in [name for name in list(sys.modules) if name == self.name or name.startswith(f"{self.name}.")]:
             vars(sys.modules.pop(name)).clear()

@@ -3,6 +3,7 @@
 Source: Triton Inference Server, Python backend. Messages are Triton's where a model or a client could match on them.
 """
 
+from trivet_backend_python.pb_utils.calls import ResponseIterator
 from trivet_backend_python.pb_utils.datatypes import (
     TRITON_STRING_TO_NUMPY,
     deserialize_bytes_tensor,
@@ -20,6 +21,7 @@ from trivet_backend_python.pb_utils.lookup import (
     get_output_tensor_by_name,
     using_decoupled_model_transaction_policy,
 )
+from trivet_backend_python.pb_utils.metrics import Metric, MetricFamily
 from trivet_backend_python.pb_utils.model_config import ModelConfig
 from trivet_backend_python.pb_utils.request import (
     TRITONSERVER_MEMORY_CPU,
@@ -38,7 +40,6 @@ from trivet_backend_python.pb_utils.response import (
     InferenceResponseSender,
 )
 from trivet_backend_python.pb_utils.server import (
-    MetricFamily,
     get_model_dir,
     is_model_ready,
     load_model,
@@ -60,9 +61,11 @@ __all__ = [
     "InferenceResponseSender",
     "InferenceTrace",
     "Logger",
+    "Metric",
     "MetricFamily",
     "ModelConfig",
     "PreferredMemory",
+    "ResponseIterator",
     "Tensor",
     "TritonError",
     "TritonModelException",

@@ -23,11 +23,6 @@ class TritonModelException(Exception):  # noqa: N818 - Triton's name
     """Something that a model asked of ``pb_utils`` cannot be done, or a failure that the model itself reports."""
 
 
-def unsupported(what: str) -> TritonModelException:
-    """For a part of ``pb_utils`` that is not there yet: better a clear error than a call that does nothing."""
-    return TritonModelException(f"{what} is not supported by trivet-backend-python yet")
-
-
 class ErrorCode(IntEnum):
     """Kinds of failure, with Triton's numbers."""
 

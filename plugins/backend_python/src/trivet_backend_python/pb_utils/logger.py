@@ -6,7 +6,7 @@ import logging
 from enum import Enum
 from typing import ClassVar
 
-from trivet_backend_python.modules import calling_model
+from trivet_backend_python.scope import calling_model
 
 _log = logging.getLogger("trivet.model")
 

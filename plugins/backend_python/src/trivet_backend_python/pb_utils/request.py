@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, cast
 
-from trivet.backend import ModelCaller
 from trivet.inference import InferenceRequest as KernelRequest
-from trivet.inference import InferenceResponse as KernelResponse
 from trivet.inference import ParameterValue, RequestedOutput
-from trivet.tensor import Tensor as KernelTensor
 
-from trivet_backend_python.memory import read_only
-from trivet_backend_python.modules import calling_model
-from trivet_backend_python.pb_utils.errors import TritonModelException, from_kernel, unsupported
+from trivet_backend_python.pb_utils import calls
+from trivet_backend_python.pb_utils.errors import TritonModelException
 from trivet_backend_python.pb_utils.response import (
     Answer,
-    InferenceResponse,
     InferenceResponseSender,
     check_parameters,
 )
@@ -69,7 +64,7 @@ class InferenceTrace:
 class InferenceRequest:
     """A request to a model: made by a model to call another one, or given to ``execute``."""
 
-    __slots__ = ("_inputs", "_kernel", "_parameters")
+    __slots__ = ("_inputs", "_kernel", "_running")
 
     def __init__(
         self,
@@ -111,6 +106,7 @@ class InferenceRequest:
             correlation_id=correlation_id,
         )
         self._kernel.trace_context = None if trace is None else trace.get_context()
+        self._running: calls.Running = {}
         self.set_flags(flags)
 
     def inputs(self) -> list[Tensor]:
@@ -154,7 +150,7 @@ class InferenceRequest:
 
     def parameters(self) -> str:
         """The request's parameters as a JSON object."""
-        return json.dumps(dict(self._kernel.parameters), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(dict(self._kernel.parameters))
 
     def trace(self) -> InferenceTrace:
         """The request's trace, to be given to a request that this one leads to."""
@@ -165,11 +161,16 @@ class InferenceRequest:
         return self._kernel.cancelled
 
     def set_release_flags(self, flags: int) -> None:
-        """Only ``TRITONSERVER_REQUEST_RELEASE_ALL``, the default, is there yet."""
-        if flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE:
-            raise unsupported("set_release_flags(TRITONSERVER_REQUEST_RELEASE_RESCHEDULE), for iterative sequences,")
-        if flags != TRITONSERVER_REQUEST_RELEASE_ALL:
-            raise TritonModelException(f"unknown release flags {flags}, expected TRITONSERVER_REQUEST_RELEASE_ALL (1)")
+        """What happens with a request that ``execute`` was given when it returns.
+
+        ``TRITONSERVER_REQUEST_RELEASE_RESCHEDULE`` has it executed again; see :class:`ServedRequest`. On a request that
+        a model made it has no effect.
+        """
+        if flags not in (TRITONSERVER_REQUEST_RELEASE_ALL, TRITONSERVER_REQUEST_RELEASE_RESCHEDULE):
+            raise TritonModelException(
+                f"unknown release flags {flags}, expected TRITONSERVER_REQUEST_RELEASE_ALL (1) or"
+                " TRITONSERVER_REQUEST_RELEASE_RESCHEDULE (2)"
+            )
 
     def get_response_sender(self) -> InferenceResponseSender:
         """Raises :class:`TritonModelException`: only a request that ``execute`` is given has one."""
@@ -178,41 +179,34 @@ class InferenceRequest:
     def _input(self, name: str) -> Tensor | None:
         return self._inputs.get(name)
 
-    def exec(self, decoupled: bool = False) -> InferenceResponse:
-        """Run this request on the model that it names and block for the response, whose error, if any, is in it.
+    def exec(self, decoupled: bool = False) -> Any:
+        """Run this request on the model that it names and block for the :class:`InferenceResponse`.
+
+        Its error, if any, is in it. With ``decoupled`` return an iterator over any number of responses at once
+        (:class:`ResponseIterator`).
 
         Raises :class:`TritonModelException` where it is not called from a model.
         """
-        caller = self._caller(decoupled)
-        return _to_response(caller.infer(self._for_submission()))
-
-    async def _exec_async(self, caller: ModelCaller) -> InferenceResponse:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[KernelResponse] = loop.create_future()
-
-        def settle(response: KernelResponse) -> None:
-            if not done.done():
-                done.set_result(response)
-
-        def on_response(response: KernelResponse) -> None:
-            # The server's loop calls back, the model awaits on a loop of its own.
-            if response.final:
-                loop.call_soon_threadsafe(settle, response)
-
-        caller.submit(self._for_submission(), on_response)
-        return _to_response(await done)
-
-    def async_exec(self, decoupled: bool = False) -> Any:
-        """Like :meth:`exec`, to be awaited; several can run at a time."""
-        return self._exec_async(self._caller(decoupled))
-
-    def _caller(self, decoupled: bool) -> ModelCaller:
         if decoupled:
-            raise unsupported("InferenceRequest.exec(decoupled=True)")
-        model = calling_model()
-        if model is None or model.call is None:
-            raise TritonModelException("BLS is only supported during the 'execute' function.")
-        return model.call
+            return calls.run_decoupled(self._for_submission(), self._running)
+        return calls.run(self._for_submission(), self._running)
+
+    def async_exec(self, decoupled: bool = False) -> asyncio.Future[Any]:
+        """Like :meth:`exec`, begun now and to be awaited; several can run at a time.
+
+        The iterator that comes of ``decoupled`` takes ``async for`` too. Cancelling what is returned cancels the
+        request. Raises :class:`RuntimeError` where no event loop runs.
+        """
+        if not decoupled:
+            return calls.run_async(self._for_submission(), self._running)
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done.set_result(calls.run_decoupled(self._for_submission(), self._running))
+        return done
+
+    def cancel(self) -> None:
+        """Cancel what :meth:`exec` and :meth:`async_exec` have begun and that is not answered yet. From any thread."""
+        for request, caller in list(self._running.items()):
+            caller.cancel(request)
 
     def _for_submission(self) -> KernelRequest:
         """A request of its own each time, as a request can be submitted once and this one be run again."""
@@ -242,6 +236,10 @@ class Service:
     decoupled: bool
     to_host: bool
     """Inputs on a device are given as host arrays (``FORCE_CPU_ONLY_INPUT_TENSORS``)."""
+    reschedules: bool = False
+    """Requests may be executed again, with the inputs that they came with (``iterative_sequence``)."""
+    concurrent: bool = False
+    """``execute`` is a coroutine function that shares an event loop with those of other requests."""
 
 
 class ServedRequest(InferenceRequest):
@@ -259,6 +257,10 @@ class ServedRequest(InferenceRequest):
         """The input tensors, in the caller's order; the same objects each time."""
         return [cast("Tensor", self._input(name)) for name in self._kernel.inputs]
 
+    def parameters(self) -> str:
+        """The request's parameters as a JSON object."""
+        return json.dumps(dict(self._kernel.parameters), ensure_ascii=False, separators=(",", ":"))
+
     def requested_output_names(self) -> set[str]:
         """The outputs to answer with: all, where the caller named none."""
         outputs = self._kernel.outputs
@@ -268,11 +270,34 @@ class ServedRequest(InferenceRequest):
         """The same one each time; see :class:`InferenceResponseSender`."""
         if self._sender is None:
             self._sender = InferenceResponseSender(
-                self._kernel, self._service.answer, decoupled=self._service.decoupled
+                self._kernel,
+                self._service.answer,
+                decoupled=self._service.decoupled,
+                concurrent=self._service.concurrent,
             )
         return self._sender
 
-    def exec(self, decoupled: bool = False) -> InferenceResponse:
+    def set_release_flags(self, flags: int) -> None:
+        """With ``TRITONSERVER_REQUEST_RELEASE_RESCHEDULE`` the request goes back to the scheduler when ``execute``
+        returns, and is executed again: put ``None`` in its place where the model is not decoupled.
+
+        Raises :class:`TritonModelException` where the model's configuration does not say ``iterative_sequence``.
+        """
+        super().set_release_flags(flags)
+        again = flags == TRITONSERVER_REQUEST_RELEASE_RESCHEDULE
+        if again and not self._service.reschedules:
+            raise TritonModelException(
+                "Request is released with TRITONSERVER_REQUEST_RELEASE_RESCHEDULE, while the model is not configured to"
+                " handle such a flag. It needs sequence_batching { iterative_sequence: true } in its configuration."
+            )
+        if again and self._service.concurrent:
+            raise TritonModelException(
+                "an async execute of a decoupled model cannot reschedule requests: it has returned before its coroutine"
+                " begins; await the next step in it instead"
+            )
+        self._kernel.rescheduled = again
+
+    def exec(self, decoupled: bool = False) -> Any:
         """Raises :class:`TritonModelException`."""
         raise TritonModelException("a request that a model is serving cannot be run again; make a new InferenceRequest")
 
@@ -286,7 +311,8 @@ class ServedRequest(InferenceRequest):
             source = self._kernel.inputs.get(name)
             if source is None:
                 return None
-            tensor = self._inputs[name] = Tensor._of(source, self._service.to_host)
+            service = self._service
+            tensor = self._inputs[name] = Tensor._of(source, service.to_host, copy=service.reschedules)
         return tensor
 
     def _end(self) -> None:
@@ -295,17 +321,8 @@ class ServedRequest(InferenceRequest):
         if self._sender is not None:
             self._sender._close()
 
-
-def _to_response(response: KernelResponse) -> InferenceResponse:
-    """Another model's response. Its outputs may be memory that the other model keeps, so they are read-only, which
-    makes ``as_numpy`` copy.
-    """
-    error = None if response.error is None else from_kernel(response.error)
-    tensors = [Tensor._of(_protected(tensor), to_host=False) for tensor in response.outputs]
-    return InferenceResponse(tensors, error, response.parameters)
-
-
-def _protected(tensor: KernelTensor) -> KernelTensor:
-    return (
-        tensor if tensor.on_device else KernelTensor.from_numpy(tensor.name, read_only(tensor.numpy()), tensor.datatype)
-    )
+    def _again(self) -> None:
+        """The request is executed once more; the sender may still be used, but nobody has to."""
+        self._inputs.clear()
+        if self._sender is not None:
+            self._sender._answers = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -74,9 +75,12 @@ class InferenceResponseSender:
     wait for ever.
     """
 
-    __slots__ = ("_answer", "_closed", "_decoupled", "_lock", "_request", "_sent")
+    __slots__ = ("_answer", "_answers", "_closed", "_concurrent", "_decoupled", "_lock", "_request", "_sent")
 
-    def __init__(self, request: InferenceRequest, answer: Answer, *, decoupled: bool) -> None:
+    def __init__(self, request: InferenceRequest, answer: Answer, *, decoupled: bool, concurrent: bool = False) -> None:
+        """``concurrent``: the model answers on an event loop that it shares with other requests."""
+        self._answers = True
+        self._concurrent = concurrent
         self._request = request
         self._answer = answer
         self._decoupled = decoupled
@@ -104,7 +108,7 @@ class InferenceResponseSender:
             if response is not None or self._decoupled:
                 # A model that is not decoupled has one response, so that is the last whatever the flags say.
                 answer = self._answer(self._request, response, final or not self._decoupled)
-                self._request.respond(answer)
+                self._respond(answer)
                 self._sent = True
             # Not before: a response that cannot be sent leaves the request to be answered, at the latest by __del__.
             self._closed = final
@@ -112,6 +116,13 @@ class InferenceResponseSender:
     def is_cancelled(self) -> bool:
         """Whether the caller has given up; a model may then stop early."""
         return self._request.cancelled
+
+    def _respond(self, answer: KernelResponse) -> None:
+        if self._concurrent and is_on_loop() and self._request.responder is not None:
+            # One caller that reads slowly must not hold up the others, whose coroutines run on this thread.
+            self._request.responder(self._request, answer)
+        else:
+            self._request.respond(answer)
 
     def _close(self) -> None:
         """The request was answered in another way."""
@@ -132,12 +143,21 @@ class InferenceResponseSender:
             raise TritonModelException("Unable to send response. Response sender has been closed.")
 
     def __del__(self) -> None:
-        if not self._closed and not self._request.done:
+        if self._answers and not self._closed and not self._request.done:
             message = (
                 f"model '{self._request.model_name}' answered request '{self._request.id}' neither in what execute"
                 " returned nor to the end through the request's response sender"
             )
             self._request.respond(KernelResponse(error=InternalError(message)))
+
+
+def is_on_loop() -> bool:
+    """Whether this thread runs an event loop now."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def check_parameters(parameters: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:

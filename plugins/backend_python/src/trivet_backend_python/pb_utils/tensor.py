@@ -51,12 +51,17 @@ class Tensor:
         self._source = None
 
     @classmethod
-    def _of(cls, source: KernelTensor, to_host: bool) -> Tensor:
-        """An input of a request; with ``to_host`` elements on a device are copied to the host."""
+    def _of(cls, source: KernelTensor, to_host: bool, *, copy: bool = False) -> Tensor:
+        """An input of a request; with ``to_host`` elements on a device are copied to the host.
+
+        ``copy``: what is written into it must not show in ``source``, whoever else sees that or not.
+        """
         tensor = cls.__new__(cls)
         tensor._name = source.name
         tensor._datatype = source.datatype
-        tensor._array = writable(source.numpy()) if to_host or not source.on_device else None
+        tensor._array = None
+        if to_host or not source.on_device:
+            tensor._array = source.numpy().copy() if copy else writable(source.numpy())
         tensor._source = source
         return tensor
 

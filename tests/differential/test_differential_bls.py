@@ -1,0 +1,76 @@
+"""The same Python models use ``pb_utils`` in the same ways in a real Triton and in Trivet, and find the same.
+
+The model ``caller`` runs the functions of ``models_bls/caller/1/cases.py`` and answers with what came of them. What is
+not among them takes the real server down: loading and unloading models from a model, operations that a metric does not
+have, metrics of a family that was freed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from .differences import DIFFERENCES
+from .messages import comparable
+from .pairs import Pair, running_pair
+
+MODELS = Path(__file__).parent / "models_bls"
+CASES = [
+    node.name
+    for node in ast.parse((MODELS / "caller" / "1" / "cases.py").read_text()).body
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.args.args
+]
+SHOWN = {
+    "decoupled_again": "responses again",
+    "decoupled_error": "error in a stream",
+    "exec_error_code": "code of a called model",
+}
+"""Cases that find something else, and the difference that this is."""
+
+_INSTANCE = re.compile(r"Failed to process the request for model 'caller_0_\d', message: ")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with running_pair(MODELS, tmp_path_factory.mktemp("bls")) as both:
+        yield both
+
+
+def post(address: str, model: str, document: dict[str, Any]) -> dict[str, Any]:
+    request = Request(f"http://{address}/v2/models/{model}/infer", json.dumps(document).encode())
+    try:
+        with urlopen(request, timeout=60) as response:
+            answer: dict[str, Any] = json.load(response)
+    except HTTPError as error:
+        answer = json.load(error)
+    return answer
+
+
+def find(address: str, case: str) -> list[str]:
+    answer = post(address, "caller", {"inputs": [{"name": "CASE", "datatype": "BYTES", "shape": [1], "data": [case]}]})
+    # Triton says in the middle of some messages which instance asked, and how its C++ failed.
+    found = [_INSTANCE.sub("", text).replace(" (details: stol)", "") for text in answer["outputs"][0]["data"]]
+    return [comparable(text) for text in found]
+
+
+@pytest.mark.differential
+@pytest.mark.parametrize("case", CASES)
+def test_same_finding(case: str, pair: Pair) -> None:
+    theirs, ours = find(pair.triton.http, case), find(pair.trivet.http, case)
+    if case in SHOWN:
+        assert theirs != ours, f"the findings agree by now: take the difference '{SHOWN[case]}' off"
+    else:
+        assert ours == theirs
+
+
+def test_the_differences_are_in_the_table() -> None:
+    assert {DIFFERENCES[name].transport for name in SHOWN.values()} == {"models"}
+    assert set(SHOWN) <= set(CASES)
