@@ -1,4 +1,4 @@
 """The figures: one module each, whose docstring says what it measures, with ``run(settings, report)``."""
 
-FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler")
+FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler", "cache")
 """In the order of docs/benchmarks.md."""

@@ -71,8 +71,10 @@ def key_material(identity: bytes, spec: ModelSpec, request: InferenceRequest) ->
         outputs = [(output.name, sorted(output.parameters.items())) for output in request.outputs]
     # repr() of text, numbers and tuples can be read back one way only, and tells 1, 1.0 and True apart; with its length
     # before it, and the sizes of the buffers in it, nothing can move from one part to the next.
-    header = repr((identity, described, outputs, sorted(request.parameters.items()))).encode("utf-8", "surrogatepass")
-    return KeyMaterial([len(header).to_bytes(8, "little"), header, *buffers])
+    header = repr((len(identity), described, outputs, sorted(request.parameters.items()))).encode(
+        "utf-8", "surrogatepass"
+    )
+    return KeyMaterial([len(header).to_bytes(8, "little"), header, identity, *buffers])
 
 
 def model_identity(config: ModelConfig, version: int, path: Path, *, contents: bool) -> bytes:
