@@ -28,6 +28,8 @@ NOT_RUN = {
     "kernel/README.md": [_INSTALLS],
     "plugins/backend_onnx/README.md": [_INSTALLS],
     "plugins/backend_python/README.md": [_INSTALLS],
+    "plugins/cache_local/README.md": [_INSTALLS],
+    "plugins/cache_redis/README.md": [_INSTALLS],
     "plugins/protocol_kserve_v2/README.md": [_INSTALLS],
     "plugins/transport_http/README.md": [_INSTALLS],
 }
