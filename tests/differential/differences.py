@@ -114,6 +114,20 @@ DIFFERENCES: dict[str, Difference] = {
         "The same message with the request's id in front, before the model runs",
         "A malformed request costs no execution.",
     ),
+    "required input": Difference(
+        "models",
+        "A request that leaves out a required input and gives an optional one",
+        "Only counted: the request reaches the model without the input",
+        "400 naming the input",
+        "A malformed request costs no execution.",
+    ),
+    "batch of none": Difference(
+        "models",
+        "A batch of size 0 with the data of one entry",
+        "The request reaches the model as if it had no batch dimension",
+        "400",
+        "A batch with others would take rows from them.",
+    ),
     "unknown code": Difference(
         "both",
         "A Python model fails with `TritonError.UNKNOWN`",
