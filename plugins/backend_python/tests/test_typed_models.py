@@ -157,7 +157,7 @@ class TestFunction:
         """
         running = models.run("m", source, BARE)
         output = running(x=np.ones(1, np.float32))["output"]
-        module = sys.modules[running.instances[0]._call.__module__]
+        module = sys.modules[running.instances[0]._calls._call.__module__]
         assert output.__array_interface__["data"][0] == module.address
 
     def test_dimensions_of_one_name_have_one_size(self, models):
@@ -192,7 +192,7 @@ class TestClass:
         word = np.array([["é".encode()], [b"!"]], dtype=object)
         assert running(x=x, raw=raw, word=word)["names"].tolist() == [["aé".encode()], [b"b!"]]
 
-        first, second = (instance._call for instance in running.instances)
+        first, second = (instance._calls._call for instance in running.instances)
         assert (first.calls, second.calls) == (2, 0)
         context = first.context
         assert (context.model_name, context.version, context.path) == ("m", 1, models.root / "m" / "1")
@@ -209,7 +209,7 @@ class TestClass:
                 raw=np.array([[b"a"]], dtype=object),
                 word=np.array([[b"\xff"]], dtype=object),
             )
-        running.instances[0]._call.context.parameters["log"] = []
+        running.instances[0]._calls._call.context.parameters["log"] = []
 
     def test_an_exception_at_construction(self, models):
         source = EVERYTHING.replace("self.calls = 0", "raise ValueError('no weights')")
@@ -222,7 +222,7 @@ class TestClass:
             InternalError, match="returned tuple, expected the named tuple with the outputs total, names"
         ):
             running(x=np.ones((1, 1, 2), np.float32), raw=np.array([[b"a"]], dtype=object))
-        running.instances[0]._call.context.parameters["log"] = []
+        running.instances[0]._calls._call.context.parameters["log"] = []
 
     def test_closing_frees_the_weights(self, models):
         source = """
@@ -237,7 +237,7 @@ class TestClass:
                     return x
         """
         running = models.run("m", source, BARE)
-        held = weakref.ref(running.instances[0]._call.weights)
+        held = weakref.ref(running.instances[0]._calls._call.weights)
         gc.disable()
         try:
             running.close()

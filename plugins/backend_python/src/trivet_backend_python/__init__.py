@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UInt32,
         UInt64,
     )
+    from trivet_backend_python.typed.calls import call, stream
     from trivet_backend_python.typed.signature import Context, model
 
 __all__ = [
@@ -53,7 +54,9 @@ __all__ = [
     "UInt16",
     "UInt32",
     "UInt64",
+    "call",
     "model",
+    "stream",
 ]
 
 
@@ -61,6 +64,8 @@ def __getattr__(name: str) -> Any:
     """Import the typed API when a model asks for it: the command line reads this package just to find its plugin."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trivet_backend_python.typed import annotations, signature  # noqa: PLC0415 - see above
+    from trivet_backend_python.typed import annotations, calls, signature  # noqa: PLC0415 - see above
 
-    return getattr(signature if name in ("Context", "model") else annotations, name)
+    return getattr(
+        {"Context": signature, "model": signature, "call": calls, "stream": calls}.get(name, annotations), name
+    )

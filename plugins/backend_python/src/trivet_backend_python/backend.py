@@ -14,8 +14,9 @@ from trivet_backend_python.failures import describe
 from trivet_backend_python.instance import TritonInstance
 from trivet_backend_python.modules import ModelPackage
 from trivet_backend_python.scope import Phase
-from trivet_backend_python.typed.instance import TypedInstance
+from trivet_backend_python.typed.instance import TypedCalls, TypedInstance
 from trivet_backend_python.typed.signature import TRITON_CLASS, Signature, find_model
+from trivet_backend_python.typed.streaming import TypedStream
 
 _TRITON_MODULE = "triton_python_backend_utils"
 
@@ -136,7 +137,11 @@ class TypedModel(BackendModel):
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         """Raises :class:`~trivet.errors.InternalError` with what the class's ``__init__`` raises."""
-        return TypedInstance(self._signature, self._package.context, context)
+        signature = self._signature
+        calls = TypedCalls(signature, self._package, context)
+        if signature.streams:
+            return TypedStream(calls, self._package)
+        return TypedInstance(calls, self._package, batched=signature.max_batch_size > 0)
 
     def close(self) -> None:
         """Free the code, when no instance runs it any more."""

@@ -59,9 +59,13 @@ class ResponseStream:
     )
 
     def __init__(
-        self, caller: ModelCaller, request: InferenceRequest, waits: Waits, on_end: Callable[[], None]
+        self,
+        caller: ModelCaller,
+        request: InferenceRequest,
+        waits: Waits,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """``on_end`` is called once, when the final response has come."""
+        """Submits the request. ``on_end`` is called once, when the final response has come."""
         self._caller = caller
         self._request = request
         self._waits = waits
@@ -164,7 +168,7 @@ class ResponseStream:
                 self.ended = self._flows = True
             wake, self._wake = self._wake, None
             self._waits.changed.notify_all()
-        if response.final:
+        if response.final and self._on_end is not None:
             self._on_end()
         if wake is not None:
             wake()

@@ -8,21 +8,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trivet.backend import ArrayInstance, InstanceContext, ModelContext, OutputValue
+from trivet.backend import ArrayInstance, InstanceContext, OutputValue
 from trivet.datatypes import BYTES
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor, object_array
 
+from trivet_backend_python import scope
 from trivet_backend_python.failures import describe
 from trivet_backend_python.memory import SMALL, is_released, read_only
+from trivet_backend_python.modules import ModelPackage
+from trivet_backend_python.scope import Phase
 from trivet_backend_python.typed.signature import Context, Signature, TensorSignature
 
 
-class TypedInstance(ArrayInstance):
-    """Calls the model's function, or its own object of the model's class."""
+class TypedCalls:
+    """The model's function, or its own object of the model's class, and the way to it and back."""
 
-    def __init__(self, signature: Signature, model: ModelContext, instance: InstanceContext) -> None:
+    def __init__(self, signature: Signature, package: ModelPackage, instance: InstanceContext) -> None:
         """Raises :class:`~trivet.errors.InternalError` with what the class's ``__init__`` raises."""
+        model = package.context
+        self._package = package
         self._signature = signature
         self._model_name = model.name
         self._batched = signature.max_batch_size > 0
@@ -38,47 +43,56 @@ class TypedInstance(ArrayInstance):
             logger=model.logger,
         )
         try:
-            self._call = signature.create(context)
+            with scope.running(package, Phase.INITIALIZE):
+                self._call = signature.create(context)
         except BaseException as error:
             raise InternalError(describe(error)) from error
 
-    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
-        """Call the model with host arrays by name, the batch in front where it has one, and convert its results.
+    def arguments(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """Host arrays by name, the batch in front where there is one, read-only as others may see them.
 
-        Inputs are read-only, whoever else may see them. Raises :class:`~trivet.errors.InvalidArgumentError` for inputs
-        that are not UTF-8 text or disagree on a dimension, :class:`~trivet.errors.InternalError` for results that are
-        not what the annotations declare, and what the model raises.
+        Raises :class:`~trivet.errors.InvalidArgumentError` for inputs that are not UTF-8 text or disagree on a
+        dimension.
         """
-        signature = self._signature
         arguments = {
             tensor.name: self._argument(tensor, inputs[tensor.name])
-            for tensor in signature.inputs
+            for tensor in self._signature.inputs
             if tensor.name in inputs
         }
         if self._shared_dims:
             self._check_shared_dims(inputs)
-        result = self._call(**arguments)
-        if not signature.returns_tuple:
-            values = [result]
-        elif isinstance(result, tuple) and len(result) == len(signature.outputs):
-            values = list(result)
-        else:
-            raise InternalError(
-                f"model '{self._model_name}' returned {type(result).__name__}, expected the named tuple with the"
-                f" outputs {', '.join(output.name for output in signature.outputs)} of its annotation"
-            )
-        del result
-        batch = (next(iter(inputs.values())).shape[0],) if self._batched else ()
+        return arguments
+
+    def outputs(self, values: list[Any], batch: tuple[int, ...]) -> dict[str, Tensor]:
+        """The tensors of what the model returned or yielded, the one item of ``values``, which is changed.
+
+        Raises :class:`~trivet.errors.InternalError` where that is not what the annotations declare.
+        """
+        signature = self._signature
+        if signature.returns_tuple:
+            result = values.pop()
+            if not isinstance(result, tuple) or len(result) != len(signature.outputs):
+                raise InternalError(
+                    f"model '{self._model_name}' returned {type(result).__name__}, expected the named tuple with the"
+                    f" outputs {', '.join(output.name for output in signature.outputs)} of its annotation"
+                )
+            values += result
+            del result
         return {
             output.name: self._result(output, values, index, batch) for index, output in enumerate(signature.outputs)
         }
+
+    def call(self, arguments: Mapping[str, NDArray[Any]]) -> Any:
+        """What the model returns. Raises what it raises."""
+        return self._call(**arguments)
 
     def close(self) -> None:
         """Calls the ``close`` of the model's object, where it has one."""
         close = getattr(self._call, "close", None) if isinstance(self._signature.target, type) else None
         del self._call
         if close is not None:
-            close()
+            with scope.running(self._package, Phase.FINALIZE):
+                close()
 
     def _argument(self, tensor: TensorSignature, given: Tensor) -> NDArray[Any]:
         array = given.numpy()
@@ -135,6 +149,28 @@ class TypedInstance(ArrayInstance):
                 raise InvalidArgumentError(
                     f"inputs of model '{self._model_name}' disagree on dimension '{dim}': {shown}"
                 )
+
+
+class TypedInstance(ArrayInstance):
+    """A model that returns: it is called once for each batch."""
+
+    def __init__(self, calls: TypedCalls, package: ModelPackage, *, batched: bool) -> None:
+        self._calls = calls
+        self._package = package
+        self._batched = batched
+
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+        """Call the model and convert its results. Raises what :class:`TypedCalls` and the model raise."""
+        calls = self._calls
+        arguments = calls.arguments(inputs)
+        with scope.running(self._package, Phase.EXECUTE):
+            # A list from the start: a local name would be one more reference for :func:`is_released`.
+            values = [calls.call(arguments)]
+        return calls.outputs(values, (next(iter(inputs.values())).shape[0],) if self._batched else ())
+
+    def close(self) -> None:
+        """Calls the ``close`` of the model's object, where it has one."""
+        self._calls.close()
 
 
 def _shared_dims(signature: Signature) -> dict[str, list[tuple[str, int]]]:

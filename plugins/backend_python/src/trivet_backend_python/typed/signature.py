@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,7 @@ TRITON_CLASS = "TritonPythonModel"
 """The class that makes a ``model.py`` one of Triton's."""
 _MARK = "__trivet_model__"
 _SINGLE_OUTPUT = "output"
+_ITERATORS = (Iterator, Iterable, Generator)
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
@@ -65,6 +66,8 @@ class Signature:
     inputs: tuple[TensorSignature, ...]
     outputs: tuple[TensorSignature, ...]
     returns_tuple: bool
+    streams: bool = False
+    """It is a generator function and yields any number of results."""
 
     def create(self, context: Context) -> Callable[..., Any]:
         """What an instance calls: the function itself, or a new object of the class."""
@@ -76,6 +79,8 @@ class Signature:
     def complete(self, config: ModelConfig) -> None:
         """Fill in what the configuration leaves out, and :meth:`check` the rest."""
         config.max_batch_size = config.max_batch_size or self.max_batch_size
+        if self.streams:
+            config.model_transaction_policy.decoupled = True
         for signatures, tensors in ((self.inputs, config.input), (self.outputs, config.output)):
             present = {tensor.name: tensor for tensor in tensors}
             for signature in signatures:
@@ -98,6 +103,11 @@ class Signature:
             raise InvalidArgumentError(
                 f"max_batch_size {where} is {config.max_batch_size} in its configuration, but its code is marked"
                 f" @model(max_batch_size={self.max_batch_size})"
+            )
+        if config.model_transaction_policy.decoupled != self.streams:
+            raise InvalidArgumentError(
+                f"model_transaction_policy.decoupled {where} is {str(not self.streams).lower()} in its configuration,"
+                f" but its code {'yields any number of results' if self.streams else 'returns one result'}"
             )
         if self.max_batch_size and not config.max_batch_size:
             raise InvalidArgumentError(
@@ -129,7 +139,9 @@ def model(target: Target | None = None, /, *, max_batch_size: int = 0) -> Target
 
     Parameters are the inputs and need annotations such as ``Array[Float32, "n"]``; one with a default is optional. The
     result is the output named ``output``, or a :class:`typing.NamedTuple` that names several. With ``max_batch_size``
-    > 0 all arrays have the batch as one more dimension in front. Raises :class:`TypeError` for anything else.
+    > 0 all arrays have the batch as one more dimension in front. A generator function, annotated
+    ``Iterator[Array[...]]``, streams: each result that it yields is a response. Raises :class:`TypeError` for anything
+    else.
     """
 
     def mark(target: Target) -> Target:
@@ -168,17 +180,25 @@ def _read(target: Callable[..., Any], max_batch_size: int) -> Signature:
             )
         if len(inspect.signature(target).parameters) > 1:
             raise TypeError(f"class {name} marked @model: __init__ may take one argument, its Context")
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        raise TypeError(f"{name}() marked @model must be a plain function, not async and not a generator")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{name}() marked @model must be a plain function or a generator, not async")
+    streams = inspect.isgeneratorfunction(function)
+    if streams and max_batch_size:
+        raise TypeError(
+            f"{name}() marked @model yields its results for one request at a time; leave max_batch_size out"
+        )
     hints = get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(function).parameters.values())[1 if isinstance(target, type) else 0 :]
     inputs = [_input(name, parameter, hints.get(parameter.name)) for parameter in parameters]
-    outputs, returns_tuple = _outputs(name, hints.get("return"))
+    result = hints.get("return")
+    if streams and get_origin(result) in _ITERATORS:
+        result = get_args(result)[0]
+    outputs, returns_tuple = _outputs(name, result)
     if not inputs:
         raise TypeError(f"{name}() marked @model has no parameters, and so its model would have no inputs")
     if max_batch_size < 0:
         raise TypeError(f"{name}() marked @model: max_batch_size must not be negative, got {max_batch_size}")
-    return Signature(target, max_batch_size, tuple(inputs), outputs, returns_tuple)
+    return Signature(target, max_batch_size, tuple(inputs), outputs, returns_tuple, streams)
 
 
 def _input(function: str, parameter: inspect.Parameter, hint: Any) -> TensorSignature:
