@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from repository_builder import packages
+from repository_builder import packages, silero
 from repository_builder.packages import Wheels, write
 
 HAND_WRITTEN = Path(__file__).resolve().parent.parent / "models"
@@ -27,6 +27,7 @@ LIGHT = (
     "text_reader",
     "text_recognition",
     "voice_activity",
+    "voice_activity_stream",
 )
 NEEDS_TORCH = ("image_classification", "sentence_embedding", "sentence_tokenizer", "text_embedding")
 
@@ -48,7 +49,9 @@ def build_light(repository: Path, wheels: Wheels) -> None:
     write_labels(repository / "file_type", labels)
     write_labels(repository / "file_identifier" / "1", labels)
 
-    write(model_file(repository, "voice_activity"), wheels.read(packages.SILERO_VAD, "silero_vad/data/silero_vad.onnx"))
+    silero_vad = wheels.read(packages.SILERO_VAD, "silero_vad/data/silero_vad.onnx")
+    write(model_file(repository, "voice_activity"), silero_vad)
+    write(model_file(repository, "voice_activity_stream"), silero.streaming(silero_vad))
 
     write(repository / "pronunciation" / "1" / "weights.npz", wheels.read(packages.G2P_EN, "g2p_en/checkpoint20.npz"))
 

@@ -43,7 +43,7 @@ def example_server(example_repository: Path, trivet_server: Callable[[Path], Ser
     return trivet_server(example_repository)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def sample(example_repository: Path) -> Callable[[str], Path]:
     """Finds a sample by name; the test is skipped where it could not be had on this machine."""
 

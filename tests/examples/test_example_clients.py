@@ -62,6 +62,11 @@ def test_detect_speech(run: Run, sample: Sample) -> None:
     assert run("detect_speech.py", sample("Noise.wav")) == ["nobody speaks"]
 
 
+def test_hear_speech(run: Run, sample: Sample) -> None:
+    for name in ("Front_Center.wav", "Noise.wav"):
+        assert run("hear_speech.py", sample(name)) == run("detect_speech.py", sample(name))
+
+
 def test_classify_image(needs_export: None, run: Run, sample: Sample) -> None:
     lines = run("classify_image.py", sample("flower.jpg"))
     assert len(lines) == 5

@@ -85,8 +85,8 @@ class Engine:
         self.options = options
         self.server_name = "trivet"
         self.version = __version__
-        self.extensions: list[str] = []
-        """Protocol extensions for server metadata; each protocol adds its own."""
+        self.extensions: list[str] = [name for offer in registry.schedulers.values() for name in offer.extensions]
+        """Protocol extensions for server metadata; those of the schedulers, and each protocol adds its own."""
         self.on_model_event: list[Callable[[ModelEvent], None]] = []
         """Called on the event loop when a model version changes its state."""
         self.on_finished: list[Callable[[InferenceRequest, InferenceResponse], None]] = []

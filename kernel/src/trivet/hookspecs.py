@@ -83,6 +83,8 @@ class SchedulerPlugin(Offer):
 
     config_fields: tuple[str, ...] = ()
     """Further configuration fields that the scheduler implements, as dotted paths; for the models that choose it."""
+    extensions: tuple[str, ...] = ()
+    """Extensions of the KServe v2 protocol that requests have through this scheduler, for server metadata."""
     dedicated_queues: bool = False
     """True: each instance has a queue of its own, and the scheduler chooses with ``instance.submit``. False: all
     instances take from one queue, filled with ``submit_any``, and no instance idles while a batch waits."""

@@ -148,8 +148,11 @@ class OnnxInstance(ArrayInstance):
             output.name: fetch_for(signature.outputs[output.name], _scalar_shape(output, config.max_batch_size))
             for output in config.output
         }
+        for state in config.sequence_batching.state:
+            shape = None if config.max_batch_size > 0 else tuple(state.dims)
+            self._fetches.setdefault(state.output_name, fetch_for(signature.outputs[state.output_name], shape))
         self._bfloat16 = frozenset(
-            output.name for output in config.output if signature.outputs[output.name].onnx_type == "tensor(bfloat16)"
+            name for name in self._fetches if signature.outputs[name].onnx_type == "tensor(bfloat16)"
         )
         self._options = ort.RunOptions()
         # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.

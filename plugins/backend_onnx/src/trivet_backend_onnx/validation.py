@@ -30,6 +30,11 @@ def validate(config: ModelConfig, signature: Signature) -> None:
         # What is scattered over the requests takes its shape from them, not from the model.
         if message.name not in scattered:
             _validate_dims(config, message, model, exact=True)
+    for state in config.sequence_batching.state:
+        taken = _find(state.input_name, "input", signature.inputs | signature.optional_inputs)
+        _validate_type(config, state.input_name, state.data_type, "input", taken)
+        given = _find(state.output_name, "output", signature.outputs)
+        _validate_type(config, state.output_name, state.data_type, "output", given)
     if _uses(config.output, BF16.config_value) and _uses(config.input, BYTES.config_value):
         raise UnimplementedError(
             f"unable to load model '{config.name}', it has both TYPE_STRING inputs and TYPE_BF16 outputs, which ONNX"

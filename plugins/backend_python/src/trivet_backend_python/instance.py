@@ -47,6 +47,8 @@ class TritonInstance(RequestInstance):
         # Triton's rule: such a model goes on executing requests while the coroutines of others wait.
         self._concurrent = self._decoupled and inspect.iscoroutinefunction(model_class.execute)
         self._declared = frozenset(output.name for output in config.output)
+        # Outputs for the sequence scheduler, which no caller sees.
+        self._states = frozenset(state.output_name for state in config.sequence_batching.state)
         self._undeclared: set[str] = set()
         self._service = Service(
             self._answer,
@@ -183,7 +185,7 @@ class TritonInstance(RequestInstance):
         if response._error is not None:
             return KernelResponse(error=to_kernel(response._error), final=final)
         outputs = request.outputs
-        wanted = self._declared if outputs is None else {output.name for output in outputs}
+        wanted = self._states.union(self._declared if outputs is None else [output.name for output in outputs])
         tensors = [tensor._to_output() for tensor in response._tensors if tensor._name in wanted]
         if len(tensors) != len(response._tensors):
             self._warn_of_undeclared(response)
@@ -193,7 +195,7 @@ class TritonInstance(RequestInstance):
         """An output that was not requested is left out; one that nobody can request is probably misspelt."""
         for tensor in response._tensors:
             name = tensor._name
-            if name not in self._declared and name not in self._undeclared:
+            if name not in self._declared and name not in self._states and name not in self._undeclared:
                 self._undeclared.add(name)
                 self._logger.warning(
                     "model instance '%s' returns a tensor '%s', which is left out: its configuration has the"

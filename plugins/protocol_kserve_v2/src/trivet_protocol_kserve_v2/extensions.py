@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from trivet.engine import Engine
 
-# Shared memory, trace, logging, sequence and schedule_policy join them when something serves them.
+# Shared memory, trace and logging join them when something serves them; sequence and schedule_policy come with the
+# schedulers that do.
 EXTENSIONS = (
     "classification",
     "model_repository",

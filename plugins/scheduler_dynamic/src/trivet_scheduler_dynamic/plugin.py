@@ -16,5 +16,6 @@ def trivet_schedulers() -> Sequence[SchedulerPlugin]:
             factory="trivet_scheduler_dynamic.batcher:DynamicBatcher",
             description="Dynamic batching with priorities and queue policies",
             config_fields=("optimization.eager_batching",),
+            extensions=("schedule_policy",),
         ),
     )

@@ -15,6 +15,7 @@ def trivet_schedulers() -> Sequence[SchedulerPlugin]:
             name="sequence_batching",
             factory="trivet_scheduler_sequence.scheduler:SequenceScheduler",
             description="sequences of requests: direct and oldest strategy, controls, implicit state, iterative",
+            extensions=("sequence",),
             dedicated_queues=True,
         ),
     )
