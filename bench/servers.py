@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,19 @@ def real_triton(repository: Path, *options: str, name: str = "triton") -> Iterat
     command = [sys.executable, str(TOOLS / "real_triton.py"), str(repository), str(http), str(grpc), str(metrics)]
     with _running(name, [*command, *options]) as (process, log, started):
         yield Server(name, process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", log.ready_at - started)
+
+
+def provide_to_triton(package: str) -> None:
+    """Install this environment's version of a package where the real Triton's Python models run, unless it is there."""
+    spec = spec_from_file_location("real_triton", TOOLS / "real_triton.py")
+    assert spec is not None
+    assert spec.loader is not None
+    real = module_from_spec(spec)
+    spec.loader.exec_module(real)
+    real.install()
+    pip = [str(real.CACHE / "venv" / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
+    # Its numpy stays: Triton's stub was built for it.
+    subprocess.run([*pip, f"{package}=={version(package)}", "numpy<2"], check=True, stdout=sys.stderr)
 
 
 @contextmanager

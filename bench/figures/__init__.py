@@ -1,4 +1,5 @@
 """The figures: one module each, whose docstring says what it measures, with ``run(settings, report)``."""
 
-FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler", "cache")
+FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler", "cache",
+           "scheduling_minilm", "overload")  # fmt: skip
 """In the order of docs/benchmarks.md."""

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trivet.errors import InvalidArgumentError
 from trivet.inference import InferenceRequest
-from trivet.rate_limiter import LimitedModel, RateLimiter, Resource, ResourceSize, Share
-from trivet.scheduling import Batch, SchedulableInstance
+from trivet.rate_limiter import LimitedModel, LimitedScheduler, RateLimiter, Resource, ResourceSize, Share
+from trivet.scheduling import Batch, SchedulableInstance, Scheduler
 
 
 class Simulated:
@@ -263,6 +263,11 @@ def test_a_model_that_goes_while_it_executes_keeps_what_it_holds_until_it_has_en
     going.finish(going.instances[0])
     assert waiting.executing
     assert not going.executing
+
+
+def test_whatever_a_scheduler_is_asked_reaches_it_through_the_limiter() -> None:
+    asked = {name for name in vars(Scheduler) if not name.startswith("_")} - {"orders_responses"}
+    assert asked <= vars(LimitedScheduler).keys()
 
 
 SHARES = st.builds(
