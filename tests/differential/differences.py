@@ -304,6 +304,13 @@ DIFFERENCES: dict[str, Difference] = {
         "The code of the other model, or of the refusal (`NOT_FOUND`, `INVALID_ARG`, ...)",
         "The calling model can tell what happened, and hand it on.",
     ),
+    "shapes out of order": Difference(
+        "models",
+        "Requests of different shapes in the queue of `dynamic_batching`",
+        "A batch ends at the first request that does not fit",
+        "It is filled with those behind that fit; the oldest request is always in the next batch",
+        "Traffic of mixed shapes is batched too, and nobody waits longer for it.",
+    ),
 }
 
 
