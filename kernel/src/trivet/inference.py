@@ -14,6 +14,7 @@ from trivet.errors import TrivetError
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
+    from trivet.memory import RegionSlice
     from trivet.model_cache import Hit, Miss
     from trivet.tensor import Tensor
 
@@ -74,6 +75,7 @@ class InferenceRequest:
         "priority",
         "queued_ns",
         "received_ns",
+        "regions",
         "rescheduled",
         "responder",
         "sequence_end",
@@ -123,6 +125,8 @@ class InferenceRequest:
         self.sequence_end = sequence_end
         self.trace_context: Any = None
         """The caller's trace context (W3C), set by the protocol, read by exporters."""
+        self.regions: Mapping[str, RegionSlice] | None = None
+        """By output: where in shared memory the caller wants it, in place of the response."""
         self.throttle: Callable[[], None] | None = None
         """Set by a protocol whose caller may read more slowly than the model answers. Called on the model's thread
         before each response; blocks while too many of them wait, and no more once the request has ended."""
@@ -195,11 +199,12 @@ class Execution:
 class InferenceResponse:
     """One response to a request: outputs or an error, and whether it is the last.
 
+    ``placed`` says that outputs with a region of the request are there by now (:func:`trivet.memory.place`).
     ``outputs`` keep the order of the model configuration, or of the request where it names outputs. A decoupled model's
     closing response may have neither outputs nor error (``final`` alone).
     """
 
-    __slots__ = ("error", "final", "outputs", "parameters")
+    __slots__ = ("error", "final", "outputs", "parameters", "placed")
 
     def __init__(
         self,
@@ -213,3 +218,4 @@ class InferenceResponse:
         self.error = error
         self.parameters = parameters
         self.final = final
+        self.placed = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
@@ -22,6 +22,7 @@ from trivet.errors import InternalError, TrivetError, message_of
 from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
+from trivet.memory import place
 from trivet.reshaping import reshape_inputs, reshape_outputs
 from trivet.scheduling import Batch
 
@@ -187,13 +188,14 @@ class Instance:
             except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
                 failure = _as_error(error, f"model instance '{self.name}' failed")
                 answers = [InferenceResponse(error=failure) for _ in requests]
+            responses = list(zip(requests, answers, strict=True))
+            _place(responses)
             end = perf_counter_ns()
             for request in requests:
                 request.input_end_ns = input_end or end
                 request.infer_end_ns = infer_end or end
                 request.compute_end_ns = end
                 request.done = True
-            responses = list(zip(requests, answers, strict=True))
         self._post(Finished(self, responses, batch, requests))
 
     def _execute_requests(self, batch: Batch) -> None:
@@ -242,16 +244,15 @@ class Instance:
             for response in responses:
                 if response is not None:
                     response.outputs = reshape_outputs(self._spec, response.outputs)
+        pairs = zip(requests, responses, strict=True)
+        answers = [(request, response) for request, response in pairs if response is not None]
+        _place(answers)
         now = perf_counter_ns()
-        answers: list[tuple[InferenceRequest, InferenceResponse]] = []
-        for request, response in zip(requests, responses, strict=True):
-            if response is None:
-                continue
+        for request, _ in answers:
             if not request.infer_end_ns:
                 request.infer_end_ns = now
             request.compute_end_ns = now
             request.done = True
-            answers.append((request, response))
         return answers
 
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
@@ -262,6 +263,7 @@ class Instance:
             return
         if self._spec.reshaped_outputs:
             response.outputs = reshape_outputs(self._spec, response.outputs)
+        _place(((request, response),))
         now = perf_counter_ns()
         if not request.infer_end_ns:
             request.infer_end_ns = now
@@ -289,6 +291,20 @@ def _to_execute(batch: Batch) -> Sequence[InferenceRequest]:
     if batch.whole:
         return batch.requests
     return [request for request in batch.requests if not request.cancelled]
+
+
+def _place(answers: Iterable[tuple[InferenceRequest, InferenceResponse]]) -> None:
+    """Put outputs into shared memory; a response whose outputs do not fit becomes an error, and costs no other."""
+    for request, response in answers:
+        if request.regions is None:
+            continue
+        try:
+            place(request, response)
+        except Exception as error:  # noqa: BLE001 - the memory is the client's, and anything may have happened to it
+            response.outputs = ()
+            response.error = _as_error(
+                error, f"output of model '{request.model_name}' cannot be put into shared memory"
+            )
 
 
 def _as_error(error: BaseException, what: str) -> TrivetError:

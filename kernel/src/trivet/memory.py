@@ -11,10 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trivet.datatypes import DataType
 from trivet.tensor import Tensor
+
+if TYPE_CHECKING:
+    from trivet.inference import InferenceRequest, InferenceResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,26 @@ class RegionSlice(ABC):
     def write(self, tensor: Tensor) -> int:
         """Copy an output into the slice, in wire layout, and return the bytes written.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` where it does not fit.
+        Raises :class:`~trivet.errors.TrivetError` where it does not fit.
         """
+
+
+def place(request: InferenceRequest, response: InferenceResponse) -> None:
+    """Put the outputs for which the caller gave a region where it wants them.
+
+    An instance's thread does so, since large outputs take their time; for a response that comes from elsewhere (an
+    ensemble, a cache) the protocol does, before it encodes the rest. Nothing is written for a caller that has given up:
+    it may use the memory for something else by now. Raises :class:`~trivet.errors.TrivetError` where an output does not
+    fit.
+    """
+    regions = request.regions
+    if regions is None or response.placed or request.cancelled:
+        return
+    for tensor in response.outputs:
+        region = regions.get(tensor.name)
+        if region is not None:
+            region.write(tensor)
+    response.placed = True
 
 
 class MemoryProvider(ABC):
@@ -69,6 +90,10 @@ class MemoryProvider(ABC):
     @abstractmethod
     def regions(self) -> Mapping[str, RegionStatus]:
         """What is registered now, by name."""
+
+    @abstractmethod
+    def __contains__(self, region: object) -> bool:
+        """Whether a region of that name is registered now; asked for each tensor in shared memory."""
 
     @abstractmethod
     def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:

@@ -29,6 +29,7 @@ from trivet.engine import Engine
 from trivet.errors import TrivetError, UnavailableError
 from trivet.hookspecs import Offer
 from trivet.http import HttpTransport, Listener
+from trivet.memory import MemoryProvider
 from trivet.model_control import LoadFailure
 from trivet.options import Settings
 from trivet.plugins import PluginRegistry
@@ -102,7 +103,7 @@ class Server:
 
         Raises :class:`StartupError`, and then nothing is left open.
         """
-        context = ServerContext(self.engine, self._settings, self._listeners)
+        context = ServerContext(self.engine, self._settings, self._listeners, self._make_memory())
         try:
             for exporter in self._registry.exporters.values():
                 self._create(exporter, Exporter, context)
@@ -145,6 +146,16 @@ class Server:
         if not left:
             await self.engine.stop()
         return left
+
+    def _make_memory(self) -> dict[str, MemoryProvider]:
+        """The kinds of shared memory. One whose code cannot be imported is left out; the registry has logged why."""
+        memory: dict[str, MemoryProvider] = {}
+        for name, offer in self._registry.memory_providers.items():
+            try:
+                memory[name] = self._registry.create(offer, MemoryProvider, self._settings)
+            except UnavailableError as error:
+                logger.error("shared memory '%s' is not there: %s", name, error)
+        return memory
 
     def _create(self, offer: Offer, kind: type[Service], context: ServerContext) -> None:
         """Make one service. One whose code cannot be imported is left out; the registry has logged why."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trivet.http import Listener
+from trivet.memory import MemoryProvider
 from trivet.options import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class ServerContext:
     engine: Engine
     settings: Settings
     listeners: dict[str, Listener]
+    memory: Mapping[str, MemoryProvider] = field(default_factory=dict)
+    """The kinds of shared memory that are installed, by name (``system``, ``cuda``)."""
 
     def listener(self, name: str) -> Listener:
         """The listener of that name, made on first use. Mount routes on it before ``start`` is called."""

@@ -15,15 +15,22 @@ class HostRegions(MemoryProvider):
 
     def __init__(self, **regions: bytearray) -> None:
         self._memory = regions
+        self._details: dict[str, Mapping[str, Any]] = {}
 
     def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
         self._memory[name] = bytearray(byte_size)
+        self._details[name] = details
 
     def unregister(self, name: str | None) -> None:
         self._memory = {} if name is None else {key: region for key, region in self._memory.items() if key != name}
 
     def regions(self) -> Mapping[str, RegionStatus]:
-        return {name: RegionStatus(name, len(region), {}) for name, region in self._memory.items()}
+        return {
+            name: RegionStatus(name, len(region), self._details.get(name, {})) for name, region in self._memory.items()
+        }
+
+    def __contains__(self, region: object) -> bool:
+        return region in self._memory
 
     def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
         return HostSlice(memoryview(self._memory[region])[offset : offset + byte_size])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from trivet.engine import Engine
 
-# Shared memory, trace and logging join them when something serves them; sequence and schedule_policy come with the
-# schedulers that do.
+# Trace and logging join them when something serves them; sequence and schedule_policy come with the schedulers that do,
+# kinds of shared memory with their providers.
 EXTENSIONS = (
     "classification",
     "model_repository",
@@ -17,6 +19,10 @@ EXTENSIONS = (
 )
 
 
-def announce(engine: Engine) -> None:
-    """Add the extensions to the server's, once, however many transports of the protocol there are."""
-    engine.extensions += [name for name in EXTENSIONS if name not in engine.extensions]
+def announce(engine: Engine, memory: Iterable[str]) -> None:
+    """Add the extensions to the server's, once, however many transports of the protocol there are.
+
+    ``memory`` are the kinds of shared memory that are installed.
+    """
+    extensions = (*EXTENSIONS, *(f"{kind}_shared_memory" for kind in memory))
+    engine.extensions += [name for name in extensions if name not in engine.extensions]

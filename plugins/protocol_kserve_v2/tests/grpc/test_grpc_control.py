@@ -237,12 +237,6 @@ def test_a_caller_that_gives_up_does_not_stop_an_unload(serve: Callable[..., Any
 @pytest.mark.parametrize(
     ("method", "what"),
     [
-        ("SystemSharedMemoryStatus", "system shared memory"),
-        ("SystemSharedMemoryRegister", "system shared memory"),
-        ("SystemSharedMemoryUnregister", "system shared memory"),
-        ("CudaSharedMemoryStatus", "CUDA shared memory"),
-        ("CudaSharedMemoryRegister", "CUDA shared memory"),
-        ("CudaSharedMemoryUnregister", "CUDA shared memory"),
         ("TraceSetting", "trace settings"),
         ("LogSettings", "log settings"),
     ],

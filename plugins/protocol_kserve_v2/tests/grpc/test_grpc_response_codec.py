@@ -116,10 +116,11 @@ def test_outputs_are_put_into_a_region() -> None:
     parameters = {"shared_memory_region": {"string_param": "r"}, "shared_memory_byte_size": {"int64_param": 4}}
     message = ModelInferRequest(model_name="m", outputs=[{"name": "y", "parameters": parameters}, {"name": "z"}])
     memory = SharedMemory({"system": HostRegions(r=region)})
-    regions = decode_request(*parse_request(message.SerializeToString()), memory).regions
+    asked = request()
+    asked.regions = decode_request(*parse_request(message.SerializeToString()), memory).request.regions
     outputs = [Tensor.from_numpy(name, np.array([1, 2, 3, 4], np.uint8)) for name in ("y", "z")]
 
-    encoded = encode_response(request(), InferenceResponse(outputs), regions)
+    encoded = encode_response(asked, InferenceResponse(outputs))
 
     answer = ModelInferResponse.FromString(encoded)
     assert [(output.name, list(output.shape)) for output in answer.outputs] == [("y", [4]), ("z", [4])]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,15 @@ class HttpOnly:
 
 @pytest.fixture(scope="session")
 def serve(repository: Path, models: BackendPlugin) -> Callable[..., Any]:
-    """``with serve(http_restricted_api=[...], ...) as server`` starts a server of the test's own."""
+    """``with serve(http_restricted_api=[...], ...) as server`` starts a server of the test's own.
 
-    def start(**settings: Any) -> Any:
+    ``plugins`` are further ones by name.
+    """
+
+    def start(*, plugins: Mapping[str, object] | None = None, **settings: Any) -> Any:
         settings.setdefault("model_control_mode", "explicit")
         settings.setdefault("load_model", ["*"])
-        registry = PluginRegistry.of(kserve=HttpOnly(models), http=transport)
+        registry = PluginRegistry.of(kserve=HttpOnly(models), http=transport, **plugins or {})
         return running_server(repository, registry=registry, **settings)
 
     return start

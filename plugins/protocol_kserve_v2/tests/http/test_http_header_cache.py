@@ -26,7 +26,7 @@ def said(request: InferenceRequest) -> dict[str, Any]:
     return {
         "inputs": [(t.name, t.datatype, t.shape, bytes(t.wire())) for t in request.inputs.values()],
         "outputs": None if request.outputs is None else [(o.name, o.classification) for o in request.outputs],
-        "format": (request.context.binary, request.context.outputs, request.context.regions),
+        "format": (request.context.binary, request.context.outputs, request.regions),
         "rest": (
             request.id,
             dict(request.parameters),

@@ -45,16 +45,14 @@ _RESERVED = "parameter keys starting with 'triton_' are reserved for Triton usag
 class ResponseFormat:
     """How the caller wants the response: the request's ``context`` while it is served.
 
-    ``binary`` is for outputs that the request does not name; those that it names are in ``outputs``, as binary or not,
-    or in ``regions``, where they go into shared memory.
+    ``binary`` is for outputs that the request does not name; those that it names are in ``outputs``, as binary or not.
     """
 
-    __slots__ = ("binary", "call", "early_responses", "outputs", "regions")
+    __slots__ = ("binary", "call", "early_responses", "outputs")
 
     def __init__(self, *, binary: bool = False) -> None:
         self.binary = binary
         self.outputs: dict[str, bool] = {}
-        self.regions: dict[str, RegionSlice] = {}
         self.call: Any = None
         """Belongs to whoever handles the call, as ``early_responses`` does; the codec does not touch them."""
         self.early_responses = 0
@@ -118,7 +116,7 @@ def decode_request(
 
     if "outputs" in document:
         # An empty list names nothing, and so asks for everything.
-        request.outputs = _decode_outputs(array_member(document, "outputs"), response_format, memory) or None
+        request.outputs = _decode_outputs(array_member(document, "outputs"), request, memory) or None
     return request
 
 
@@ -189,8 +187,10 @@ def _decode_region(parameters: Mapping[str, Any], memory: SharedMemory) -> Regio
     )
 
 
-def _decode_outputs(items: list[Any], response_format: ResponseFormat, memory: SharedMemory) -> list[RequestedOutput]:
-    """The outputs asked for, each once."""
+def _decode_outputs(items: list[Any], request: InferenceRequest, memory: SharedMemory) -> list[RequestedOutput]:
+    """The outputs asked for, each once; sets the regions of ``request``."""
+    response_format: ResponseFormat = request.context
+    regions: dict[str, RegionSlice] = {}
     outputs: dict[str, RequestedOutput] = {}
     for item in items:
         fields = item if type(item) is dict else {}
@@ -213,8 +213,9 @@ def _decode_outputs(items: list[Any], response_format: ResponseFormat, memory: S
         if name not in outputs:
             outputs[name] = RequestedOutput(name, classification)
             if region is not None:
-                response_format.regions[name] = region
+                regions[name] = region
             response_format.outputs[name] = binary
+    request.regions = regions or None
     return list(outputs.values())
 
 

@@ -6,11 +6,12 @@ shared memory extensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.memory import RegionSlice, place
 from trivet.tensor import Buffer, Tensor
 
 from trivet_protocol_kserve_v2.codec.classification import classified
@@ -20,6 +21,9 @@ from trivet_protocol_kserve_v2.codec.json_writer import write_json
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
+
+
+_NO_REGIONS: Mapping[str, RegionSlice] = {}
 
 
 class EncodedResponse(NamedTuple):
@@ -35,17 +39,19 @@ class EncodedResponse(NamedTuple):
 def encode_response(request: InferenceRequest, response: InferenceResponse) -> EncodedResponse:
     """The body that answers ``request``, whose ``context`` is its :class:`ResponseFormat`. Tensors are not copied.
 
-    Called on the event loop. Raises the response's error if it has one, and :class:`~trivet.errors.TrivetError` for an
-    output that cannot be given in the way the caller wants.
+    Called on the event loop; outputs that have one of its ``regions`` are put there. Raises the response's error if it
+    has one, and :class:`~trivet.errors.TrivetError` for an output that cannot be given in the way the caller wants.
     """
     if response.error is not None:
         raise response.error
     model = request.model
     if model is None:
         raise InternalError("response to a request that no model has taken")
+    place(request, response)
     response_format: ResponseFormat = request.context
     outputs = response.outputs if request.outputs is None else classified(request, response.outputs)
-    if not (request.id or response.parameters or response_format.regions):
+    regions = request.regions or _NO_REGIONS
+    if not (request.id or response.parameters or regions):
         encoded = _encode_binary(model, outputs, response_format)
         if encoded is not None:
             return encoded
@@ -56,7 +62,10 @@ def encode_response(request: InferenceRequest, response: InferenceResponse) -> E
     if response.parameters:
         document["parameters"] = dict(response.parameters)
     buffers: list[Buffer] = [b""]
-    document["outputs"] = [_encode_output(tensor, response_format, buffers) for tensor in outputs]
+    document["outputs"] = [
+        _describe(tensor) if tensor.name in regions else _encode_output(tensor, response_format, buffers)
+        for tensor in outputs
+    ]
     header = write_json(document)
     buffers[0] = header
     return EncodedResponse(buffers, len(header) if len(buffers) > 1 else 0)
@@ -98,12 +107,13 @@ def _encode_binary(
     return EncodedResponse(buffers, len(header))
 
 
+def _describe(tensor: Tensor) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": tensor.shape}
+
+
 def _encode_output(tensor: Tensor, response_format: ResponseFormat, buffers: list[Buffer]) -> dict[str, Any]:
-    name = tensor.name
-    fields: dict[str, Any] = {"name": name, "datatype": tensor.datatype.name, "shape": tensor.shape}
-    if name in response_format.regions:
-        response_format.regions[name].write(tensor)
-    elif response_format.outputs.get(name, response_format.binary):
+    fields = _describe(tensor)
+    if response_format.outputs.get(tensor.name, response_format.binary):
         data = tensor.wire()
         size = memoryview(data).nbytes
         fields["parameters"] = {"binary_data_size": size}

@@ -6,7 +6,7 @@ messages are kept word for word where a client could match on them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -50,15 +50,12 @@ _CUT_FROM = 32 * 1024
 _UINT64_MASK = 2**64 - 1
 _RAW_INPUT = ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
 _EMPTY_FINAL = "triton_enable_empty_final_response"
-_NO_REGIONS: Mapping[str, RegionSlice] = {}
 
 
 class DecodedRequest(NamedTuple):
     """A request, and how its caller wants the responses."""
 
     request: InferenceRequest
-    regions: Mapping[str, RegionSlice]
-    """By output: where in shared memory it is to be put."""
     enable_empty_final_response: bool
     """On a stream: say when a decoupled model is done, also where its last response holds nothing."""
 
@@ -93,9 +90,10 @@ def decode_request(
         model_version=message.model_version,
         id=message.id,
     )
-    regions = _decode_outputs(message.outputs, request, memory) if message.outputs else _NO_REGIONS
+    if message.outputs:
+        _decode_outputs(message.outputs, request, memory)
     empty_final = bool(message.parameters) and _apply_parameters(request, message.parameters)
-    return DecodedRequest(request, regions, empty_final)
+    return DecodedRequest(request, empty_final)
 
 
 def _decode_inputs(message: ModelInferRequest, raw: Sequence[Buffer], memory: SharedMemory) -> dict[str, Tensor]:
@@ -185,8 +183,8 @@ def _decode_outputs(
     entries: RepeatedCompositeFieldContainer[ModelInferRequest.InferRequestedOutputTensor],
     request: InferenceRequest,
     memory: SharedMemory,
-) -> Mapping[str, RegionSlice]:
-    """Set the outputs that ``request`` asks for, each once; returns the regions of those in shared memory."""
+) -> None:
+    """Set the outputs that ``request`` asks for, each once, and the regions of those in shared memory."""
     outputs: dict[str, RequestedOutput] = {}
     regions: dict[str, RegionSlice] = {}
     for entry in entries:
@@ -203,7 +201,7 @@ def _decode_outputs(
             regions[name] = _slice(parameters, memory)
         outputs[name] = RequestedOutput(name, classes)
     request.outputs = list(outputs.values())
-    return regions
+    request.regions = regions or None
 
 
 def _classes(parameter: InferParameter) -> int:

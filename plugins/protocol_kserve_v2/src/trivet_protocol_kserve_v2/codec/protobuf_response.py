@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trivet.errors import InvalidArgumentError
 from trivet.inference import InferenceRequest, InferenceResponse, ParameterValue
-from trivet.memory import RegionSlice
+from trivet.memory import RegionSlice, place
 from trivet.tensor import Buffer
 
 from trivet_protocol_kserve_v2.codec.classification import classified
@@ -33,25 +33,21 @@ _FINAL = "triton_final_response"
 _NO_REGIONS: Mapping[str, RegionSlice] = {}
 
 
-def encode_response(
-    request: InferenceRequest, response: InferenceResponse, regions: Mapping[str, RegionSlice] = _NO_REGIONS
-) -> bytes:
+def encode_response(request: InferenceRequest, response: InferenceResponse) -> bytes:
     """A ``ModelInferResponse`` with raw output contents; large outputs are copied once.
 
     ``request`` is one that the engine accepted; outputs that have one of its ``regions`` are put there. Raises
     :class:`~trivet.errors.InvalidArgumentError` where the message would exceed :data:`MAX_MESSAGE_SIZE`, or a
     classification cannot be made.
     """
-    parts, _ = _response_parts(request, response, response.parameters, regions)
+    parts, _ = _response_parts(request, response, response.parameters)
     return b"".join(parts)
 
 
-def encode_stream_response(
-    request: InferenceRequest, response: InferenceResponse, regions: Mapping[str, RegionSlice] = _NO_REGIONS
-) -> bytes:
+def encode_stream_response(request: InferenceRequest, response: InferenceResponse) -> bytes:
     """A ``ModelStreamInferResponse`` for a response that is not an error. Raises as :func:`encode_response` does."""
     parameters = {**response.parameters, _FINAL: response.final}
-    parts, size = _response_parts(request, response, parameters, regions)
+    parts, size = _response_parts(request, response, parameters)
     return b"".join((_INFER_RESPONSE, varint(size), *parts))
 
 
@@ -59,11 +55,12 @@ def _response_parts(
     request: InferenceRequest,
     response: InferenceResponse,
     parameters: Mapping[str, ParameterValue],
-    regions: Mapping[str, RegionSlice],
 ) -> tuple[list[Buffer], int]:
     """A ``ModelInferResponse`` in parts that are not joined yet, and its size in bytes."""
     model = request.model
     assert model is not None
+    place(request, response)
+    regions = request.regions or _NO_REGIONS
     message = ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
     if parameters:
         _encode_parameters(message.parameters, parameters)
@@ -73,10 +70,7 @@ def _response_parts(
         add(name=tensor.name, datatype=tensor.datatype.name, shape=tensor.shape)
     parts: list[Buffer] = [message.SerializeToString()]
     for tensor in outputs:
-        region = regions.get(tensor.name)
-        if region is not None:
-            region.write(tensor)
-        append_field(parts, _RAW_OUTPUT, tensor.wire() if region is None else b"")
+        append_field(parts, _RAW_OUTPUT, b"" if tensor.name in regions else tensor.wire())
     size = sum(map(byte_size, parts))
     if size > MAX_MESSAGE_SIZE:
         raise InvalidArgumentError(

@@ -16,7 +16,9 @@ from trivet.engine import Engine
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnimplementedError
 from trivet.statistics import Duration, ModelStatistics
 
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
+from trivet_protocol_kserve_v2.grpc.shared_memory import SharedMemoryMethods
 from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 from trivet_protocol_kserve_v2.proto import health_pb2
@@ -59,8 +61,9 @@ class ControlMethod:
 class Control:
     """Answers the unary methods from the engine, on the event loop."""
 
-    def __init__(self, engine: Engine, restrictions: Mapping[str, Restriction]) -> None:
+    def __init__(self, engine: Engine, restrictions: Mapping[str, Restriction], memory: SharedMemory) -> None:
         self._engine = engine
+        self._memory = SharedMemoryMethods(memory)
         self._restrictions = restrictions
 
     def methods(self) -> list[ControlMethod]:
@@ -76,12 +79,12 @@ class Control:
             ("RepositoryIndex", "model-repository", self.repository_index),
             ("RepositoryModelLoad", "model-repository", self.repository_model_load),
             ("RepositoryModelUnload", "model-repository", self.repository_model_unload),
-            ("SystemSharedMemoryStatus", "shared-memory", _unimplemented("system shared memory")),
-            ("SystemSharedMemoryRegister", "shared-memory", _unimplemented("system shared memory")),
-            ("SystemSharedMemoryUnregister", "shared-memory", _unimplemented("system shared memory")),
-            ("CudaSharedMemoryStatus", "shared-memory", _unimplemented("CUDA shared memory")),
-            ("CudaSharedMemoryRegister", "shared-memory", _unimplemented("CUDA shared memory")),
-            ("CudaSharedMemoryUnregister", "shared-memory", _unimplemented("CUDA shared memory")),
+            ("SystemSharedMemoryStatus", "shared-memory", self._memory.system_status),
+            ("SystemSharedMemoryRegister", "shared-memory", self._memory.system_register),
+            ("SystemSharedMemoryUnregister", "shared-memory", self._memory.system_unregister),
+            ("CudaSharedMemoryStatus", "shared-memory", self._memory.cuda_status),
+            ("CudaSharedMemoryRegister", "shared-memory", self._memory.cuda_register),
+            ("CudaSharedMemoryUnregister", "shared-memory", self._memory.cuda_unregister),
             ("TraceSetting", "trace", _unimplemented("trace settings")),
             ("LogSettings", "logging", _unimplemented("log settings")),
         )

@@ -16,6 +16,7 @@ from trivet.tensor import Buffer
 
 from trivet_protocol_kserve_v2.codec.protobuf_request import DecodedRequest, decode_request, parse_request
 from trivet_protocol_kserve_v2.codec.protobuf_response import encode_response
+from trivet_protocol_kserve_v2.codec.shared_memory import NO_MEMORY, SharedMemory
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
 from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
@@ -29,8 +30,15 @@ Answer = Callable[[bytes | TrivetError], None]
 class Inference:
     """Runs inference for calls of the service. All of it on the event loop."""
 
-    def __init__(self, engine: Engine, header_pattern: re.Pattern[str] | None, restriction: Restriction | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        header_pattern: re.Pattern[str] | None,
+        restriction: Restriction | None,
+        memory: SharedMemory = NO_MEMORY,
+    ) -> None:
         self.engine = engine
+        self._memory = memory
         self.restriction = restriction
         self._header_pattern = header_pattern
         self.needs_metadata = header_pattern is not None or restriction is not None
@@ -48,9 +56,9 @@ class Inference:
             message, raw = parse_request(payload)
             if self.is_decoupled(message):
                 raise UnimplementedError("ModelInfer RPC doesn't support models with decoupled transaction policy")
-            request, regions, _ = self.decode(message, raw, metadata)
+            request, _ = self.decode(message, raw, metadata)
             request.on_response = _respond
-            request.context = (answer, regions)
+            request.context = answer
             self.engine.submit(request)
         except TrivetError:
             raise
@@ -71,7 +79,7 @@ class Inference:
 
     def decode(self, message: ModelInferRequest, raw: Sequence[Buffer], metadata: Metadata) -> DecodedRequest:
         """The request that a message and its call's metadata make. Raises :class:`~trivet.errors.TrivetError`."""
-        decoded = decode_request(message, raw)
+        decoded = decode_request(message, raw, self._memory)
         if self._header_pattern is not None:
             matches = self._header_pattern.search
             forwarded = {key: value for key, value in metadata if isinstance(value, str) and matches(key)}
@@ -84,14 +92,13 @@ def _respond(request: InferenceRequest, response: InferenceResponse) -> None:
     """``on_response`` of a unary call, which has one response; what a model adds to it goes nowhere."""
     if request.context is None:
         return
-    answer: Answer
-    answer, regions = request.context
+    answer: Answer = request.context
     request.context = None
     if response.error is not None:
         answer(response.error)
         return
     try:
-        encoded = encode_response(request, response, regions)
+        encoded = encode_response(request, response)
     except TrivetError as error:
         answer(error)
     except Exception as error:

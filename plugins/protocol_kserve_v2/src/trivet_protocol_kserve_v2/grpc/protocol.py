@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from trivet.service import Protocol, ServerContext
 
+from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.extensions import announce
 from trivet_protocol_kserve_v2.grpc.aio_server import AioServer
 from trivet_protocol_kserve_v2.grpc.control import HEALTH, SERVICE, Control
@@ -25,9 +26,10 @@ class GrpcProtocol(Protocol):
     def __init__(self, context: ServerContext) -> None:
         """Raises :class:`~trivet.errors.InvalidArgumentError` for a setting that is wrong."""
         settings = GrpcSettings.of(context.settings)
-        announce(context.engine)
-        inference = Inference(context.engine, settings.header_pattern, settings.restrictions.get("inference"))
-        methods = Control(context.engine, settings.restrictions).methods()
+        announce(context.engine, context.memory)
+        memory = SharedMemory(context.memory)
+        inference = Inference(context.engine, settings.header_pattern, settings.restrictions.get("inference"), memory)
+        methods = Control(context.engine, settings.restrictions, memory).methods()
         reflection = Reflection((SERVICE, HEALTH, REFLECTION))
         handlers = Handlers(
             inference,

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from trivet.errors import InternalError, TrivetError, UnavailableError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.memory import RegionSlice
 
 from trivet_protocol_kserve_v2.codec.protobuf_request import parse_request
 from trivet_protocol_kserve_v2.codec.protobuf_response import (
@@ -46,13 +45,12 @@ Write = Callable[[bytes], Awaitable[None]]
 class _Turn:
     """A request's place on the stream, and its responses as long as they wait for those of earlier requests."""
 
-    __slots__ = ("done", "empty_final", "messages", "regions", "size", "throttle")
+    __slots__ = ("done", "empty_final", "messages", "size", "throttle")
 
     def __init__(self, *, size: int) -> None:
         self.size = size
         self.throttle: Throttle | None = None
         """Set for a request to a decoupled model."""
-        self.regions: Mapping[str, RegionSlice] = {}
         self.empty_final = False
         """The caller wants to hear when a decoupled model is done, also where its last answer holds nothing."""
         self.messages: list[bytes] = []
@@ -155,7 +153,7 @@ class InferenceStream:
                 turn.throttle = Throttle(self._max_waiting, self._is_full)
             else:
                 self._order.append(turn)
-            request, turn.regions, turn.empty_final = self._inference.decode(message, raw, self._metadata)
+            request, turn.empty_final = self._inference.decode(message, raw, self._metadata)
             self._submit(turn, request)
         except TrivetError as error:
             if self._fail_call:
@@ -202,7 +200,7 @@ class InferenceStream:
         if response.final and not turn.ordered and not response.outputs:
             return encode_stream_end(request) if turn.empty_final else None
         try:
-            return encode_stream_response(request, response, turn.regions)
+            return encode_stream_response(request, response)
         except TrivetError:
             raise
         except Exception as error:

@@ -58,7 +58,7 @@ _REPOSITORIES = tuple(
 )
 
 _SHARED_MEMORY = tuple(
-    Endpoint(method, f"/v2/{kind}sharedmemory{region}/{action}", "shared-memory", f"{kind}_shared_memory")
+    Endpoint(method, f"/v2/{kind}sharedmemory{region}/{action}", "shared-memory", f"{kind}_shared_memory_{action}")
     for kind in ("system", "cuda")
     for region in ("", "/region/{region}")
     for method, action in (("GET", "status"), ("POST", "register"), ("POST", "unregister"))

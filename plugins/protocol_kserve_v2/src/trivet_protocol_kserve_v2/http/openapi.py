@@ -54,8 +54,20 @@ OPERATIONS: Mapping[str, Operation] = {
     "repository_index": Operation("The models in the repositories", "Index", "IndexRequest", (500,)),
     "load": Operation("Load or reload a model", "", "LoadRequest", (400, 500, 501, 503)),
     "unload": Operation("Unload a model", "", "UnloadRequest", (400, 500, 501, 503)),
-    "system_shared_memory": Operation("The system shared memory extension, which is not implemented", errors=(501,)),
-    "cuda_shared_memory": Operation("The CUDA shared memory extension, which is not implemented", errors=(501,)),
+    "system_shared_memory_status": Operation(
+        "The registered regions of system shared memory", "SystemRegions", errors=(404,)
+    ),
+    "system_shared_memory_register": Operation(
+        "Register a region of system shared memory", "", "SystemRegion", (400, 500, 503)
+    ),
+    "system_shared_memory_unregister": Operation("Forget one region of system shared memory, or all"),
+    "cuda_shared_memory_status": Operation(
+        "The registered regions of CUDA shared memory", "CudaRegions", errors=(404,)
+    ),
+    "cuda_shared_memory_register": Operation(
+        "Register a region of CUDA shared memory", "", "CudaRegion", (400, 500, 503)
+    ),
+    "cuda_shared_memory_unregister": Operation("Forget one region of CUDA shared memory, or all"),
     "trace_setting": Operation("The trace extension, which is not implemented", errors=(501,)),
     "log_settings": Operation("The logging extension, which is not implemented", errors=(501,)),
 }

@@ -186,5 +186,18 @@ SCHEMAS: dict[str, Schema] = {
             "additionalProperties": False,
         }
     ),
+    "SystemRegion": _object(("key", "byte_size"), key=_STRING, offset=_COUNT, byte_size=_COUNT),
+    "SystemRegions": _array(
+        _object(("name", "key", "offset", "byte_size"), name=_STRING, key=_STRING, offset=_COUNT, byte_size=_COUNT)
+    ),
+    "CudaRegion": _object(
+        ("raw_handle", "device_id", "byte_size"),
+        raw_handle=_object(("b64",), b64={**_STRING, "contentEncoding": "base64"}),
+        device_id={"type": "integer"},
+        byte_size=_COUNT,
+    ),
+    "CudaRegions": _array(
+        _object(("name", "device_id", "byte_size"), name=_STRING, device_id={"type": "integer"}, byte_size=_COUNT)
+    ),
     "UnloadRequest": _object(parameters=_object(unload_dependents=_BOOLEAN)),
 }

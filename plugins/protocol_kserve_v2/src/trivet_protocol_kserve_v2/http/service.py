@@ -11,6 +11,7 @@ from trivet.service import Protocol, ServerContext
 
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.extensions import announce
+from trivet_protocol_kserve_v2.http import shared_memory
 from trivet_protocol_kserve_v2.http.control import Control, unimplemented
 from trivet_protocol_kserve_v2.http.cors import Cors
 from trivet_protocol_kserve_v2.http.endpoints import ENDPOINTS
@@ -41,7 +42,7 @@ class HttpService(Protocol):
         settings = context.settings
         if not settings["allow_http"]:
             return
-        announce(context.engine)
+        announce(context.engine, context.memory)
         handlers = _handlers(context)
         restrictions = parse_restrictions(settings["http_restricted_api"])
         routes = [
@@ -74,9 +75,10 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
     settings = context.settings
     control = Control(context.engine)
     forwarding = HeaderForwarding(settings["http_header_forward_pattern"])
+    memory = SharedMemory(context.memory)
     infer = InferenceHandler(
         context.engine,
-        SharedMemory({}),
+        memory,
         forwarding,
         max_decompressed_size=settings["http_max_decompressed_size"],
     )
@@ -97,8 +99,7 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
         "openapi": lambda _: openapi,
         "generate": generate.one,
         "generate_stream": generate.stream,
-        "system_shared_memory": unimplemented("the system shared memory extension"),
-        "cuda_shared_memory": unimplemented("the CUDA shared memory extension"),
+        **shared_memory.handlers(memory),
         "trace_setting": unimplemented("the trace extension"),
         "log_settings": unimplemented("the logging extension"),
     }
