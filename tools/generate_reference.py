@@ -286,7 +286,9 @@ def own_options() -> str:
 
 def triton_extensions() -> str:
     """The protocol's extensions that Triton announces, and whether Trivet has them."""
-    there = {*EXTENSIONS, *(name for offer in own_registry().schedulers.values() for name in offer.extensions)}
+    registry = own_registry()
+    there = {*EXTENSIONS, *(f"{kind}_shared_memory" for kind in registry.memory_providers)}
+    there.update(name for offer in registry.schedulers.values() for name in offer.extensions)
     return table(
         ("extension", "there"), [(f"`{name}`", "yes" if name in there else "no") for name in TRITON_EXTENSIONS]
     )

@@ -42,10 +42,24 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "not implemented": Difference(
         "both",
-        "Shared memory, trace settings, log settings",
+        "Trace settings, log settings",
         "Implemented",
         "501 (gRPC: `UNIMPLEMENTED`) saying so",
         "They come with later versions.",
+    ),
+    "region message": Difference(
+        "both",
+        "A region of system shared memory that cannot be registered",
+        "`Unable to open shared memory region: 'KEY'`, `Invalid shared memory region: 'KEY'`",
+        "The same, and why: no such object, how large it is and how large it would have to be",
+        "The caller need not guess.",
+    ),
+    "region offset": Difference(
+        "both",
+        "A region of system shared memory that begins within a page, or whose request has no `offset`",
+        "Refused (HTTP without `offset`: at random)",
+        "Registered; without `offset` from the beginning",
+        "Nothing is wrong with it.",
     ),
     "percent": Difference(
         "HTTP",

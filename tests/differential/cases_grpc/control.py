@@ -97,12 +97,6 @@ CASES: list[Case] = [
     *(
         one(f"{method} is not implemented", unary(method), "not implemented")
         for method in (
-            "SystemSharedMemoryStatus",
-            "SystemSharedMemoryRegister",
-            "SystemSharedMemoryUnregister",
-            "CudaSharedMemoryStatus",
-            "CudaSharedMemoryRegister",
-            "CudaSharedMemoryUnregister",
             "TraceSetting",
             "LogSettings",
         )

@@ -64,6 +64,10 @@ _SAME = (
     "/v2/repository/models/double/load",
     "/v2/repository/models/double/nope",
     "/v2/systemsharedmemory",
+    "/v2/systemsharedmemory/status",
+    "/v2/systemsharedmemory/region/r/status",
+    "/v2/cudasharedmemory/status",
+    "/v2/cudasharedmemory/region/r/status",
     "/v2/systemsharedmemory/unregister",
     "/v2/cudasharedmemory/region/r/register",
 )
@@ -102,12 +106,6 @@ _INFER_ELSEWHERE = (
 )
 
 _NOT_IMPLEMENTED = (
-    get("/v2/systemsharedmemory/status"),
-    get("/v2/cudasharedmemory/status"),
-    get("/v2/systemsharedmemory/region/r/status"),
-    post("/v2/systemsharedmemory/unregister"),
-    post("/v2/systemsharedmemory/region/r/register", {"key": "/r", "byte_size": 4}),
-    post("/v2/cudasharedmemory/region/r/unregister"),
     get("/v2/trace/setting"),
     get(f"{_MODEL}/trace/setting"),
     post("/v2/trace/setting", {"trace_rate": "5"}),

@@ -1,0 +1,84 @@
+"""The provider: regions by name. On the event loop; its slices on any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trivet.datatypes import DataType
+from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
+from trivet.options import Settings
+from trivet.tensor import Tensor
+
+from trivet_memory_system.shared_object import FOLDER, SharedObject
+
+
+class SystemMemory(MemoryProvider):
+    """Triton's system shared memory extension. The details of a region are its ``key`` and ``offset``.
+
+    Registering maps a region and gives nothing else away: a name reaches exactly the bytes that were registered under
+    it. Several regions may lie in one object and overlap, as in Triton. Messages are Triton's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises :class:`~trivet.errors.UnavailableError` on a system that is not Linux."""
+        if not FOLDER.is_dir():
+            raise UnavailableError(f"system shared memory needs '{FOLDER}', which only Linux has")
+        self._regions: dict[str, tuple[RegionStatus, SharedObject]] = {}
+
+    def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
+        if name in self._regions:
+            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
+        key, offset = details["key"], details["offset"]
+        if byte_size <= 0:
+            raise InternalError(f"Invalid shared memory region: '{key}', as 'byte_size' is {byte_size}")
+        self._regions[name] = RegionStatus(name, byte_size, dict(details)), SharedObject(key, offset, byte_size)
+
+    def unregister(self, name: str | None) -> None:
+        if name is None:
+            self._regions.clear()
+        else:
+            self._regions.pop(name, None)
+
+    def regions(self) -> Mapping[str, RegionStatus]:
+        return {name: status for name, (status, _) in self._regions.items()}
+
+    def __contains__(self, region: object) -> bool:
+        return region in self._regions
+
+    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
+        found = self._regions.get(region)
+        if found is None:
+            raise NotFoundError(f"Unable to find shared memory region: '{region}'")
+        status, memory = found
+        if offset >= status.byte_size:
+            raise InvalidArgumentError(f"Invalid offset for shared memory region: '{region}'")
+        if byte_size <= 0 or offset + byte_size > status.byte_size:
+            raise InvalidArgumentError(f"Invalid offset + byte size for shared memory region: '{region}'")
+        return SystemSlice(memory, offset, byte_size)
+
+
+class SystemSlice(RegionSlice):
+    """Part of a region."""
+
+    __slots__ = ("_byte_size", "_memory", "_offset")
+
+    def __init__(self, memory: SharedObject, offset: int, byte_size: int) -> None:
+        self._memory = memory
+        self._offset = offset
+        self._byte_size = byte_size
+
+    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        return Tensor.from_wire(name, datatype, shape, self._memory.view(self._offset, self._byte_size))
+
+    def write(self, tensor: Tensor) -> int:
+        data = tensor.wire()
+        size = memoryview(data).nbytes
+        if size > self._byte_size:
+            raise InternalError(
+                f"shared memory size specified with the request for output '{tensor.name}' ({self._byte_size} bytes)"
+                f" should be at least {size} bytes to hold the results"
+            )
+        self._memory.write(self._offset, data)
+        return size

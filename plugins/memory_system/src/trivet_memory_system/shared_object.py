@@ -1,0 +1,91 @@
+"""A POSIX shared memory object, mapped: what a region is a part of.
+
+Whoever made the object may make it smaller at any time, and the operating system then ends a process that touches a
+mapped page beyond its end (SIGBUS). So sizes are asked for at each use, and outputs are written with a system call,
+which fails where a store would kill. What remains is a client that shrinks its object while the model reads an input
+from it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from pathlib import Path
+
+from trivet.errors import InternalError, InvalidArgumentError
+from trivet.tensor import Buffer
+
+FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux has the objects of shm_open(), by name
+_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class SharedObject:
+    """Part of a shared memory object. It stays mapped as long as this or a view of it is alive."""
+
+    def __init__(self, key: str, offset: int, byte_size: int) -> None:
+        """Map ``byte_size`` bytes, at least one, from ``offset`` on.
+
+        Raises :class:`~trivet.errors.InternalError`, as Triton does, where there is no object ``key`` or it is smaller
+        than that.
+        """
+        self._key = key
+        self._offset = offset
+        self._byte_size = byte_size
+        self._file = _open(key)
+        try:
+            try:
+                self.check(byte_size)
+            except InvalidArgumentError as error:
+                raise InternalError(str(error)) from None
+            # A mapping begins at a page.
+            skipped = offset % mmap.ALLOCATIONGRANULARITY
+            memory = mmap.mmap(self._file, skipped + byte_size, offset=offset - skipped)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._view = memoryview(memory)[skipped:]
+
+    def __del__(self) -> None:
+        # Not with the region: a request that was given a part of it may still have to write there.
+        if hasattr(self, "_view"):
+            os.close(self._file)
+
+    def check(self, end: int) -> None:
+        """Raise :class:`~trivet.errors.InvalidArgumentError` where the object does not reach to ``end``, now."""
+        size = os.fstat(self._file).st_size
+        if self._offset + end > size:
+            raise InvalidArgumentError(
+                f"Invalid shared memory region: '{self._key}' has {size} bytes, expected at least {self._offset + end}"
+            )
+
+    def view(self, offset: int, byte_size: int) -> memoryview:
+        """These bytes, without a copy. Raises as :meth:`check` does."""
+        self.check(offset + byte_size)
+        return self._view[offset : offset + byte_size]
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Copy ``data`` into the object, in the kernel, without the interpreter lock. Raises as :meth:`check` does."""
+        remaining = memoryview(data).cast("B")
+        self.check(offset + remaining.nbytes)
+        position = self._offset + offset
+        while remaining:
+            written = os.pwrite(self._file, remaining, position)
+            position += written
+            remaining = remaining[written:]
+
+
+def _open(key: str) -> int:
+    """The object's file descriptor, for what ``shm_open`` would take: one name, after slashes that do not count."""
+    failure = f"Unable to open shared memory region: '{key}'"
+    name = key.lstrip("/")
+    if not name or "/" in name or "\0" in name:
+        raise InternalError(f"{failure}: expected the name of an object, without a folder")
+    try:
+        file = os.open(FOLDER / name, _FLAGS)
+    except OSError as error:
+        raise InternalError(f"{failure}: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise InternalError(f"{failure}: it is no shared memory object")
+    return file

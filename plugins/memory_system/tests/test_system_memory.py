@@ -1,0 +1,232 @@
+"""Regions of POSIX shared memory: what they reach, and what they do not."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trivet.datatypes import BYTES, FP32, UINT8
+from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError
+from trivet.options import Settings
+from trivet.plugins import PluginRegistry
+from trivet.tensor import Tensor, object_array
+from trivet_memory_system.provider import SystemMemory
+from trivet_memory_system.shared_object import FOLDER
+
+Create = Callable[[bytes], Path]
+
+
+@pytest.fixture
+def memory() -> SystemMemory:
+    return SystemMemory(Settings.of(()))
+
+
+def register(memory: SystemMemory, name: str, path: Path, offset: int = 0, byte_size: int | None = None) -> None:
+    size = path.stat().st_size - offset if byte_size is None else byte_size
+    memory.register(name, size, {"key": f"/{path.name}", "offset": offset})
+
+
+def test_the_package_offers_it() -> None:
+    assert PluginRegistry.discover().memory_providers["system"].factory == "trivet_memory_system.provider:SystemMemory"
+
+
+def test_a_tensor_is_read_where_the_client_put_it_and_written_where_it_wants_it(
+    memory: SystemMemory, create: Create
+) -> None:
+    path = create(np.arange(8, dtype=np.float32).tobytes())
+    register(memory, "r", path)
+    tensor = memory.slice("r", 8, 8).tensor("x", FP32, (2,))
+    assert tensor.numpy().tolist() == [2, 3]
+
+    # The same memory, not a copy of it.
+    with path.open("r+b") as file:
+        file.seek(8)
+        file.write(np.float32(20).tobytes())
+    assert tensor.numpy().tolist() == [20, 3]
+
+    assert memory.slice("r", 24, 8).write(Tensor.from_numpy("y", np.array([60, 70], np.float32))) == 8
+    assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 3, 4, 5, 60, 70]
+
+
+def test_text_is_written_in_wire_layout(memory: SystemMemory, create: Create) -> None:
+    path = create(bytes(16))
+    register(memory, "r", path)
+    assert memory.slice("r", 0, 16).write(Tensor.from_numpy("y", object_array([b"ab", b"c"], (2,)))) == 11
+    assert memory.slice("r", 0, 11).tensor("x", BYTES, (2,)).numpy().tolist() == [b"ab", b"c"]
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4096, 5000])
+def test_a_region_may_begin_anywhere_in_its_object(memory: SystemMemory, create: Create, offset: int) -> None:
+    content = np.random.default_rng(1).integers(0, 255, 10_000, np.uint8)
+    register(memory, "r", create(content.tobytes()), offset)
+    assert (memory.slice("r", 3, 100).tensor("x", UINT8, (100,)).numpy() == content[offset + 3 : offset + 103]).all()
+    memory.slice("r", 7, 1).write(Tensor.from_numpy("y", np.array([1], np.uint8)))
+    assert memory.slice("r", 7, 1).tensor("x", UINT8, (1,)).numpy() == [1]
+
+
+def test_what_is_registered_is_listed_until_it_is_forgotten(memory: SystemMemory, create: Create) -> None:
+    path = create(bytes(8))
+    for name in ("a", "b", "c"):
+        register(memory, name, path, 0, 4)
+    with pytest.raises(AlreadyExistsError, match=r"^shared memory region 'a' already in manager$"):
+        register(memory, "a", path)
+    assert {name: (status.byte_size, dict(status.details)) for name, status in memory.regions().items()} == {
+        name: (4, {"key": f"/{path.name}", "offset": 0}) for name in ("a", "b", "c")
+    }
+    memory.unregister("b")
+    memory.unregister("nobody")
+    assert "a" in memory
+    assert "b" not in memory
+    memory.unregister(None)
+    assert not memory.regions()
+    with pytest.raises(NotFoundError, match=r"^Unable to find shared memory region: 'a'$"):
+        memory.slice("a", 0, 1)
+
+
+def test_a_part_lies_within_its_region(memory: SystemMemory, create: Create) -> None:
+    register(memory, "r", create(bytes(100)), 10, 50)
+    for offset, size in ((50, 1), (2**64 - 1, 1)):
+        with pytest.raises(InvalidArgumentError, match=r"^Invalid offset for shared memory region: 'r'$"):
+            memory.slice("r", offset, size)
+    for offset, size in ((49, 2), (0, 51), (0, 0), (1, 2**64 - 1)):
+        with pytest.raises(InvalidArgumentError, match=r"^Invalid offset \+ byte size for shared memory region: 'r'$"):
+            memory.slice("r", offset, size)
+
+
+@given(offset=st.integers(0, 80), byte_size=st.integers(-1, 80))
+def test_no_part_reaches_beyond_its_region(offset: int, byte_size: int) -> None:
+    path = FOLDER / f"trivet_test_{os.getpid()}_property"
+    path.write_bytes(b"\0" * 16 + b"\1" * 32 + b"\0" * 16)
+    try:
+        memory = SystemMemory(Settings.of(()))
+        register(memory, "r", path, 16, 32)
+        try:
+            found = memory.slice("r", offset, byte_size).tensor("x", UINT8, (byte_size,)).numpy()
+        except InvalidArgumentError:
+            assert byte_size < 1 or offset + byte_size > 32
+        else:
+            assert (found == 1).all()
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("/trivet_test_nobody_made_it", "No such file or directory"),
+        ("/../../etc/passwd", "expected the name of an object, without a folder"),
+        ("/..", "Is a directory"),
+        ("a/b", "expected the name of an object, without a folder"),
+        ("/", "expected the name of an object, without a folder"),
+        ("", "expected the name of an object, without a folder"),
+        ("/a\0b", "expected the name of an object, without a folder"),
+        ("/" + "a" * 300, "File name too long"),
+    ],
+)
+def test_a_key_is_the_name_of_an_object_and_no_path(memory: SystemMemory, key: str, why: str) -> None:
+    with pytest.raises(InternalError) as caught:
+        memory.register("r", 8, {"key": key, "offset": 0})
+    assert caught.value.message == f"Unable to open shared memory region: '{key}': {why}"
+    assert "r" not in memory
+
+
+def test_links_and_what_is_no_memory_are_refused(memory: SystemMemory, create: Create, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    link = create(b"")
+    link.unlink()
+    link.symlink_to(secret)
+    pipe = create(b"")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    for path in (link, pipe):
+        with pytest.raises(InternalError, match=r"^Unable to open shared memory region"):
+            memory.register("r", 6, {"key": path.name, "offset": 0})
+    door = create(b"")
+    door.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(door))
+        with pytest.raises(InternalError, match=r"^Unable to open shared memory region"):
+            memory.register("r", 6, {"key": door.name, "offset": 0})
+
+
+@pytest.mark.parametrize(
+    ("offset", "byte_size", "message"),
+    [
+        (0, 65, "has 64 bytes, expected at least 65"),
+        (60, 5, "has 64 bytes, expected at least 65"),
+        (2**64 - 1, 8, f"has 64 bytes, expected at least {2**64 + 7}"),
+        (0, 2**64 - 1, f"has 64 bytes, expected at least {2**64 - 1}"),
+        (0, 0, "as 'byte_size' is 0"),
+    ],
+)
+def test_a_region_that_does_not_fit_its_object_is_refused(
+    memory: SystemMemory, create: Create, offset: int, byte_size: int, message: str
+) -> None:
+    with pytest.raises(InternalError, match=message):
+        register(memory, "r", create(bytes(64)), offset, byte_size)
+
+
+def test_an_object_that_became_smaller_is_neither_read_nor_written(memory: SystemMemory, create: Create) -> None:
+    path = create(bytes(10_000))
+    register(memory, "r", path)
+    before = memory.slice("r", 5000, 4)
+    os.truncate(path, 100)
+    for part in (before, memory.slice("r", 5000, 4)):
+        with pytest.raises(InvalidArgumentError, match="has 100 bytes, expected at least 5004"):
+            part.tensor("x", FP32, (1,))
+        with pytest.raises(InvalidArgumentError, match="has 100 bytes, expected at least 5004"):
+            part.write(Tensor.from_numpy("y", np.ones(1, np.float32)))
+    assert path.stat().st_size == 100
+    assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [0]
+
+
+def test_an_output_that_is_too_large_is_refused(memory: SystemMemory, create: Create) -> None:
+    path = create(b"\7" * 16)
+    register(memory, "r", path)
+    with pytest.raises(InternalError) as caught:
+        memory.slice("r", 0, 8).write(Tensor.from_numpy("y", np.zeros(4, np.float32)))
+    assert caught.value.message == (
+        "shared memory size specified with the request for output 'y' (8 bytes) should be at least 16 bytes to hold"
+        " the results"
+    )
+    assert path.read_bytes() == b"\7" * 16
+
+
+def test_what_a_request_was_given_stays_mapped_when_the_region_is_forgotten(
+    memory: SystemMemory, create: Create
+) -> None:
+    path = create(np.arange(4, dtype=np.float32).tobytes())
+    register(memory, "r", path)
+    part = memory.slice("r", 0, 16)
+    tensor = part.tensor("x", FP32, (4,))
+    memory.unregister("r")
+    path.unlink()
+    assert tensor.numpy().tolist() == [0, 1, 2, 3]
+    part.write(Tensor.from_numpy("y", np.full(4, 5, np.float32)))
+    assert tensor.numpy().tolist() == [5, 5, 5, 5]
+
+
+def test_nothing_stays_open_of_what_is_forgotten(memory: SystemMemory, create: Create) -> None:
+    def held() -> set[Any]:
+        files = {str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()}
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+        return {name for name in files | mapped if "trivet_test_" in name}
+
+    path = create(bytes(64))
+    for name in ("a", "b"):
+        register(memory, name, path)
+    with pytest.raises(InternalError):
+        register(memory, "c", path, 0, 100)
+    assert held()
+    memory.unregister(None)
+    gc.collect()
+    assert not held()
