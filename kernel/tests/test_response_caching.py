@@ -274,6 +274,27 @@ async def test_what_is_remembered_belongs_to_nobody_else(house: House) -> None:
         assert type(kept.outputs[0].wire()) is bytes
 
 
+async def test_shapes_come_back_as_callers_see_them(house: House) -> None:
+    tensor = '{ name: "%s" data_type: TYPE_FP32 dims: [ 2, 1 ] reshape { shape: [ 2 ] } } '
+    house.add("reshaped", CACHED + "max_batch_size: 4 input " + tensor % "x" + "output " + tensor % "y")
+    async with house.serve(DictCache()) as engine:
+        for _ in range(2):
+            assert await ask(engine, 1, 2, model="reshaped", shape=(1, 2, 1)) == [[[2.0], [4.0]]]
+            assert await ask(engine, 1, 2, 3, 4, model="reshaped", shape=(2, 2, 1)) == [[[2.0], [4.0]], [[6.0], [8.0]]]
+        assert house.executions == [1, 2]
+
+
+async def test_an_empty_tensor_is_remembered_too(house: House) -> None:
+    async with house.serve(DictCache()) as engine:
+        empty = [InferenceRequest("double", {"x": Tensor.from_numpy("x", np.empty(0, np.float32))}) for _ in range(2)]
+        for one in empty:
+            response = await engine.infer(one)
+            assert response.error is None
+            assert response.outputs[0].shape == (0,)
+            assert response.outputs[0].numpy().size == 0
+        assert house.executions == [0]
+
+
 async def test_a_response_that_is_too_large_is_not_offered(house: House) -> None:
     cache = DictCache()
     cache.limit = 8

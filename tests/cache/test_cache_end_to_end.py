@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from redis_servers import redis_servers
+from trivet.errors import InvalidArgumentError
 from trivet.testing import RunningServer, running_server
 
 MODEL = """
@@ -120,6 +122,26 @@ def test_an_ensemble_is_cached_as_a_whole_and_forgets_with_its_members(server: R
     with http_client.InferenceServerClient(server.http_url) as client:
         client.load_model("plain")
     assert [count(), count()] == [101, 101]
+
+
+def test_rows_of_one_batch_are_remembered_one_by_one(server: RunningServer) -> None:
+    words = [f"word {number}" for number in range(16)]
+
+    def shouted(client: Any, url: str) -> list[bytes]:
+        with ThreadPoolExecutor(len(words)) as threads:
+            answers = threads.map(lambda word: ask(client, url, word).as_numpy("SHOUTED")[0, 0], words)
+            return list(answers)
+
+    expected = [word.upper().encode() for word in words]
+    assert shouted(http_client, server.http_url) == expected
+    assert shouted(grpc_client, server.grpc_url) == expected
+    assert hits(server) == len(words)
+
+
+def test_a_size_that_is_none_stops_the_server(models: Path) -> None:
+    for settings in ({"cache_config": ["local,size=5"]}, {"response_cache_byte_size": 5}):
+        with pytest.raises(InvalidArgumentError, match="size=5 is too small"), running_server(models, **settings):
+            pass
 
 
 def test_two_servers_share_a_redis(models: Path, tmp_path: Path) -> None:
