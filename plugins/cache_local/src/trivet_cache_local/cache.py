@@ -6,17 +6,33 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from trivet.datatypes import BY_NAME
 from trivet.errors import InvalidArgumentError
 from trivet.extensions import CacheUsage, ResponseCache
-from trivet.inference import InferenceResponse
+from trivet.inference import InferenceResponse, ParameterValue
+from trivet.tensor import Buffer, Tensor
 
 _FAILED = "Failed to initialize LocalCache:"
 
 _SMALLEST = 1024
 """Bytes; Triton's cache does not start with less either."""
 
-_SLOT = 256
+_SLOT = 320
 """Bytes for an entry's place in the dictionary, its tuple and its numbers, with room for a table that just grew."""
+
+_INTEGER = 32
+"""Bytes of a dimension of a shape."""
+
+
+_Output = tuple[str, str, tuple[int, ...], Buffer]
+"""Name, datatype's name, shape, and elements in wire layout."""
+
+
+_Parameters = tuple[tuple[str, ParameterValue], ...]
+
+_Entry = tuple[int, tuple[_Output, ...], _Parameters]
+"""Size in bytes, and a response in parts. Plain tuples of plain values, since Python's cyclic garbage collector stops
+looking into those: objects it would walk again and again, a million of them for a good part of a second."""
 
 
 class LocalCache(ResponseCache):
@@ -24,7 +40,7 @@ class LocalCache(ResponseCache):
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._entries: OrderedDict[bytes, tuple[InferenceResponse, int]] = OrderedDict()
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self._bytes = 0
         self._evictions = 0
 
@@ -41,20 +57,24 @@ class LocalCache(ResponseCache):
         if entry is None:
             return None
         self._entries.move_to_end(key)
-        return entry[0]
+        _, outputs, parameters = entry
+        tensors = [Tensor.from_wire(name, BY_NAME[kind], shape, data) for name, kind, shape, data in outputs]
+        return InferenceResponse(tensors, parameters=dict(parameters))
 
     def insert(self, key: bytes, response: InferenceResponse) -> None:
-        size = footprint(key, response)
+        outputs = tuple((one.name, one.datatype.name, one.shape, one.wire()) for one in response.outputs)
+        parameters = tuple(response.parameters.items())
+        size = _footprint(key, outputs, parameters)
         if size > self._size:
             return
         before = self._entries.pop(key, None)
         if before is not None:
-            self._bytes -= before[1]
+            self._bytes -= before[0]
         while self._bytes + size > self._size:
-            _, (_, freed) = self._entries.popitem(last=False)
-            self._bytes -= freed
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= oldest[0]
             self._evictions += 1
-        self._entries[key] = (response, size)
+        self._entries[key] = (size, outputs, parameters)
         self._bytes += size
 
     async def close(self) -> None:
@@ -89,15 +109,15 @@ def create(options: Mapping[str, str]) -> LocalCache:
     return LocalCache(size)
 
 
-def footprint(key: bytes, response: InferenceResponse) -> int:
+def _footprint(key: bytes, outputs: tuple[_Output, ...], parameters: _Parameters) -> int:
     """Bytes of memory that an entry occupies."""
     size_of = sys.getsizeof
-    total = _SLOT + size_of(key) + size_of(response) + size_of(response.outputs)
-    for tensor in response.outputs:
-        # The view that is handed out is made for each caller; what stays is the tensor, and the bytes under it.
-        total += size_of(tensor) + size_of(tensor.name) + size_of(tensor.shape) + size_of(tensor.wire())
-        total += sum(map(size_of, tensor.shape))
-    if response.parameters:
-        total += size_of(response.parameters)
-        total += sum(size_of(name) + size_of(value) for name, value in response.parameters.items())
+    total = _SLOT + size_of(key) + size_of(outputs)
+    for output in outputs:
+        name, _, shape, data = output
+        total += size_of(output) + size_of(name) + size_of(shape) + size_of(data) + _INTEGER * len(shape)
+    if parameters:
+        total += size_of(parameters)
+        for parameter in parameters:
+            total += size_of(parameter) + size_of(parameter[0]) + size_of(parameter[1])
     return total
