@@ -38,7 +38,7 @@ def main() -> int:
         parser.error(f"there is no figure {', '.join(sorted(unknown))}; choose from {', '.join(FIGURES)}")
     if arguments.list:
         for name in FIGURES:
-            print(f"{name:15}{_summary(name)}")
+            print(f"{name:19}{_summary(name)}")
         return 0
     settings = Settings(arguments.rounds, arguments.seconds, arguments.cycles, arguments.quiet / 100)
     failed = [name for name in arguments.figures or FIGURES if not _run(name, settings)]

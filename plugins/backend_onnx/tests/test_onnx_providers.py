@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,60 @@ def test_the_log_says_what_a_session_runs_on(
             model.create_instance(InstanceContext(name, "CPU"))
     nodes = ": 2 nodes" if hasattr(ort.InferenceSession, "get_provider_graph_assignment_info") else ""
     assert [record.message for record in caplog.records] == [line + nodes for line in lines]
+
+
+def test_each_instance_on_a_gpu_has_a_session_and_so_a_stream_of_its_own(
+    add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of CUDA makes itself a stream, as nobody gives it one. The sessions here are real ones, on the CPU."""
+    made_context = context(add_sub)
+    assert not [
+        option for _, options in execution_providers(made_context, "GPU", 1) for option in options if "stream" in option
+    ]
+    backend.auto_complete(made_context)
+    model = backend.load(made_context)
+    real, made = ort.InferenceSession, []
+
+    class OnCpu:
+        def __init__(self, path: str, options: Any, providers: Any, **more: Any) -> None:
+            self._session = real(path, options, providers=[CPU], **more)
+            made.append(dict(providers)[CUDA]["device_id"])
+
+        def get_providers(self) -> list[str]:
+            return [CUDA, CPU]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(ort, "InferenceSession", OnCpu)
+    for number, device in enumerate([0, 0, 1]):
+        model.create_instance(InstanceContext(f"m_{number}", "GPU", device))
+    assert made == ["0", "0", "1"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not gpu_count() or CUDA not in ort.get_available_providers(), reason="needs a GPU and onnxruntime-gpu"
+)
+def test_instances_on_one_gpu_compute_side_by_side(
+    add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
+) -> None:
+    made_context = context(add_sub)
+    backend.auto_complete(made_context)
+    model = backend.load(made_context)
+    instances: list[Any] = [model.create_instance(InstanceContext(f"m_{number}", "GPU")) for number in range(2)]
+    sessions = [instance._session for instance in instances]
+    assert sessions[0] is not sessions[1]
+    assert [session.get_provider_options()[CUDA]["has_user_compute_stream"] for session in sessions] == ["0", "0"]
+
+    def run(number: int) -> bool:
+        a = Tensor.from_numpy("a", np.full((1, 4), number, np.float32))
+        results = instances[number % 2].execute({"a": a, "b": a.renamed("b")}, ["sum"])
+        return bool((results["sum"] == 2 * number).all())
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(run, range(200)))
 
 
 @pytest.mark.gpu
