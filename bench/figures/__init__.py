@@ -10,6 +10,7 @@ FIGURES = (
     "churn",
     "engine",
     "scheduler",
+    "sequences",
     "cache",
     "scheduling_minilm",
     "overload",
