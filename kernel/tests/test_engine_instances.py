@@ -130,6 +130,15 @@ async def test_without_the_limiter_every_instance_executes_when_it_is_free(
         assert await asyncio.gather(*answers) == [[2.0], [2.0]]
 
 
+async def test_resources_that_nobody_is_limited_by_are_mentioned(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository.add("a", "")
+    async with repository.serve("off", rate_limit_resources=[ResourceSize("R", 1)]) as engine:
+        assert await ask(engine, "a") == [2.0]
+    assert "--rate-limit-resource has no effect without --rate-limit=execution_count" in caplog.messages
+
+
 async def test_what_waits_for_resources_is_queued(repository: Repository, journal: Journal) -> None:
     repository.add("a", f"count: 2 {ONE_LICENCE}")
     async with repository.serve() as engine:

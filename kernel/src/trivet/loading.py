@@ -116,6 +116,8 @@ class ModelLoader:
         self._rate_limiter = (
             RateLimiter(options.rate_limit_resources) if options.rate_limit == "execution_count" else None
         )
+        if options.rate_limit_resources and self._rate_limiter is None:
+            logger.warning("--rate-limit-resource has no effect without --rate-limit=execution_count")
         self._limiter = CapacityLimiter(options.model_load_thread_count)
 
     def resolve(
