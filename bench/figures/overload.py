@@ -10,7 +10,6 @@ from bench import machine, servers
 from bench.calls import Call
 from bench.figures.minilm import tokens
 from bench.http_load import Outcome, at_rate, in_flight
-from bench.load import checked, wrk
 from bench.report import Report, at_most
 from bench.repositories import SENTENCE_EMBEDDING, repository
 from bench.servers import Server
@@ -49,7 +48,8 @@ def run(settings: Settings, report: Report) -> None:
 def _round(server: Server, call: Call, settings: Settings, report: Report) -> None:
     seconds = settings.seconds
     unloaded = report.quietly(lambda: in_flight(server, [call], 1, seconds).only(ACCEPTED))
-    capacity = report.quietly(lambda: checked(wrk, server, call, 2 * BATCH, seconds)).rate
+    full = report.quietly(lambda: in_flight(server, [call], 2 * BATCH, seconds).only(ACCEPTED, REFUSED))
+    capacity = full.rate * full.share(ACCEPTED)
     before = machine.resident_bytes(server.pid)
     machine.reset_peak(server.pid)
     overload = report.quietly(lambda: _overload(server, call, TIMES * capacity, seconds))
@@ -62,7 +62,7 @@ def _round(server: Server, call: Call, settings: Settings, report: Report) -> No
     report.add("that, of twice the unloaded p99 plus the queue limit", accepted_ms / allowed_ms, "x", at_most(1))
     report.add("p99 of a refusal", overload.p99_ms(REFUSED), "ms")
     report.add("refused", 100 * overload.share(REFUSED), "% of the requests")
-    report.add("answered", overload.share(ACCEPTED) * overload.answered / overload.seconds / capacity, "x capacity")
+    report.add("answered", overload.rate * overload.share(ACCEPTED) / capacity, "x capacity")
     report.add("resident memory grows by", grown / machine.MB, "MB", at_most(20))
 
 
