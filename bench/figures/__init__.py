@@ -9,6 +9,7 @@ FIGURES = (
     "startup",
     "churn",
     "engine",
+    "batching",
     "scheduler",
     "sequences",
     "cache",

@@ -61,14 +61,15 @@ def split(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceRequ
         return split_rows(spec, requests, reshape_output(spec, whole))
     source = layout.scattered_outputs[name]
     shapes = [_scattered_shape(spec, name, source, shape) for shape in _shapes(spec, requests, source)]
-    due = sum([element_count(shape) for shape in shapes])
+    counts = [element_count(shape) for shape in shapes]
+    due = sum(counts)
     if due > element_count(whole.shape):
         raise InternalError(
             f"output '{name}' of model '{spec.name}' has {element_count(whole.shape)} elements (shape"
             f" {list(whole.shape)}), and the batch needs {due}, as its requests give '{source}' in the shapes"
             f" {[list(request.inputs[source].shape) for request in requests]}"
         )
-    return [reshape_output(spec, part) for part in whole.divided(shapes)]
+    return [reshape_output(spec, part) for part in whole.divided(list(zip(shapes, counts, strict=True)))]
 
 
 def _flattened(tensors: Sequence[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trivet.errors import InternalError
-from trivet.tensor import Tensor
+from trivet.tensor import Tensor, element_count
 
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
@@ -35,4 +35,5 @@ def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Ten
             f" {total} for the batch"
         )
     tail = shape[1:]
-    return whole.divided([(request.batch_size, *tail) for request in requests])
+    size = element_count(tail)
+    return whole.divided([((request.batch_size, *tail), request.batch_size * size) for request in requests])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,29 +107,32 @@ class Tensor:
         joined._array = np.concatenate(arrays).reshape(shape)
         return joined
 
-    def divided(self, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-        """The opposite of :meth:`concatenated`: one tensor of each shape, as views of this one's memory on the host.
+    def divided(self, parts: Sequence[tuple[tuple[int, ...], int]]) -> list[Tensor]:
+        """The opposite of :meth:`concatenated`: a tensor of each shape, as views of this one's memory on the host.
 
-        ``shapes`` take the elements in order, and together no more than there are. What is not contiguous is copied
-        once.
+        ``parts`` are shapes, each with the number of its elements. They take the elements in order, and together no
+        more than there are. What is not contiguous is copied once.
         """
-        datatype = self.datatype
-        counts = [element_count(shape) for shape in shapes]
-        ends = list(accumulate(counts))
-        parts: list[Tensor] = []
+        name, datatype = self.name, self.datatype
+        divided: list[Tensor] = []
+        start = 0
         if datatype is BYTES:
             elements = self.numpy().reshape(-1)
-            for shape, count, end in zip(shapes, counts, ends, strict=True):
-                parts.append(Tensor.from_numpy(self.name, elements[end - count : end].reshape(shape), datatype))
-            return parts
+            for shape, count in parts:
+                end = start + count
+                divided.append(Tensor.from_numpy(name, elements[start:end].reshape(shape), datatype))
+                start = end
+            return divided
         # A slice of a memoryview is what a protocol sends; numpy's would have to be turned into one for each request.
         memory = memoryview(self.wire())
         itemsize = datatype.itemsize
-        for shape, count, end in zip(shapes, counts, ends, strict=True):
-            part = Tensor(self.name, datatype, shape)
-            part._wire = memory[(end - count) * itemsize : end * itemsize]
-            parts.append(part)
-        return parts
+        for shape, count in parts:
+            end = start + count * itemsize
+            part = Tensor(name, datatype, shape)
+            part._wire = memory[start:end]
+            divided.append(part)
+            start = end
+        return divided
 
     def renamed(self, name: str) -> Tensor:
         """The same memory under another name, as an ensemble hands an output on as an input."""
