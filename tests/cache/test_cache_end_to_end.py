@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from redis_servers import redis_servers
+from tritonclient.utils import shared_memory
 from trivet.errors import InvalidArgumentError
 from trivet.testing import RunningServer, running_server
 
@@ -136,6 +138,26 @@ def test_rows_of_one_batch_are_remembered_one_by_one(server: RunningServer) -> N
     assert shouted(http_client, server.http_url) == expected
     assert shouted(grpc_client, server.grpc_url) == expected
     assert hits(server) == len(words)
+
+
+def test_a_cached_output_goes_to_the_shared_memory_that_the_caller_names(server: RunningServer) -> None:
+    asked = [http_client.InferRequestedOutput("COUNT")]
+    assert ask(http_client, server.http_url, "shared", outputs=asked).as_numpy("COUNT").tolist() == [[1]]
+    key = f"/trivet-test-{os.getpid()}"
+    region = shared_memory.create_shared_memory_region("answer", key, 4)
+    try:
+        for client, url in ((http_client, server.http_url), (grpc_client, server.grpc_url)):
+            shared_memory.set_shared_memory_region(region, [np.zeros(1, np.int32)])
+            there = client.InferRequestedOutput("COUNT")
+            there.set_shared_memory("answer", 4)
+            with client.InferenceServerClient(url) as connection:
+                connection.register_system_shared_memory("answer", key, 4)
+                ask(client, url, "shared", outputs=[there])
+                assert shared_memory.get_contents_as_numpy(region, np.int32, [1]).tolist() == [1]
+                connection.unregister_system_shared_memory("answer")
+    finally:
+        shared_memory.destroy_shared_memory_region(region)
+    assert hits(server) == 2
 
 
 def test_a_size_that_is_none_stops_the_server(models: Path) -> None:
