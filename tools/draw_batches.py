@@ -147,11 +147,14 @@ GREY, WAITING = "#808080", "#b8b8b8"
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
 
-def draw(panels: Mapping[str, Sequence[Trace]]) -> str:
+def draw(
+    panels: Mapping[str, Sequence[Trace]], *, line_of: Callable[[Trace], str] | None = None, lines: str = "requests"
+) -> str:
     """An SVG with a panel for each list of traces, all on the same scale of time.
 
-    Above, a line for each request: grey while it waits, coloured while it is computed, one colour for an execution.
-    Below, a line for each instance, with the number of requests in each execution.
+    Above, a line for each request, or for those of which ``line_of`` gives the same: grey while it waits, coloured
+    while it is computed, one colour for an execution. Below, a line for each instance, with the number of requests in
+    each execution. ``lines`` is what the lines are called.
     """
     spans = [(min(trace.queued_ns for trace in traces), traces) for traces in panels.values()]
     longest_ns = max(trace.compute_end_ns - start for start, traces in spans for trace in traces)
@@ -159,7 +162,8 @@ def draw(panels: Mapping[str, Sequence[Trace]]) -> str:
     parts: list[str] = []
     top = 0
     for title, (start, traces) in zip(panels, spans, strict=True):
-        top = _panel(parts, title, sorted(traces, key=lambda trace: trace.queued_ns), start, scale, top)
+        ordered = sorted(traces, key=lambda trace: trace.queued_ns)
+        top = _panel(parts, title, ordered, start, scale, top, line_of or (lambda trace: trace.request), lines)
     _axis(parts, longest_ns, scale, top)
     height = top + 24
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -167,7 +171,16 @@ def draw(panels: Mapping[str, Sequence[Trace]]) -> str:
     return "\n".join([f"{head} {style}>", *parts, "</svg>"]) + "\n"
 
 
-def _panel(parts: list[str], title: str, traces: Sequence[Trace], start: int, scale: float, top: int) -> int:
+def _panel(
+    parts: list[str],
+    title: str,
+    traces: Sequence[Trace],
+    start: int,
+    scale: float,
+    top: int,
+    line_of: Callable[[Trace], str],
+    lines: str,
+) -> int:
     def x(ns: int) -> float:
         return LEFT + (ns - start) * scale
 
@@ -178,12 +191,13 @@ def _panel(parts: list[str], title: str, traces: Sequence[Trace], start: int, sc
     numbers = {batch: index for index, batch in enumerate(dict.fromkeys(trace.batch for trace in traces))}
     parts.append(_text(LEFT, top + 16, title, weight="bold"))
     top += TITLE
-    parts.append(_text(LEFT - 8, top + ROW * len(traces) / 2, "requests", anchor="end"))
-    for row, trace in enumerate(traces):
-        y = top + row * ROW
+    rows = {line: row for row, line in enumerate(dict.fromkeys(line_of(trace) for trace in traces))}
+    parts.append(_text(LEFT - 8, top + ROW * len(rows) / 2 + 4, lines, anchor="end"))
+    for trace in traces:
+        y = top + rows[line_of(trace)] * ROW
         bar(trace.queued_ns, trace.compute_start_ns, y + 2, ROW - 4, WAITING)
         bar(trace.compute_start_ns, trace.compute_end_ns, y + 1, ROW - 2, COLOURS[numbers[trace.batch] % len(COLOURS)])
-    top += ROW * len(traces) + 6
+    top += ROW * len(rows) + 6
     for instance in sorted({trace.instance for trace in traces}):
         parts.append(_text(LEFT - 8, top + 14, instance, anchor="end"))
         for batch, number in numbers.items():
