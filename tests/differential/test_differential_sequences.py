@@ -9,6 +9,7 @@ import json
 import queue
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ MODELS = {
     "waiting": config(f"oldest {{ max_candidate_sequences: 1 }} {IDLE}"),
     "text": config(f"oldest {{}} {LONG}", FP32, FP32, FP32, "TYPE_STRING"),
     "unbatched": config(LONG, max_batch_size=0),
+    "bare": CONFIG.format(max_batch_size=4, dims=1, instances=1, batching=LONG, controls=""),
     "iterative": config(f"iterative_sequence: true {LONG}"),
 }
 
@@ -237,7 +239,7 @@ def ended_and_begun(s: Stream) -> Any:
 
 
 def of_strings(s: Stream) -> Any:
-    return [s.ask("", start=True), s.ask("a")]
+    return [s.ask("", start=True), s.ask("a"), s.ask("a" * 128), s.ask("a" * 129)]
 
 
 def in_the_backlog(s: Stream) -> Any:
@@ -373,3 +375,35 @@ def test_a_sequence_is_not_idle_while_its_request_is_executed(servers: Pair) -> 
     assert ours[0] == real[0]
     assert "must specify the START flag" in real[1]
     assert ours[1][0]["request"] == ["", 1, 2]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"sequence_id": 0, "sequence_start": True},
+        {"sequence_id": "", "sequence_start": True},
+        {"sequence_id": 41},
+        {"sequence_id": "einundvierzig"},
+        {"sequence_id": 42, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": "x" * 129, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": 2**64 - 1, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": -1, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": 1.5, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": True, "sequence_start": True, "sequence_end": True},
+        {"sequence_id": 43, "sequence_start": 1},
+        {"sequence_id": 43, "sequence_start": "true"},
+    ],
+    ids=str,
+)
+def test_requests_over_http_are_told_the_same(servers: Pair, parameters: dict[str, Any]) -> None:
+    def by_http(address: str) -> tuple[int, Any]:
+        x = {"name": "X", "datatype": "INT32", "shape": [1, 1], "data": [0]}
+        connection = HTTPConnection(address, timeout=20)
+        connection.request("POST", "/v2/models/bare/infer", json.dumps({"inputs": [x], "parameters": parameters}))
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        connection.close()
+        return response.status, body.get("error") or json.loads(body["outputs"][0]["data"][0])
+
+    assert by_http(servers.trivet.http) == by_http(servers.triton.http)

@@ -160,3 +160,17 @@ def test_a_gpu_is_asked_for_here_too(add_sub: onnx.ModelProto, context: Any, bac
     """A model may have operators that only the GPU's provider knows."""
     with pytest.raises(UnavailableError, match="CUDAExecutionProvider"):
         completed(backend, context(add_sub, "instance_group { kind: KIND_GPU }"))
+
+
+def test_what_the_sequence_scheduler_gives_and_takes_is_left_to_it(
+    add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
+) -> None:
+    sequences = """
+        sequence_batching { state { input_name: "b" output_name: "difference" data_type: TYPE_FP32 dims: [ 4 ] } }"""
+    assert completed(backend, context(add_sub, sequences)) == expected(
+        """
+        max_batch_size: 4
+        input { name: "a" data_type: TYPE_FP32 dims: [ 4 ] }
+        output { name: "sum" data_type: TYPE_FP32 dims: [ 4 ] }"""
+        + sequences
+    )

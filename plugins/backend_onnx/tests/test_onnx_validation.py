@@ -234,3 +234,22 @@ def test_a_configured_type_that_no_request_can_carry(build_model: Any, context: 
         InvalidArgumentError, match=r"unable to load model 'm', unsupported type tensor\(float8e4m3fn\) for input 'x'"
     ):
         instance(context(model, tensors(x_type="TYPE_UINT8", y_type="TYPE_UINT8")))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ('input_name: "c" output_name: "sum" data_type: TYPE_FP32', "unexpected inference input 'c'"),
+        ('input_name: "b" output_name: "product" data_type: TYPE_FP32', "unexpected inference output 'product'"),
+        ('input_name: "b" output_name: "sum" data_type: TYPE_FP16', "configuration expects datatype TYPE_FP16"),
+    ],
+)
+def test_a_state_is_an_input_and_an_output_of_the_model(
+    add_sub: Any, context: Any, instance: Instance, state: str, message: str
+) -> None:
+    tensors = (
+        'input { name: "a" data_type: TYPE_FP32 dims: [ 4 ] } output { name: "sum" data_type: TYPE_FP32 dims: [ 4 ] }'
+    )
+    config = f"max_batch_size: 8 {tensors} sequence_batching {{ state {{ {state} dims: [ 4 ] }} }}"
+    with pytest.raises(InvalidArgumentError, match=message):
+        instance(context(add_sub, config))

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 from sequence_simulation import CONTROLS, World
-from trivet.errors import InvalidArgumentError, RequestCancelledError, UnavailableError
+from trivet.errors import InvalidArgumentError, RequestCancelledError, UnavailableError, UnimplementedError
 
 ONE = "oldest { max_candidate_sequences: 1 }"
 STRATEGIES = pytest.mark.parametrize("strategy", ["direct {}", "oldest { max_candidate_sequences: 4 }"])
@@ -44,6 +44,13 @@ def test_a_request_is_one_entry() -> None:
 def test_a_string_does_not_fit_an_integer_control() -> None:
     with pytest.raises(InvalidArgumentError, match="control input 'CORRID' has datatype TYPE_UINT64; use an integer"):
         World(CONTROLS).send("a", "abc", start=True)
+
+
+def test_a_text_may_be_128_bytes_long() -> None:
+    world = World("")
+    world.send("a", "ü" * 64, start=True, end=True)
+    with pytest.raises(UnimplementedError, match=r"^string correlation ID cannot be longer than 128 characters$"):
+        world.send("b", "ü" * 64 + "x", start=True)
 
 
 def test_a_number_and_its_digits_are_two_sequences() -> None:

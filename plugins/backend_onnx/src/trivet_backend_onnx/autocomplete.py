@@ -14,6 +14,7 @@ from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
 
 from trivet_backend_onnx.signature import Signature, TensorSignature
+from trivet_backend_onnx.validation import scheduler_inputs
 
 
 def is_complete(config: ModelConfig) -> bool:
@@ -30,10 +31,15 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
     model cannot have.
     """
     _complete_max_batch_size(config, signature, default_max_batch_size, logger)
+    # What a scheduler gives and takes is no caller's.
+    given = scheduler_inputs(config)
+    taken = {state.output_name for state in config.sequence_batching.state}
     if not config.input:
-        _complete_tensors(config, config.input, "input", signature.inputs.values())
+        inputs = [tensor for name, tensor in signature.inputs.items() if name not in given]
+        _complete_tensors(config, config.input, "input", inputs)
     if not config.output:
-        _complete_tensors(config, config.output, "output", signature.outputs.values())
+        outputs = [tensor for name, tensor in signature.outputs.items() if name not in taken]
+        _complete_tensors(config, config.output, "output", outputs)
 
 
 def _complete_max_batch_size(

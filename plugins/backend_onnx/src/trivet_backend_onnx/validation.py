@@ -47,7 +47,7 @@ def _uses(messages: Iterable[Any], data_type: int) -> bool:
 
 
 def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
-    named = {message.name for message in config.input if not message.optional} | _scheduler_inputs(config)
+    named = {message.name for message in config.input if not message.optional} | scheduler_inputs(config)
     if len(named) != len(signature.inputs):
         missing = [name for name in signature.inputs if name not in named]
         raise InvalidArgumentError(
@@ -55,7 +55,7 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
             f" {len(signature.inputs)}" + (f" (not configured: {', '.join(missing)})" if missing else "")
         )
     inputs = signature.inputs | signature.optional_inputs
-    for name in _scheduler_inputs(config):
+    for name in scheduler_inputs(config):
         _find(name, "input", inputs)
     for batch_input in config.batch_input:
         for name in batch_input.target_name:
@@ -83,7 +83,7 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
             _validate_dims(config, message, model, exact=False)
 
 
-def _scheduler_inputs(config: ModelConfig) -> set[str]:
+def scheduler_inputs(config: ModelConfig) -> set[str]:
     """Inputs that no request has, since a scheduler makes them: sequence controls, states, batch inputs."""
     sequence = config.sequence_batching
     return {

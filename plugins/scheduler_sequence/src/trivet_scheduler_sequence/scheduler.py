@@ -12,7 +12,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
-from trivet.errors import InvalidArgumentError, RequestCancelledError, TrivetError, UnavailableError
+from trivet.errors import InvalidArgumentError, RequestCancelledError, TrivetError, UnavailableError, UnimplementedError
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler, SchedulerContext
 
 from trivet_scheduler_sequence.compatibility import Compatibility
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from trivet_scheduler_sequence.batcher import Batcher
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_ID = 128
+"""Of a text, in bytes of UTF-8, as in Triton."""
 
 
 class SequenceScheduler(Scheduler):
@@ -84,6 +87,8 @@ class SequenceScheduler(Scheduler):
         else:
             known = self._live.get(id)
             if known is None:
+                if isinstance(id, str) and len(id.encode()) > _LONGEST_ID:
+                    raise UnimplementedError(f"string correlation ID cannot be longer than {_LONGEST_ID} characters")
                 if not request.sequence_start:
                     raise InvalidArgumentError(
                         f"inference request for sequence {id} to model '{self._name}' must specify the START flag on"
