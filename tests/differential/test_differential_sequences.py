@@ -1,6 +1,7 @@
 """Sequences as a model of the Python backend sees them: batches, rows, controls; and what clients are told.
 
-Implicit state is not compared: Triton's Python backend does not have it.
+Of implicit state, Triton's Python backend shows a model what a sequence begins with, and takes none back; the rest is
+tested without it.
 """
 
 from __future__ import annotations
@@ -109,6 +110,29 @@ MODELS = {
     "waiting": config(f"oldest {{ max_candidate_sequences: 1 }} {IDLE}"),
     "text": config(f"oldest {{}} {LONG}", FP32, FP32, FP32, "TYPE_STRING"),
     "unbatched": config(LONG, max_batch_size=0),
+    "stateful": config(
+        LONG
+        + """
+        state [
+          {
+            input_name: "ZERO" output_name: "A" data_type: TYPE_FP32 dims: [ 2, 1 ]
+            initial_state { name: "i" data_type: TYPE_FP32 dims: [ 2, 1 ] zero_data: true }
+          },
+          {
+            input_name: "FILE" output_name: "B" data_type: TYPE_INT32 dims: [ 3 ]
+            initial_state { name: "i" data_type: TYPE_INT32 dims: [ 3 ] data_file: "numbers" }
+          },
+          {
+            input_name: "EMPTY" output_name: "C" data_type: TYPE_STRING dims: [ 2 ]
+            initial_state { name: "i" data_type: TYPE_STRING dims: [ 2 ] zero_data: true }
+          },
+          {
+            input_name: "VARIABLE" output_name: "D" data_type: TYPE_INT64 dims: [ -1 ]
+            initial_state { name: "i" data_type: TYPE_INT64 dims: [ 1 ] zero_data: true }
+          }
+        ]
+        """
+    ),
     "bare": CONFIG.format(max_batch_size=4, dims=1, instances=1, batching=LONG, controls=""),
     "iterative": config(f"iterative_sequence: true {LONG}"),
 }
@@ -122,6 +146,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(MODEL)
         (folder.parent / "config.pbtxt").write_text(text)
+        if "numbers" in text:
+            (folder.parent / "initial_state").mkdir()
+            (folder.parent / "initial_state" / "numbers").write_bytes(np.array([7, 8, 9, 10], np.int32).tobytes())
     # The real one waits when it stops until the last sequence is idle for long enough.
     with running_pair(models, Path(tmp_path_factory.mktemp("servers")), options=["--exit-timeout-secs=1"]) as pair:
         yield pair
@@ -307,6 +334,7 @@ def no_ids(s: Stream) -> Any:
         ("unbatched", alone),
         ("iterative", no_ids),
         ("text", of_strings),
+        ("stateful", alone),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
