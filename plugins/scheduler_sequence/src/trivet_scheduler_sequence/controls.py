@@ -64,7 +64,7 @@ class Controls:
             return {}
         name, datatype = self._id
         if datatype is BYTES:
-            text = str(value).encode() if value else b""
+            text = str(value).encode(errors="replace") if value else b""
             return {name: Tensor.from_numpy(name, object_array([text], self._shape))}
         bits = int(value or 0) & ((1 << 8 * datatype.itemsize) - 1)
         raw = bits.to_bytes(datatype.itemsize, "little")

@@ -87,7 +87,7 @@ class SequenceScheduler(Scheduler):
         else:
             known = self._live.get(id)
             if known is None:
-                if isinstance(id, str) and len(id.encode()) > _LONGEST_ID:
+                if isinstance(id, str) and len(id.encode(errors="replace")) > _LONGEST_ID:
                     raise UnimplementedError(f"string correlation ID cannot be longer than {_LONGEST_ID} characters")
                 if not request.sequence_start:
                     raise InvalidArgumentError(
@@ -125,7 +125,7 @@ class SequenceScheduler(Scheduler):
             raise InvalidArgumentError(
                 f"model '{self._name}' reschedules a request, which needs 'iterative_sequence' of sequence_batching"
             )
-        request.sequence_start = False
+        request.sequence_start = request.sequence_end = False
         self._rescheduled.add(request)
 
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
