@@ -153,3 +153,13 @@ class TestMaxInflightRequests:
             for count, (values, _) in zip((30, 10, 20, 5), streams, strict=True):
                 assert values == [count + number + 1 for number in range(count)]
             assert [limit.in_flight for limit in engine.model("e").scheduler.limits] == [0, 0]  # type: ignore[attr-defined]
+
+    async def test_a_model_behind_itself_is_not_held_back_by_what_it_is_needed_for(
+        self, models: Repository, operations: Operations
+    ) -> None:
+        models.model("r", "repeat")
+        models.ensemble("inner", ("r", {"x": "I"}, {"y": "O"}))
+        models.ensemble("e", ("r", {"x": "I"}, {"y": "t"}), ("inner", {"I": "t"}, {"O": "O"}), most=1)
+        async with running_engine(models.root, registry=operations.registry()) as engine:
+            values, _ = await stream(engine, "e", 3)
+            assert values == [3 + outer + inner for outer in range(3) for inner in range(3 + outer)]

@@ -28,7 +28,7 @@ MOST_SELECTIONS = 64
 class Step:
     """One model of the graph."""
 
-    __slots__ = ("decoupled", "index", "inputs", "model", "outputs", "reads", "source")
+    __slots__ = ("decoupled", "index", "inputs", "model", "outputs", "reads", "restrained", "source")
 
     def __init__(self, index: int, model: ServedModel, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
         """``inputs`` and ``outputs`` go from the model's names to the ensemble's."""
@@ -39,6 +39,9 @@ class Step:
         self.reads = tuple(dict.fromkeys(inputs.values()))
         """The ensemble's tensors that it needs, each once."""
         self.decoupled = model.spec.decoupled
+        self.restrained = False
+        """A decoupled model's thread may be held back until the steps behind have worked off what it gave: not where
+        one of them runs on the same model, and perhaps needs that thread."""
         self.source: int | None = None
         """The decoupled step whose responses it runs for, ``None`` where it runs once for the request."""
 
@@ -110,6 +113,9 @@ class Plan:
         self._writers = {tensor: step for step in self.steps for tensor in step.outputs.values()}
         for step in self._in_order():
             step.source = self._source(step.reads[0])
+        for step in self.steps:
+            behind = set().union(*(_models(other.model, models) for other in self._behind(step)))
+            step.restrained = step.decoupled and behind.isdisjoint(_models(step.model, models))
         self.output_fits: dict[str, Fit] = {}
         self._fit_shapes(spec)
         self._selections: dict[tuple[str, ...], Selection] = {}
@@ -147,6 +153,16 @@ class Plan:
             return None
         return step.index if step.decoupled else step.source
 
+    def _behind(self, step: Step) -> list[Step]:
+        """The steps that need something of this one."""
+        found: list[Step] = []
+        tensors = set(step.outputs.values())
+        for other in self._in_order():
+            if not tensors.isdisjoint(other.reads):
+                found.append(other)
+                tensors.update(other.outputs.values())
+        return found
+
     def _in_order(self) -> list[Step]:
         """Each step after those that write what it reads."""
         known = set(self.inputs)
@@ -174,6 +190,12 @@ class Plan:
             fit = _fit(dims, batches[name], spec.max_batch_size > 0)
             if fit is not None:
                 self.output_fits[name] = fit
+
+
+def _models(model: ServedModel, models: ModelAccess) -> set[str]:
+    """The names of a model and, where it is an ensemble, of all that it is made of."""
+    steps = model.config.ensemble_scheduling.step
+    return {model.name}.union(*(_models(models.find(step.model_name, step.model_version), models) for step in steps))
 
 
 def _fit(dims: tuple[int, ...], has_batch: bool, wants_batch: bool) -> Fit | None:

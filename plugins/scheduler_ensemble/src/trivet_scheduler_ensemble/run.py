@@ -137,7 +137,7 @@ class Run:
             # The caller's throttle counts its own responses, of which there is one for each of the outermost producer
             # and, with only one, no others.
             outer = own.throttle if self._selection.depth == 1 else None
-            if self._ensemble.limits is not None:
+            if self._ensemble.limits is not None and step.restrained:
                 scope.backpressure = Backpressure(self._ensemble.limits[step.index].most, outer)
                 request.throttle = scope.backpressure
             else:
