@@ -16,5 +16,6 @@ FIGURES = (
     "scheduling_minilm",
     "overload",
     "streaming",
+    "bls",
 )
 """In the order of docs/benchmarks.md."""
