@@ -207,14 +207,14 @@ DIFFERENCES: dict[str, Difference] = {
         "It is what the metadata asks for.",
     ),
     "idle time": Difference(
-        "both",
+        "models",
         "`max_sequence_idle_microseconds`",
         "Counts from the arrival of a sequence's last request, also while that waits for a slot or is executed",
         "Counts from when a sequence has no request that waits or is executed",
         "As the configuration's documentation has it. A client that sends the next request after an answer can do so.",
     ),
     "string corrid": Difference(
-        "both",
+        "models",
         "A control input of datatype `TYPE_STRING` for the correlation ID, in a model of the Python backend",
         "`unexpected number of string elements` for most IDs",
         "The ID",
