@@ -227,6 +227,13 @@ DIFFERENCES: dict[str, Difference] = {
         "400 `class result not available for output due to unsupported type 'BYTES'`",
         "As Triton does for other datatypes without an order.",
     ),
+    "error counts": Difference(
+        "models",
+        "A request that a Python model answers with an error, in statistics and metrics",
+        "Counts as a success",
+        "Counts as a failure, of the reason `BACKEND`",
+        "Its caller got an error; an alert on failures should see it.",
+    ),
     "resource without a size": Difference(
         "models",
         "A resource that `--rate-limit-resource` does not name, where it names another",

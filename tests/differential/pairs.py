@@ -29,6 +29,7 @@ class Endpoints(NamedTuple):
 
     http: str
     grpc: str
+    metrics: str
 
 
 class Pair(NamedTuple):
@@ -72,7 +73,7 @@ def running_triton(
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         _wait_until_ready(process, ports[0], log)
-        yield Endpoints(f"127.0.0.1:{ports[0]}", f"127.0.0.1:{ports[1]}")
+        yield Endpoints(*(f"127.0.0.1:{port}" for port in ports))
     finally:
         process.terminate()
         try:
@@ -93,7 +94,7 @@ def running_trivet(models: Path, folder: Path, *, only: Sequence[str] = ("*",), 
         strict_readiness=False,
         **settings,
     ) as server:
-        yield Endpoints(server.http_url, server.grpc_url)
+        yield Endpoints(server.http_url, server.grpc_url, server.url("metrics"))
 
 
 def _copy(models: Path, folder: Path) -> Path:

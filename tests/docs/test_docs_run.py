@@ -30,6 +30,7 @@ NOT_RUN = {
     "plugins/backend_python/README.md": [_INSTALLS],
     "plugins/cache_local/README.md": [_INSTALLS],
     "plugins/cache_redis/README.md": [_INSTALLS],
+    "plugins/exporter_prometheus/README.md": [_INSTALLS],
     "plugins/memory_system/README.md": [_INSTALLS],
     "plugins/protocol_kserve_v2/README.md": [_INSTALLS],
     "plugins/transport_http/README.md": [_INSTALLS],

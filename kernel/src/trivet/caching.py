@@ -62,7 +62,7 @@ KNOWN_CACHES = {"local": "pip install trivet-cache-local", "redis": "pip install
 class CacheCounters:
     """What the server's cache was asked since the start, over all models. Durations are in nanoseconds."""
 
-    __slots__ = ("failures", "hits", "insertions", "lookup_ns", "misses", "skipped")
+    __slots__ = ("failures", "hits", "insertion_ns", "insertions", "lookup_ns", "misses", "skipped")
 
     def __init__(self) -> None:
         self.hits = 0
@@ -71,6 +71,7 @@ class CacheCounters:
         """Of hits and misses."""
         self.insertions = 0
         """Responses given to the cache, which may have let go of them since."""
+        self.insertion_ns = 0
         self.failures = 0
         """Lookups and insertions that failed."""
         self.skipped = 0
@@ -171,7 +172,8 @@ class ResponseCaching:
 
     def insert(self, key: bytes, response: InferenceResponse, model: LoadedModel) -> None:
         """Give the cache a copy of a response that belongs to nobody else, unless it is too large or on a device."""
-        if self._rests_until_ns and perf_counter_ns() < self._rests_until_ns:
+        start_ns = perf_counter_ns()
+        if self._rests_until_ns and start_ns < self._rests_until_ns:
             return
         try:
             copy = _copy(response, self.cache.largest_response)
@@ -184,6 +186,7 @@ class ResponseCaching:
             self._failed("insertion", error)
             return
         self.counters.insertions += 1
+        self.counters.insertion_ns += perf_counter_ns() - start_ns
         if insertion is not None:
             _keep(self._loop.create_task(self._insertion_result(insertion, model)), self._insertions)
 
@@ -198,7 +201,9 @@ class ResponseCaching:
                 await insertion
         except Exception as error:  # noqa: BLE001 - see lookup
             self._failed("insertion", error)
-        model.statistics.cache_miss.ns += perf_counter_ns() - start_ns
+        duration_ns = perf_counter_ns() - start_ns
+        model.statistics.cache_miss.ns += duration_ns
+        self.counters.insertion_ns += duration_ns
 
     def _failed(self, what: str, error: Exception) -> None:
         self.counters.failures += 1

@@ -20,6 +20,7 @@ from trivet.backend_pool import BackendPool
 from trivet.caching import ResponseCaching, create_cache
 from trivet.caller import EngineCaller, MemberAccess
 from trivet.errors import (
+    Code,
     InternalError,
     InvalidArgumentError,
     RequestCancelledError,
@@ -38,7 +39,7 @@ from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.rate_limiter import ResourceSize
-from trivet.statistics import ModelStatistics
+from trivet.statistics import FailureReason, ModelStatistics
 from trivet.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -166,6 +167,10 @@ class Engine:
         """
         return self._models.model(name, version)
 
+    def ready_models(self) -> list[LoadedModel]:
+        """Every version that is ready, by name and version."""
+        return self._models.ready()
+
     def versions(self, name: str) -> list[int]:
         """The ready versions, ascending. Raises :class:`~trivet.errors.NotFoundError` for an unknown model."""
         return self._models.versions(name)
@@ -191,7 +196,7 @@ class Engine:
             (model.cache or model.scheduler).enqueue(request)
         except TrivetError:
             model.finished(request)
-            model.statistics.request_failed(request, perf_counter_ns())
+            model.statistics.request_failed(request, perf_counter_ns(), FailureReason.REJECTED)
             raise
 
     def submit_inner(self, request: InferenceRequest) -> None:
@@ -280,9 +285,9 @@ class Engine:
             return
         if response.final:
             model.finished(request)
-            now = perf_counter_ns()
+            now = request.answered_ns = perf_counter_ns()
             if response.error is not None:
-                model.statistics.request_failed(request, now)
+                model.statistics.request_failed(request, now, _failure_reason(request, response.error))
             elif request.cache_access is None:
                 model.statistics.request_succeeded(request, now)
             else:
@@ -432,3 +437,13 @@ class Engine:
             except Exception:
                 # Half-way through a load: whoever only watches must not leave a model between two states.
                 logger.exception("observer %r failed on model '%s'", observer, event.name)
+
+
+def _failure_reason(request: InferenceRequest, error: TrivetError) -> FailureReason:
+    if error.code is Code.CANCELLED:
+        return FailureReason.CANCELED
+    if request.compute_start_ns:
+        return FailureReason.BACKEND
+    if error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED):
+        return FailureReason.REJECTED
+    return FailureReason.OTHER

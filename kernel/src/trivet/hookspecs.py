@@ -107,6 +107,9 @@ class ExporterPlugin(Offer):
     ``factory(trivet.service.ServerContext) -> trivet.service.Exporter``, on the event loop.
     """
 
+    config_fields: tuple[str, ...] = ()
+    """Fields of model configurations that the exporter implements, as dotted paths."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlugin(Offer):

@@ -50,6 +50,7 @@ class InferenceRequest:
     """
 
     __slots__ = (
+        "answered_ns",
         "batch_size",
         "cache_access",
         "cancelled",
@@ -162,6 +163,7 @@ class InferenceRequest:
         self.input_end_ns = 0
         self.infer_end_ns = 0
         self.compute_end_ns = 0
+        self.answered_ns = 0
 
     def respond(self, response: InferenceResponse) -> None:
         """Answer this request from a :class:`~trivet.backend.RequestInstance`, on any thread, while it is being served.

@@ -313,6 +313,7 @@ class ModelLoader:
         claimed = [*resolved.offer.config_fields] if resolved.offer else []
         if scheduler is not None:
             claimed += [scheduler.name, *scheduler.config_fields]
+        claimed += [field for exporter in self._registry.exporters.values() for field in exporter.config_fields]
         return model_config.unsupported(resolved.config, claimed)
 
     def _scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:

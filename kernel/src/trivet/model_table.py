@@ -76,6 +76,10 @@ class ModelTable:
             raise UnavailableError(f"Request for unknown model: '{name}' version {version} is not at ready state")
         return entry.loaded
 
+    def ready(self) -> list[LoadedModel]:
+        """See :meth:`trivet.engine.Engine.ready_models`."""
+        return [loaded for name in sorted(self.models) for loaded in _ready(self.models[name])]
+
     def versions(self, name: str) -> list[int]:
         """See :meth:`trivet.engine.Engine.versions`."""
         model = self.models.get(name)
@@ -86,12 +90,12 @@ class ModelTable:
     def statistics(self, name: str = "", version: str = "") -> list[ModelStatistics]:
         """See :meth:`trivet.engine.Engine.statistics`."""
         if not name:
-            return [stats for known in sorted(self.models) for stats in _statistics(self.models[known])]
+            return [loaded.statistics for loaded in self.ready()]
         model = self.models.get(name)
         if model is None or model.latest is None:
             raise InvalidArgumentError(f"requested model '{name}' is not available")
         if not version:
-            return _statistics(model)
+            return [loaded.statistics for loaded in _ready(model)]
         entry = model.versions.get(parse_version(version))
         if entry is None or entry.loaded is None or entry.state is not ModelState.READY:
             raise InvalidArgumentError(f"requested model version is not available for model '{name}'")
@@ -108,6 +112,6 @@ def parse_version(version: str) -> int:
     )
 
 
-def _statistics(model: Model) -> list[ModelStatistics]:
+def _ready(model: Model) -> list[LoadedModel]:
     entries = (model.versions[number] for number in sorted(model.versions))
-    return [entry.loaded.statistics for entry in entries if entry.loaded and entry.state is ModelState.READY]
+    return [entry.loaded for entry in entries if entry.loaded and entry.state is ModelState.READY]

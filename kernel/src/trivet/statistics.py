@@ -6,11 +6,24 @@ Source: Triton's statistics extension. Everything is written on the event loop, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from time import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from trivet.inference import InferenceRequest
+
+
+class FailureReason(Enum):
+    """Why a request failed; the values are those of the label ``reason`` of Triton's metrics."""
+
+    REJECTED = "REJECTED"
+    """By the queue: it was full, or the request waited too long."""
+    CANCELED = "CANCELED"
+    """Its caller gave it up."""
+    BACKEND = "BACKEND"
+    """While it was executed."""
+    OTHER = "OTHER"
 
 
 class Duration:
@@ -68,6 +81,7 @@ class ModelStatistics:
         "compute_output",
         "execution_count",
         "fail",
+        "failures",
         "inference_count",
         "last_inference_ms",
         "name",
@@ -88,6 +102,8 @@ class ModelStatistics:
         """Executions; one that served many requests counts 1."""
         self.success = Duration()
         self.fail = Duration()
+        self.failures = dict.fromkeys(FailureReason, 0)
+        """The failed requests by reason."""
         self.queue = Duration()
         self.compute_input = Duration()
         self.compute_infer = Duration()
@@ -129,9 +145,10 @@ class ModelStatistics:
         self.request_succeeded(request, end_ns)
         self.cache_miss.add(cache_ns)
 
-    def request_failed(self, request: InferenceRequest, end_ns: int) -> None:
+    def request_failed(self, request: InferenceRequest, end_ns: int, reason: FailureReason) -> None:
         """Count one request that ended in an error, a rejection or a cancellation."""
         self.fail.add(end_ns - request.received_ns)
+        self.failures[reason] += 1
 
     def executed(self, requests: Sequence[InferenceRequest]) -> None:
         """Count one execution that answered ``requests``, whose timestamps agree."""

@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: Triton's families under their own names and labels, and Trivet's own beside them."""

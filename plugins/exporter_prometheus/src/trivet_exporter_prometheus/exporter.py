@@ -1,0 +1,79 @@
+"""The exporter: answers ``GET /metrics`` on the listener ``metrics``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from anyio import CapacityLimiter, to_thread
+from trivet.http import HttpRequest, HttpResponse, Route
+from trivet.service import Exporter, ServerContext
+
+from trivet_exporter_prometheus import cache, custom
+from trivet_exporter_prometheus.exposition import render
+from trivet_exporter_prometheus.families import Family
+from trivet_exporter_prometheus.latencies import Latencies
+from trivet_exporter_prometheus.loop_lag import LoopLag
+from trivet_exporter_prometheus.models import ModelFamilies
+from trivet_exporter_prometheus.options import MetricsSettings
+from trivet_exporter_prometheus.system import Gpus, Machine
+
+
+class PrometheusExporter(Exporter):
+    """Reads what the engine counts anyway when somebody scrapes; what it hears of each request is in ``latencies``.
+
+    The numbers are read on the event loop, so that they belong together, and become text on a worker thread, one scrape
+    at a time.
+    """
+
+    def __init__(self, context: ServerContext) -> None:
+        """Raises :class:`~trivet.errors.InvalidArgumentError` for an option that is wrong."""
+        settings = MetricsSettings.of(context.settings)
+        self._allowed: bool = context.settings["allow_metrics"]
+        self._engine = context.engine
+        self._settings = settings
+        self._models = ModelFamilies(counter_latencies=settings.counter_latencies)
+        self._latencies = Latencies(settings)
+        self._lag = LoopLag()
+        self._machine = Machine(settings.interval_s) if settings.cpu else None
+        self._gpus: Gpus | None = None
+        self._rendering = CapacityLimiter(1)
+        if self._allowed:
+            listener = context.listener("metrics")
+            listener.routes += [Route("GET", "/metrics", self._scrape, "Metrics for Prometheus")]
+
+    async def start(self) -> None:
+        if not self._allowed:
+            return
+        if self._settings.gpu:
+            self._gpus = await to_thread.run_sync(Gpus.find)
+        self._engine.on_finished.append(self._latencies.observe)
+        self._lag.start()
+
+    async def stop(self, grace_s: float) -> None:
+        self._lag.stop()
+        if self._latencies.observe in self._engine.on_finished:
+            self._engine.on_finished.remove(self._latencies.observe)
+        if self._gpus is not None:
+            gpus, self._gpus = self._gpus, None
+            await to_thread.run_sync(gpus.close, limiter=self._rendering)
+
+    async def _scrape(self, request: HttpRequest) -> HttpResponse:
+        engine = self._engine
+        families = [
+            *self._models.collect(engine),
+            *cache.collect(engine),
+            *self._latencies.collect(engine),
+            self._lag.collect(),
+        ]
+        accept = request.headers.get(b"accept", b"").decode("latin-1")
+        text, content_type = await to_thread.run_sync(self._render, families, accept, limiter=self._rendering)
+        return HttpResponse(200, (text,), ((b"content-type", content_type.encode()),))
+
+    def _render(self, families: Sequence[Family], accept: str) -> tuple[bytes, str]:
+        sources = [iter(families), custom.collect(self._engine.metrics)]
+        if self._gpus is not None:
+            sources.append(self._gpus.collect())
+        if self._machine is not None:
+            sources.append(self._machine.collect())
+        return render(list(chain(*sources)), accept)

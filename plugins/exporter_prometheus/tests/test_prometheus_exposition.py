@@ -1,0 +1,67 @@
+"""The text of a scrape, in both formats, as Prometheus' own parsers read it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_classic
+from trivet_exporter_prometheus.exposition import render
+from trivet_exporter_prometheus.families import Exemplar, Family
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
+
+
+def family(kind: str = "counter", name: str = "nv_things") -> Family:
+    made = Family(name, "How many things", kind)  # type: ignore[arg-type]
+    made.add({"model": "m"}, 3)
+    return made
+
+
+def test_a_counter_of_tritons_keeps_its_name_in_both_formats() -> None:
+    text, content_type = render([family()], "")
+    assert text.decode() == '# HELP nv_things How many things\n# TYPE nv_things counter\nnv_things{model="m"} 3.0\n'
+    assert content_type.startswith("text/plain; version=")
+
+    text, content_type = render([family()], OPENMETRICS)
+    assert content_type.startswith("application/openmetrics-text")
+    (read,) = read_openmetrics(text.decode())
+    assert read.type == "unknown"
+    assert [(sample.name, sample.labels, sample.value) for sample in read.samples] == [("nv_things", {"model": "m"}, 3)]
+
+
+def test_a_counter_of_trivets_is_one_in_both_formats() -> None:
+    for read, accept in ((read_classic, ""), (read_openmetrics, OPENMETRICS)):
+        (found,) = read(render([family(name="trivet_things_total")], accept)[0].decode())
+        assert found.type == "counter"
+        assert found.samples[0].name == "trivet_things_total"
+
+
+def test_a_histogram_with_an_example_of_a_bucket() -> None:
+    made = Family("trivet_seconds", "Time", "histogram")
+    exemplar = Exemplar("0af7651916cd43dd8448eb211c80319c", 0.7, 1.5)
+    made.add_histogram({"model": "m"}, [(0.5, 1), (1.0, 3), (math.inf, 4)], 9.5, {1.0: exemplar})
+    (read,) = read_openmetrics(render([made], OPENMETRICS)[0].decode())
+    buckets = {sample.labels["le"]: sample for sample in read.samples if sample.name == "trivet_seconds_bucket"}
+    assert {bound: sample.value for bound, sample in buckets.items()} == {"0.5": 1, "1.0": 3, "+Inf": 4}
+    found = buckets["1.0"].exemplar
+    assert (found.labels, found.value, float(found.timestamp)) == ({"trace_id": exemplar.trace_id}, 0.7, 1.5)
+    (read,) = read_classic(render([made], "")[0].decode())
+    totals = {sample.name: sample.value for sample in read.samples if "le" not in sample.labels}
+    assert totals == {"trivet_seconds_count": 4, "trivet_seconds_sum": 9.5}
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+@given(label=TEXT, description=TEXT, value=st.floats())
+def test_whatever_a_label_says_it_is_read_back(accept: str, label: str, description: str, value: float) -> None:
+    made = Family("nv_things", description, "gauge")
+    made.add({"model": label}, value)
+    read = read_openmetrics if accept else read_classic
+    (found,) = read(render([made], accept)[0].decode())
+    (sample,) = found.samples
+    assert sample.labels == {"model": label}
+    assert sample.value == value or (math.isnan(sample.value) and math.isnan(value))
