@@ -45,6 +45,18 @@ def test_requests_are_concatenated_and_each_gets_its_rows_back() -> None:
         assert np.shares_memory(z.numpy(), batch)
 
 
+@pytest.mark.parametrize("from_wire", [True, False])
+def test_requests_of_different_shapes_are_not_joined(from_wire: bool) -> None:
+    """Not even where the sizes would fit: three rows of two are as many bytes as rows of two, three and one."""
+    requests = [request(np.zeros((1, size), np.float32)) for size in (2, 3, 1)]
+    if from_wire:
+        for asked in requests:
+            x = asked.inputs["x"]
+            asked.inputs = {"x": Tensor.from_wire("x", x.datatype, x.shape, bytes(x.wire()))}
+    with pytest.raises(InternalError, match=r"different shapes of input 'x' are in one batch: \[\[1, 2\], \[1, 3\]"):
+        gather(spec(dims=(-1,)), requests, None)
+
+
 def test_each_request_gets_the_outputs_it_asked_for_in_its_order() -> None:
     requests = [request(np.zeros((1, 2), np.float32), names) for names in (["z"], ["z", "y"])]
     array = np.zeros((2, 2), np.float32)

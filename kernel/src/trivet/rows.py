@@ -14,10 +14,21 @@ if TYPE_CHECKING:
 
 
 def gather_rows(requests: Sequence[InferenceRequest], name: str) -> Tensor:
-    """An input of all requests, concatenated along its first dimension."""
+    """An input of all requests, concatenated along its first dimension.
+
+    Raises :class:`~trivet.errors.InternalError` where the scheduler put requests together whose shapes differ.
+    """
     tensors = [request.inputs[name] for request in requests]
     tail = tensors[0].shape[1:]
-    return Tensor.concatenated(tensors, (sum([tensor.shape[0] for tensor in tensors]), *tail))
+    rows = 0
+    for tensor in tensors:
+        shape = tensor.shape
+        if shape[1:] != tail:
+            # Joined by their bytes they could give a tensor of the right size, with the wrong values.
+            shapes = [list(each.shape) for each in tensors]
+            raise InternalError(f"requests with different shapes of input '{name}' are in one batch: {shapes}")
+        rows += shape[0]
+    return Tensor.concatenated(tensors, (rows, *tail))
 
 
 def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Tensor) -> list[Tensor]:
