@@ -11,6 +11,7 @@ FIGURES = (
     "engine",
     "batching",
     "scheduler",
+    "goodput",
     "sequences",
     "cache",
     "scheduling_minilm",

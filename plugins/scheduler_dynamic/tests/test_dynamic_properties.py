@@ -10,6 +10,10 @@ from trivet.errors import RequestCancelledError, UnavailableError
 from trivet.inference import InferenceRequest
 from trivet.testing import Simulation
 
+AUTO = """
+parameters { key: "dynamic_batching.max_queue_delay" value { string_value: "auto" } }
+parameters { key: "dynamic_batching.latency_objective_ms" value { string_value: "%d" } }
+"""
 DELAYS_US = st.sampled_from([0, 100, 1000])
 TIMEOUTS_US = st.sampled_from([0, 500, 2000])
 
@@ -34,20 +38,31 @@ class Batching(RuleBasedStateMachine):
         levels=st.integers(0, 3),
         delay_us=DELAYS_US,
         eager=st.booleans(),
+        objective_ms=st.sampled_from([None, None, 1, 10]),
     )
     def start(
-        self, data: st.DataObject, max_batch_size: int, instances: int, levels: int, delay_us: int, eager: bool
+        self,
+        data: st.DataObject,
+        max_batch_size: int,
+        instances: int,
+        levels: int,
+        delay_us: int,
+        eager: bool,
+        objective_ms: int | None,
     ) -> None:
         self.max_batch_size, self.levels = max(1, max_batch_size), levels
         preferred = data.draw(st.lists(st.integers(1, self.max_batch_size), max_size=3)) if max_batch_size else []
         policy, self.max_queue_size, ordered = data.draw(policies())
         self.ordered = ordered and levels <= 1 and data.draw(st.booleans())
+        more = "optimization { eager_batching: true }" if eager else ""
+        if objective_ms:
+            delay_us = 0
+            more += AUTO % objective_ms
         fields = [
             f"preferred_batch_size: {preferred} max_queue_delay_microseconds: {delay_us}",
             f"priority_levels: {levels} default_priority_level: {min(levels, 2)} default_queue_policy {policy}",
             "preserve_ordering: true" if self.ordered else "",
         ]
-        more = "optimization { eager_batching: true }" if eager else ""
         self.simulation: Simulation = simulate(
             " ".join(fields), max_batch_size=max_batch_size, instances=instances, more=more
         )
@@ -118,6 +133,7 @@ class Batching(RuleBasedStateMachine):
         assert not state["_sizes"]
         assert not state["_submitted"]
         assert not state["_order"]
+        assert not state["_late"]
 
     def check_answers(self) -> None:
         answers = self.simulation.answers

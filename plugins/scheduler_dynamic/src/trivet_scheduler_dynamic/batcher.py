@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler, SchedulerContext
 
+from trivet_scheduler_dynamic.adaptation import Adaptation, objective_of
 from trivet_scheduler_dynamic.compatibility import batch_key
 from trivet_scheduler_dynamic.deadlines import Deadlines
 from trivet_scheduler_dynamic.groups import Group, Groups
+from trivet_scheduler_dynamic.late import LateRequests
 from trivet_scheduler_dynamic.ordering import ResponseOrder
 from trivet_scheduler_dynamic.policies import Levels, eager, queue_is_full, timeout_expired
 from trivet_scheduler_dynamic.rule import BatchRule
@@ -36,6 +38,12 @@ class DynamicBatcher(Scheduler):
             preferred=batching.preferred_batch_size,
             delay_ns=batching.max_queue_delay_microseconds * 1000,
         )
+        self._instances = len(context.instances)
+        objective_ns = objective_of(config)
+        self._adaptation = (
+            Adaptation(self._rule, objective_ns=objective_ns, instances=self._instances) if objective_ns else None
+        )
+        self._late = LateRequests()
         self._groups = Groups(self._rule, batch_key(context.spec))
         self._waiting = 0
         self._levels = Levels(batching)
@@ -54,7 +62,6 @@ class DynamicBatcher(Scheduler):
 
         self._submitted: list[Batch] = []
         """Batches that no instance has finished, in the order in which the instances take them."""
-        self._instances = len(context.instances)
         ahead = self._levels.prefetchable or eager(config)
         self._most_submitted = self._instances * (2 if ahead else 1)
         self._eager = eager(config)
@@ -70,6 +77,10 @@ class DynamicBatcher(Scheduler):
 
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
         self._submitted.remove(batch)
+        if self._adaptation is not None:
+            now_ns = self._clock()
+            if self._adaptation.executed(batch.requests, now_ns):
+                self._groups.reconsider(now_ns)
         if self._waiting:
             self._dispatch(self._clock())
 
@@ -100,6 +111,8 @@ class DynamicBatcher(Scheduler):
             self._order.add(request)
         group = self._groups.add(request, rank, now_ns)
         self._waiting += 1
+        if self._adaptation is not None:
+            self._adaptation.rate.add(request.batch_size)
         submitted = len(self._submitted)
         if submitted < self._instances or (submitted < self._most_submitted and self._may_go_ahead(group)):
             self._dispatch(now_ns)
@@ -136,7 +149,19 @@ class DynamicBatcher(Scheduler):
             group, count = found
             if submitted >= self._instances and not self._may_go_ahead(group):
                 break
-            requests = groups.take(group, count, now_ns)
+            if self._adaptation is not None:
+                came_before_ns = now_ns - self._adaptation.longest_wait_ns(group.rows)
+                # Where responses are ordered, whoever is late would hold up all behind.
+                if self._order is None and self._late.put_behind(group, came_before_ns):
+                    groups.changed(group, now_ns)
+                    continue
+                if self._late.turn():
+                    group, rank = self._late.first()
+                    requests = groups.take_rank(group, rank, now_ns)
+                else:
+                    requests = groups.take(group, count, now_ns)
+            else:
+                requests = groups.take(group, count, now_ns)
             self._left(requests)
             batch = Batch(requests)
             self._submitted.append(batch)
@@ -151,6 +176,7 @@ class DynamicBatcher(Scheduler):
     def _left(self, requests: list[InferenceRequest]) -> None:
         """These requests wait no more."""
         self._waiting -= len(requests)
+        self._late.leave(requests)
         if not self._plain:
             for request in requests:
                 self._forget(request)
@@ -193,9 +219,9 @@ class DynamicBatcher(Scheduler):
                 group = self._groups.find(request)
                 assert group is not None
                 came_ns = group.remove(request, rank)
-                assert came_ns is not None
-                group.add(request, rank + 1, came_ns)
-                self._groups.changed(group, now_ns)
+                if came_ns is not None:
+                    group.add(request, rank + 1, came_ns)
+                    self._groups.changed(group, now_ns)
                 continue
             self._remove(request)
             self._left([request])

@@ -101,6 +101,19 @@ class Group:
         self.rows -= sum([request.batch_size for request in taken])
         return taken
 
+    def take_rank(self, rank: int, limit: int) -> list[InferenceRequest]:
+        """Take out the first requests of one rank, as many as go into a batch of ``limit`` rows, at least one."""
+        rows = 0
+        taken: list[InferenceRequest] = []
+        for request in self._lanes[rank]:
+            rows += request.batch_size
+            if rows > limit and taken:
+                break
+            taken.append(request)
+        for request in taken:
+            self.remove(request, rank)
+        return taken
+
     def _drop(self, rank: int) -> None:
         del self._lanes[rank]
         self._ranks.remove(rank)
@@ -179,6 +192,13 @@ class Groups:
         self.changed(group, now_ns)
         return taken
 
+    def take_rank(self, group: Group, rank: int, now_ns: int) -> list[InferenceRequest]:
+        """Take a batch of one rank out of a group, whether it is next or not."""
+        taken = group.take_rank(rank, self._rule.limit)
+        group.best = None
+        self.changed(group, now_ns)
+        return taken
+
     @property
     def due_ns(self) -> int | None:
         """When a delayed group may have been delayed long enough; ``None`` where none is."""
@@ -207,7 +227,7 @@ class Groups:
     def _delay(self, group: Group) -> None:
         if not group.waiting:
             group.waiting = True
-            heapq.heappush(self._delayed, (group.oldest_ns() + self._rule.delay_ns, next(self._number), group))
+            heapq.heappush(self._delayed, (self._rule.due_ns(group), next(self._number), group))
 
     def _wake(self, now_ns: int) -> None:
         """Let go of what was delayed long enough."""

@@ -20,7 +20,7 @@ class BatchRule:
     * What cannot grow any more, or was delayed long enough, goes as it is; with no delay everything goes at once.
     """
 
-    __slots__ = ("delay_ns", "limit", "preferred", "top")
+    __slots__ = ("delay_ns", "limit", "preferred", "since_ns", "top")
 
     def __init__(self, limit: int, preferred: Collection[int], delay_ns: int) -> None:
         self.limit = limit
@@ -29,6 +29,21 @@ class BatchRule:
         self.top = max(preferred, default=0)
         """The largest preferred size; 0 where there is none, and then nothing is worth waiting for."""
         self.delay_ns = delay_ns
+        self.since_ns = 0
+        """Nothing that waited before counts as delay. 0 for Triton's delays, which count from a request's arrival."""
+
+    def due_ns(self, group: Group) -> int:
+        """When the group's requests have been delayed long enough."""
+        return max(group.oldest_ns(), self.since_ns) + self.delay_ns
+
+    def change(self, limit: int, delay_ns: int) -> bool:
+        """Batches of up to ``limit`` rows from now on, which is the one preferred size; True where that is new."""
+        if (limit, delay_ns) == (self.limit, self.delay_ns):
+            return False
+        self.limit = self.top = limit
+        self.preferred = frozenset()
+        self.delay_ns = delay_ns
+        return True
 
     def count(self, group: Group, now_ns: int) -> int:
         """How many of the group's requests, of which there is at least one, go now; 0 to wait."""
@@ -37,7 +52,7 @@ class BatchRule:
             return self._count(group, now_ns)
         # The one preferred size is the largest possible batch, which is the default.
         if rows < self.limit:
-            waits = self.delay_ns and now_ns - group.oldest_ns() < self.delay_ns
+            waits = self.delay_ns and now_ns < self.due_ns(group)
             return 0 if waits else len(group)
         return self._fitting(group)
 
@@ -74,7 +89,7 @@ class BatchRule:
             count += 1
             if rows in self.preferred or rows == top:
                 best = count
-        delayed = delay_ns != 0 and now_ns - group.oldest_ns() >= delay_ns
+        delayed = delay_ns != 0 and now_ns >= self.due_ns(group)
         if best and not delayed:
             return best
         if ended or rows >= top or delayed or delay_ns == 0:
