@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes.util
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from trivet.testing import RunningServer
+from trivet.testing import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
 REQUESTS = 200
@@ -44,3 +45,30 @@ def test_it_measures_without_an_error(protocol: str, trivet_server: Callable[...
     assert count is not None, done.stdout
     # It reads the statistics while its last request is on the way.
     assert int(count[1]) >= REQUESTS - 4
+
+
+SEQUENCES = """
+backend: "python"
+max_batch_size: 4
+input [ { name: "INPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]
+output [ { name: "OUTPUT0" data_type: TYPE_FP32 dims: [ 16 ] } ]
+sequence_batching { oldest { max_candidate_sequences: 4 } }
+"""
+
+
+def test_it_measures_sequences_without_an_error(tmp_path: Path) -> None:
+    (tmp_path / "sequences" / "1").mkdir(parents=True)
+    (tmp_path / "sequences" / "config.pbtxt").write_text(SEQUENCES)
+    shutil.copy(ROOT / "tests" / "differential" / "models" / "double" / "1" / "model.py", tmp_path / "sequences" / "1")
+    with running_server(tmp_path) as server:
+        load = ["-m", "sequences", "-i", "grpc", "-u", server.grpc_url, "--request-count", str(REQUESTS)]
+        load += ["--sequence-length", "5", "--concurrency-range", "6"]
+        done = subprocess.run(
+            [sys.executable, ROOT / "tools" / "perf_analyzer.py", *load],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Sequence count: " in done.stdout

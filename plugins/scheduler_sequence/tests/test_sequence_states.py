@@ -62,12 +62,41 @@ class Summing(ArrayInstance):
         return {name: results[name] for name in outputs}
 
 
+class OnDevice:
+    """What a framework gives for a tensor in the memory of a GPU, where the host cannot read it."""
+
+    shape = (1, 1)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise AssertionError("the state was copied to the host")
+
+
+class Counting(ArrayInstance):
+    """``y`` is how many steps the state, which it never reads, has gone through; it is in ``states`` by number."""
+
+    def __init__(self) -> None:
+        self.states: list[OnDevice] = []
+
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+        state = inputs["total"]
+        steps = self.states.index(state.dlpack()) + 1 if state.on_device else 0  # type: ignore[arg-type]
+        self.states[steps:] = [OnDevice()]
+        return {"y": np.array([[steps]], np.float32), "next_total": self.states[steps]}
+
+
 class SummingBackend(Backend, BackendModel):
+    def __init__(self) -> None:
+        self.make: Callable[[], BackendInstance] = Summing
+
     def load(self, context: ModelContext) -> BackendModel:
+        self.make = Counting if "counting" in context.parameters else Summing
         return self
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
-        return Summing()
+        return self.make()
 
 
 class SummingPlugin:
@@ -220,6 +249,12 @@ async def test_a_state_that_is_an_output_too_is_answered(serve: Serve) -> None:
     async with serve(TOTAL % "", more=more) as engine:
         assert await step(engine, 1, 5, start=True) == {"y": [5], "next_total": [5]}
         assert await step(engine, 1, 5) == {"y": [10], "next_total": [10]}
+
+
+async def test_a_state_stays_on_its_device(serve: Serve) -> None:
+    counting = 'parameters { key: "counting" value { string_value: "1" } }'
+    async with serve("oldest {}" + TOTAL % "", more=counting) as engine:
+        assert [await total(engine, 1, 0, start=step == 0) for step in range(4)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(
