@@ -387,6 +387,8 @@ class Engine:
     async def drained(self, timeout_s: float) -> int:
         """Wait for the requests in flight, at most ``timeout_s`` seconds; returns how many are left."""
         loaded = self._control.loaded()
+        for model in loaded:
+            model.scheduler.drain()
         if loaded:
             _, late = await asyncio.wait(
                 [asyncio.ensure_future(model.drained()) for model in loaded], timeout=timeout_s

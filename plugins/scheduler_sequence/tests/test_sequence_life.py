@@ -218,6 +218,16 @@ def test_when_the_model_unloads_nothing_waits_for_requests_that_cannot_come(stra
     world.scheduler.close()
 
 
+def test_a_sequence_goes_on_while_the_server_drains_if_nobody_needs_its_slot() -> None:
+    world = World("")
+    world.send("1a", 1, start=True)
+    world.run(10)
+    world.scheduler.drain()
+    world.send("1b", 1)
+    world.run(10)
+    assert world.answers["1b"] == [None]
+
+
 def test_a_request_that_the_model_answers_later_keeps_the_next_step_waiting() -> None:
     world = World("oldest { max_candidate_sequences: 4 }")
     world.late.add("1a")

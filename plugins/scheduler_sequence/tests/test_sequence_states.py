@@ -288,3 +288,14 @@ async def test_an_initial_state_that_cannot_be_fails_the_load(serve: Serve, stat
         async with serve(TOTAL % state, files={"short": b"123"}):
             pass
     assert message in str(raised.value)
+
+
+async def test_a_server_that_drains_serves_the_backlog_and_waits_for_no_silent_client(serve: Serve) -> None:
+    hour = "max_sequence_idle_microseconds: 3600000000 "
+    async with serve(f"oldest {{ max_candidate_sequences: 1 }} {hour}" + TOTAL % "") as engine:
+        assert await total(engine, 1, 5, start=True) == 5
+        waiting = asyncio.ensure_future(total(engine, 2, 7, start=True))
+        await asyncio.sleep(0)
+        engine.begin_drain()
+        assert await engine.drained(30) == 0
+        assert await waiting == 7

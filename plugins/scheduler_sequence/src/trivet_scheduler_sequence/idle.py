@@ -37,10 +37,9 @@ class IdleSequences:
         """It has a request again, or is over."""
         self._since.pop(sequence, None)
 
-    def expire_all(self) -> None:
-        """No sequence gets another request."""
-        while self._since:
-            self._expire(self._since.popitem(last=False)[0])
+    def expire_first(self) -> None:
+        """Expire the one that is idle for longest, before its time. There must be one."""
+        self._expire(self._since.popitem(last=False)[0])
 
     def close(self) -> None:
         """Stop the timer."""

@@ -151,7 +151,9 @@ class SequenceScheduler(Scheduler):
         self._draining = True
         for batcher in self._batchers.values():
             batcher.draining = True
-        self._idle.expire_all()
+        # Sequences that live on cost nothing; a request that was accepted before may still lead to one for them.
+        while self._backlog and self._idle:
+            self._idle.expire_first()
         for batcher in self._batchers.values():
             batcher.dispatch()
 
@@ -193,7 +195,7 @@ class SequenceScheduler(Scheduler):
             return
         if sequence.waiting:
             slot.batcher.offer(sequence)
-        elif sequence.ended or self._draining:
+        elif sequence.ended or (self._draining and self._backlog):
             self._end(sequence)
         else:
             self._idle.add(sequence)
