@@ -81,3 +81,16 @@ def test_with_preserve_ordering_it_does() -> None:
         world.send(f"{id}a", id, start=True, size=size)
     world.run(10)
     assert world.batches == [["1a"], ["2a"], ["3a"], ["4a"], ["5a", "6a"]]
+
+
+def test_a_step_that_waits_for_more_of_its_shape_holds_up_no_batch_of_another() -> None:
+    world = World(DELAYED, dims=-1)
+    world.send("1a", 1, start=True, size=1)
+    world.send("2a", 2, start=True, size=2)
+    world.run(1)
+    world.send("3a", 3, start=True, size=2)
+    assert world.batches == [["2a", "3a"]]
+    world.run(3.9)
+    assert world.batches == [["2a", "3a"]]
+    world.run(0.2)
+    assert world.batches == [["2a", "3a"], ["1a"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from trivet_scheduler_sequence.batcher import Batcher
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 class _Group:
     """Sequences whose next steps can share a batch, with the times since when they wait, in that order."""
 
-    __slots__ = ("key", "since")
+    __slots__ = ("key", "name", "since")
 
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, name: Hashable, key: Hashable) -> None:
+        self.name = name
         self.key = key
         self.since: OrderedDict[Sequence, int] = OrderedDict()
 
@@ -51,9 +53,11 @@ class OldestBatcher(Batcher):
         self._preferred = sorted(set(preferred_batch_sizes)) or [max_batch_size]
         self._delay_ns = max_queue_delay_us * 1000
         self._in_order = preserve_ordering
-        self._groups: list[_Group] = []
-        """Not one of them empty; with ``preserve_ordering`` a run each, in the order in which they came."""
-        self._group_of: dict[Sequence, _Group] = {}
+        self._groups: dict[Hashable, _Group] = {}
+        """Not one of them empty, by their keys; with ``preserve_ordering`` runs of equal keys, by number."""
+        self._group_of: OrderedDict[Sequence, _Group] = OrderedDict()
+        """Every sequence that waits, in the order in which they came."""
+        self._run = 0
 
     def offer(self, sequence: Sequence) -> None:
         group = self._group(self._key(sequence))
@@ -66,7 +70,7 @@ class OldestBatcher(Batcher):
         if group is not None:
             del group.since[sequence]
             if not group.since:
-                self._groups.remove(group)
+                del self._groups[group.name]
 
     def dispatch(self) -> None:
         if self.busy or not self._groups:
@@ -75,34 +79,34 @@ class OldestBatcher(Batcher):
         for group in self._candidates():
             delay_ns, size = self._size(group)
             if size:
-                sequences: list[Sequence | None] = []
-                for _ in range(size):
-                    sequence, _since = group.since.popitem(last=False)
-                    del self._group_of[sequence]
-                    sequences.append(sequence)
-                if not group.since:
-                    self._groups.remove(group)
-                self._submit([self._take(sequence) for sequence in sequences if sequence is not None], sequences)
+                sequences = list(islice(group.since, size))
+                for sequence in sequences:
+                    self.withdraw(sequence)
+                self._submit([self._take(sequence) for sequence in sequences], [*sequences])
                 return
-            shortest = min(shortest or delay_ns, delay_ns)
+            shortest = shortest or delay_ns
         self._wait(shortest)
 
     def _group(self, key: Hashable) -> _Group:
         """The group that a step with that key joins."""
-        known = self._groups[-1:] if self._in_order else self._groups
-        for group in known:
-            if group.key == key:
-                return group
-        group = _Group(key)
-        self._groups.append(group)
+        if not self._in_order:
+            group = self._groups.get(key)
+        else:
+            group = self._groups.get(self._run)
+            if group is not None and group.key != key:
+                group = None
+        if group is None:
+            self._run += 1
+            name: Hashable = self._run if self._in_order else key
+            group = self._groups[name] = _Group(name, key)
         return group
 
     def _candidates(self) -> Iterator[_Group]:
-        """The groups that the next batch may be made of, best first."""
-        if len(self._groups) == 1 or self._in_order:
-            yield self._groups[0]
-        else:
-            yield from sorted(self._groups, key=lambda group: group.oldest_ns)
+        """The groups that the next batch may be made of, that of whoever waits longest first."""
+        first = next(iter(self._group_of.values()))
+        yield first
+        if not self._in_order:
+            yield from [group for group in self._groups.values() if group is not first]
 
     def _size(self, group: _Group) -> tuple[int, int]:
         """For how many nanoseconds the group should wait for more, and how many of it to execute now: one is 0."""
