@@ -408,6 +408,42 @@ class TestConcurrentCoroutines:
             (response,) = await self.ask(engine, 1)
             assert message in str(response.error)
 
+    async def test_a_coroutine_may_wait_for_a_slow_reader(self, repository):
+        repository.add(
+            "async",
+            """
+            sender = requests[0].get_response_sender()
+            for i in range(100):
+                room = sender.send(answer([i]))
+                SHARED["sent"].append(i)
+                if given(requests[0])[0]:
+                    await room
+            sender.send(flags=FINAL)
+            """,
+            DECOUPLED,
+            is_async=True,
+        )
+        # Reads three responses, then waits until it is told to read on.
+        read, read_on = threading.Semaphore(3), threading.Event()
+
+        def throttle():
+            if not read.acquire(blocking=False):
+                SHARED["sent_enough"].set()
+                read_on.wait(30)
+
+        async with serve(repository) as engine:
+            done = asyncio.Event()
+            asked = request("async", 1, on_response=lambda _, response: response.final and done.set())
+            asked.throttle = throttle
+            engine.submit(asked)
+            assert await asyncio.to_thread(SHARED["sent_enough"].wait, 30)
+            # Another request on the same event loop does not wait for it.
+            assert len(await self.ask(engine, 0)) == 101
+            assert SHARED["sent"][:4] == [0, 1, 2, 3]
+            assert SHARED["sent"][4:] == list(range(100))
+            read_on.set()
+            await asyncio.wait_for(done.wait(), 30)
+
     async def test_what_runs_on_after_the_answer_ends_with_the_model(self, repository):
         repository.add(
             "async",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
+
+_MOST_THREADS = 1024
+"""Made as they are needed."""
 
 
 class CoroutineLoop:
@@ -14,6 +18,8 @@ class CoroutineLoop:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        # Each request whose caller reads slowly may block one thread; see InferenceResponseSender.send.
+        self._loop.set_default_executor(ThreadPoolExecutor(_MOST_THREADS, f"{name}-wait"))
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from typing import Any
 
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, ParameterValue
@@ -88,9 +89,12 @@ class InferenceResponseSender:
         self._closed = False
         self._lock = threading.Lock()
 
-    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> None:
+    def send(self, response: InferenceResponse | None = None, flags: int = 0) -> Awaitable[None] | None:
         """Deliver ``response``; with ``flags`` ``TRITONSERVER_RESPONSE_COMPLETE_FINAL`` it is the last, and
         may be missing.
+
+        Blocks while the caller is too far behind, except in the coroutine of a decoupled model, which it would keep
+        others from: there await the result, which is ``None`` where there is nothing to wait for.
 
         Raises :class:`TritonModelException` where the responses so far do not allow it.
         """
@@ -112,6 +116,10 @@ class InferenceResponseSender:
                 self._sent = True
             # Not before: a response that cannot be sent leaves the request to be answered, at the latest by __del__.
             self._closed = final
+        throttle = self._request.throttle
+        if not self._concurrent or throttle is None or self._request.done or not is_on_loop():
+            return None
+        return _Room(throttle)
 
     def is_cancelled(self) -> bool:
         """Whether the caller has given up; a model may then stop early."""
@@ -119,7 +127,8 @@ class InferenceResponseSender:
 
     def _respond(self, answer: KernelResponse) -> None:
         if self._concurrent and is_on_loop() and self._request.responder is not None:
-            # One caller that reads slowly must not hold up the others, whose coroutines run on this thread.
+            # One caller that reads slowly must not hold up the others, whose coroutines run on this thread: past the
+            # throttle.
             self._request.responder(self._request, answer)
         else:
             self._request.respond(answer)
@@ -149,6 +158,19 @@ class InferenceResponseSender:
                 " returned nor to the end through the request's response sender"
             )
             self._request.respond(KernelResponse(error=InternalError(message)))
+
+
+class _Room:
+    """Awaited by a coroutine that has sent a response, until its caller has read enough for another."""
+
+    __slots__ = ("_throttle",)
+
+    def __init__(self, throttle: Callable[[], None]) -> None:
+        self._throttle = throttle
+
+    def __await__(self) -> Generator[Any, None, None]:
+        # What was sent past the throttle is made good by passing it now, on a thread that it may block.
+        return asyncio.get_running_loop().run_in_executor(None, self._throttle).__await__()
 
 
 def is_on_loop() -> bool:
