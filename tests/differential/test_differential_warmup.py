@@ -30,6 +30,19 @@ READY = {
     "unbatched": config(sample(more="batch_size: 1 count: 2")),
     "decoupled": config(BATCHES, DECOUPLED, sample(more="batch_size: 2 count: 2")),
     "undeclared": config(BATCHES, sample(t="zero_data: true")),
+    # What the scheduler would add is up to the sample: here one control of two.
+    "sequence": config(
+        BATCHES,
+        """
+        sequence_batching {
+          control_input { name: "start" control { kind: CONTROL_SEQUENCE_START int32_false_true: [ 0, 1 ] } }
+          control_input { name: "ready" control { kind: CONTROL_SEQUENCE_READY int32_false_true: [ 0, 1 ] } }
+        }
+        """,
+        sample(
+            more='batch_size: 2 inputs { key: "start" value { data_type: TYPE_INT32 dims: [ 1 ] zero_data: true } }'
+        ),
+    ),
 }
 
 # What both say of why the model does not load. Not among them: a decoupled model that answers a sample with an error,
@@ -103,9 +116,10 @@ def test_a_model_is_given_the_same_before_it_is_ready(servers: Pair, name: str) 
 
 def log(address: str, name: str) -> Any:
     shape = [1] if name == "unbatched" else [1, 1]
-    status, answer = post(
-        address, f"models/{name}/infer", {"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": [0]}]}
-    )
+    request: dict[str, Any] = {"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "data": [0]}]}
+    if name == "sequence":
+        request["parameters"] = {"sequence_id": "a", "sequence_start": True, "sequence_end": True}
+    status, answer = post(address, f"models/{name}/infer", request)
     assert status == 200, answer
     return json.loads(next(output["data"][0] for output in answer["outputs"] if output["name"] == "log"))
 
