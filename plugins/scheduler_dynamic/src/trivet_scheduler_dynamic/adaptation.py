@@ -39,7 +39,7 @@ class Adaptation:
         """How long a request may have waited that goes into the next batch, of so many rows at most, and is answered
         within the objective.
         """
-        compute_ns = self._times.typical(min(rows, self._rule.limit)) if self._known else 0
+        compute_ns = self._times.slow(min(rows, self._rule.limit)) if self._known else 0
         return self.objective_ns - int(compute_ns)
 
     def executed(self, requests: Sequence[InferenceRequest], now_ns: int) -> bool:

@@ -118,7 +118,8 @@ def choose(times: ComputeTimes, rate_per_ns: float, *, instances: int, objective
 
     *Size.* A request that just missed a batch waits for it and is computed in the next, so that two slow executions of
     the largest size must fit. Of the sizes that do, the one with the most rows per second; a size that was not measured
-    is tried when the next smaller one was, at most twice as large. Where none fits, the smallest.
+    is tried when the next smaller one was, at most twice as large. Where none fits, the objective is lost for now, and
+    what is left to do is not to fall behind: the smallest size that carries the load, or else the fastest.
 
     *Delay.* Under steady load batches grow by themselves, and a delay only adds to latency. It pays where it saves an
     execution, as with clients that all ask again when they are answered: waiting is worth as much as an execution costs
@@ -129,13 +130,16 @@ def choose(times: ComputeTimes, rate_per_ns: float, *, instances: int, objective
     sizes = [size for size in times.sizes if size <= max_rows]
     if not sizes:
         return Choice(1, 0)
-    candidates = sorted({1, *sizes, min(2 * sizes[-1], max_rows)})
     budget_ns = _MARGIN * objective_ns
+    largest = sizes[-1]
+    next_size = min(2 * largest, max_rows, int(budget_ns / 2 / times.slow(largest) * largest))
+    candidates = sorted({1, *sizes, max(next_size, largest)})
     within = [size for size in candidates if 2 * times.slow(size) <= budget_ns]
     if not within:
-        return Choice(1, 0)
+        carrying = [size for size in candidates if size * instances > rate_per_ns * times.typical(size)]
+        return Choice(carrying[0] if carrying else max(candidates, key=lambda size: size / times.typical(size)), 0)
     # Among equals the smaller; what was not measured is optimistic by nothing, so it must be preferred to be tried.
-    limit = max(within, key=lambda size: (size / _hopeful(times, size, sizes[-1]), -size))
+    limit = max(within, key=lambda size: (size / _hopeful(times, size, largest), -size))
     alone_ns = times.typical(1)
     if rate_per_ns * alone_ns / instances < _BUSY or limit == 1:
         return Choice(limit, 0)

@@ -62,7 +62,8 @@ class DynamicBatcher(Scheduler):
 
         self._submitted: list[Batch] = []
         """Batches that no instance has finished, in the order in which the instances take them."""
-        ahead = self._levels.prefetchable or eager(config)
+        # With an objective a request may turn out late at the last moment.
+        ahead = (self._levels.prefetchable and self._adaptation is None) or eager(config)
         self._most_submitted = self._instances * (2 if ahead else 1)
         self._eager = eager(config)
         self._timer: Any = None
