@@ -226,12 +226,17 @@ def a_row_for_the_next(s: Stream) -> Any:
 def piled_up(s: Stream) -> Any:
     """While one request is executed the next of all sequences come; two of one sequence stay two batches."""
     seen = [s.ask(id, start=True) for id in (1, 2, 3)]
-    seen += s.together((1, 300, ""), (2, ""), (2, "end"), (3, "end"), (1, "end"))
-    return seen
+    s.send(1, 600)
+    time.sleep(0.2)  # nothing tells when the real one has begun
+    return [*seen, *s.together((2, ""), (2, "end"), (3, "end"), (1, "end")), s.answer()]
 
 
 def enough(s: Stream) -> Any:
     return [s.together((1, "start"), (2, "start"), (3, "start")), s.together((1, "end"), (2, "end"), (3, "end"))]
+
+
+def enough_for_two(s: Stream) -> Any:
+    return [s.together((1, "start"), (2, "start")), s.together((1, "end"), (2, "end"))]
 
 
 def late(s: Stream) -> Any:
@@ -262,7 +267,7 @@ def refused(s: Stream) -> Any:
 
 def ended_and_begun(s: Stream) -> Any:
     """The next sequence of the same ID begins while the first still has requests."""
-    return s.together((6, 200, "start"), (6, "end"), (6, "start"), (6, "end"))
+    return s.together((6, 600, "start"), (6, "end"), (6, "start"), (6, "end"))
 
 
 def of_strings(s: Stream) -> Any:
@@ -324,7 +329,7 @@ def no_ids(s: Stream) -> Any:
         ("oldest", failing),
         ("oldest", alone),
         ("oldest", refused),
-        ("preferred", enough),
+        ("preferred", enough_for_two),
         ("preferred", late),
         ("waiting", in_the_backlog),
         ("waiting", silent_holder),
