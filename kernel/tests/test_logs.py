@@ -115,3 +115,62 @@ def test_a_thread_that_dies_leaves_a_traceback(stream: io.StringIO) -> None:
     thread.join()
     assert "uncaught exception in thread worker-7" in stream.getvalue()
     assert "RuntimeError: gone" in stream.getvalue()
+
+
+def messages(stream: io.StringIO) -> list[str]:
+    return [line.partition("] ")[2] for line in stream.getvalue().splitlines()]
+
+
+def test_a_warning_that_comes_again_and_again_is_counted(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure(LogOptions(), stream=stream)
+    logger = logging.getLogger("trivet.x")
+    for number in range(50):
+        logger.warning("request %d failed", number)
+        logger.info("request %d", number)
+    logger.warning("another warning")
+    shown = messages(stream)
+    assert [line for line in shown if "failed" in line] == [
+        f"request {number} failed" for number in range(logs.REPEATS_SHOWN)
+    ]
+    assert len([line for line in shown if line.startswith("request") and "failed" not in line]) == 50
+    assert shown[-1] == "another warning"
+
+
+def test_what_was_hidden_is_told_with_the_next_one(stream: io.StringIO) -> None:
+    logs.configure(LogOptions(), stream=stream)
+    (handler,) = logging.getLogger().handlers
+
+    def warn(second: float, number: int) -> None:
+        record = logging.makeLogRecord(
+            {"name": "x", "levelno": logging.WARNING, "lineno": 1, "msg": "no %d", "args": (number,)}
+        )
+        record.created = second
+        handler.handle(record)
+
+    for number in range(logs.REPEATS_SHOWN + 7):
+        warn(100.0, number)
+    warn(100.0 + logs.REPEAT_WINDOW_S, 99)
+    assert messages(stream)[-1] == "no 99 (7 more like this in the 10 s from its first on)"
+
+
+def test_the_log_is_changed_while_it_is_written(stream: io.StringIO) -> None:
+    logs.configure(LogOptions(info=False), stream=stream)
+    logger = logging.getLogger("trivet.x")
+    logger.info("hidden")
+    assert logs.change(info=True, format="json") == LogOptions(format="json") == logs.current()
+    logger.info("shown")
+    logs.change(format="text", warning=False, verbose=1)
+    logger.warning("hidden")
+    logger.debug("in detail")
+    first, second = stream.getvalue().splitlines()
+    assert json.loads(first)["message"] == "shown"
+    assert second.endswith("] in detail")
+
+
+def test_without_a_log_of_its_own_nothing_is_changed_but_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs._Configured, "handler", None)
+    level = logging.getLogger("trivet").level
+    before = logs.current()
+    assert logs.change(verbose=2).verbose == 2
+    assert logging.getLogger("trivet").level == level
+    logs.change(verbose=before.verbose)

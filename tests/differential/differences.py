@@ -42,7 +42,7 @@ DIFFERENCES: dict[str, Difference] = {
     ),
     "not implemented": Difference(
         "both",
-        "Trace settings, log settings",
+        "Trace settings",
         "Implemented",
         "501 (gRPC: `UNIMPLEMENTED`) saying so",
         "They come with later versions.",
@@ -233,6 +233,13 @@ DIFFERENCES: dict[str, Difference] = {
         "Counts as a success",
         "Counts as a failure, of the reason `BACKEND`",
         "Its caller got an error; an alert on failures should see it.",
+    ),
+    "response statistics": Difference(
+        "models",
+        "`response_stats` of a decoupled Python model",
+        "Empty: its Python backend reports none",
+        "By the place of the response in the stream",
+        "The extension has them.",
     ),
     "resource without a size": Difference(
         "models",

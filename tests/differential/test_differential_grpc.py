@@ -71,7 +71,7 @@ def _decoder(method: str) -> Callable[[bytes], Message]:
 def _forget_numbers(message: pb.ModelStatisticsResponse) -> None:
     """Both were asked the same, but their histories differ: a case that Triton refuses later counts as a failure."""
     for stats in message.model_stats:
-        for field in ("last_inference", "inference_count", "execution_count", "batch_stats"):
+        for field in ("last_inference", "inference_count", "execution_count", "batch_stats", "response_stats"):
             stats.ClearField(field)
         for _, duration in stats.inference_stats.ListFields():
             duration.Clear()

@@ -95,6 +95,8 @@ class Engine:
         that :meth:`submit` refused are not among them."""
         self.metrics = MetricRegistry()
         """What models measure themselves, for exporters."""
+        self.on_refused: list[Callable[[InferenceRequest, TrivetError], None]] = []
+        """Called on the event loop with each request that :meth:`submit` refuses, before it raises. Must not raise."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
         self._caller = EngineCaller(self, loop)
@@ -183,9 +185,14 @@ class Engine:
         Returns at once; ``request.on_response`` is then called on the event loop until a response is final. Raises a
         :class:`~trivet.errors.TrivetError` where the request is refused, and then never calls it.
         """
-        if self._draining:
-            raise UnavailableError("Server is stopping, it accepts no new inference requests")
-        self._enter(self._models.model(request.model_name, request.model_version), request)
+        try:
+            if self._draining:
+                raise UnavailableError("Server is stopping, it accepts no new inference requests")
+            self._enter(self._models.model(request.model_name, request.model_version), request)
+        except TrivetError as error:
+            for observer in self.on_refused:
+                observer(request, error)
+            raise
 
     def _enter(self, model: LoadedModel, request: InferenceRequest) -> None:
         validate(model.spec, request)
@@ -283,6 +290,8 @@ class Engine:
         if request not in model.in_flight:
             # It was cancelled or rejected while an instance worked on it, and has its final response.
             return
+        if model.spec.decoupled:
+            model.statistics.responded(request, response, perf_counter_ns())
         if response.final:
             model.finished(request)
             now = request.answered_ns = perf_counter_ns()

@@ -78,7 +78,9 @@ class InferenceRequest:
         "received_ns",
         "regions",
         "rescheduled",
+        "responded_ns",
         "responder",
+        "responses",
         "sequence_end",
         "sequence_start",
         "throttle",
@@ -164,6 +166,10 @@ class InferenceRequest:
         self.infer_end_ns = 0
         self.compute_end_ns = 0
         self.answered_ns = 0
+        self.responses = 0
+        """How many responses of a decoupled model there were so far."""
+        self.responded_ns = 0
+        """When the last of them was made."""
 
     def respond(self, response: InferenceResponse) -> None:
         """Answer this request from a :class:`~trivet.backend.RequestInstance`, on any thread, while it is being served.
@@ -206,7 +212,7 @@ class InferenceResponse:
     closing response may have neither outputs nor error (``final`` alone).
     """
 
-    __slots__ = ("error", "final", "outputs", "parameters", "placed")
+    __slots__ = ("error", "final", "made_ns", "outputs", "parameters", "placed")
 
     def __init__(
         self,
@@ -221,3 +227,5 @@ class InferenceResponse:
         self.parameters = parameters
         self.final = final
         self.placed = False
+        self.made_ns = 0
+        """When a decoupled model gave it (``time.perf_counter_ns()``); 0 for others."""

@@ -267,7 +267,7 @@ class Instance:
         now = perf_counter_ns()
         if not request.infer_end_ns:
             request.infer_end_ns = now
-        request.compute_end_ns = now
+        request.compute_end_ns = response.made_ns = now
         request.done = response.final
         self._post(Finished(self, ((request, response),)))
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -25,6 +25,10 @@ Format = Literal["text", "default", "ISO8601", "json"]
 
 # What a record has by itself; whatever else is in its dictionary came through ``extra``.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+REPEATS_SHOWN = 20
+"""How often a warning or error from one line of code is shown in :data:`REPEAT_WINDOW_S`."""
+REPEAT_WINDOW_S = 10.0
+_MESSAGES_KEPT = 1000
 _LETTERS = {
     logging.DEBUG: "V", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "E",
 }  # fmt: skip
@@ -44,6 +48,48 @@ class LogOptions:
     error: bool = True
     file: Path | None = None
     """Appended to; ``None`` is standard error."""
+
+
+class _RepeatedMessages(logging.Filter):
+    """Shows a warning or error that comes again and again a few times, and then how often it came.
+
+    Without it a fault that every request meets fills the disk and hides all else. Messages are the same where they come
+    from one line of code and differ at most in the arguments that are filled in. Any thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, int, str], _Repetition] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        key = (record.pathname, record.lineno, str(record.msg))
+        with self._lock:
+            seen = self._seen.get(key)
+            if seen is None or record.created - seen.since >= REPEAT_WINDOW_S:
+                if len(self._seen) >= _MESSAGES_KEPT:
+                    self._seen.clear()
+                self._seen[key] = _Repetition(record.created)
+                if seen is not None and seen.hidden:
+                    more = f" ({seen.hidden} more like this in the {REPEAT_WINDOW_S:g} s from its first on)"
+                    record.msg, record.args = record.getMessage() + more, None
+                return True
+            seen.shown += 1
+            if seen.shown > REPEATS_SHOWN:
+                seen.hidden += 1
+                return False
+            return True
+
+
+class _Repetition:
+    __slots__ = ("hidden", "shown", "since")
+
+    def __init__(self, since: float) -> None:
+        self.since = since
+        self.shown = 1
+        self.hidden = 0
 
 
 class _EnabledLevels(logging.Filter):
@@ -129,6 +175,31 @@ def make_formatter(name: Format) -> logging.Formatter:
     return TextFormatter(iso=name == "ISO8601")
 
 
+class _Configured:
+    """What the process logs with."""
+
+    options = LogOptions()
+    packages: tuple[str, ...] = ()
+    handler: logging.Handler | None = None
+
+
+def current() -> LogOptions:
+    """How the process logs now."""
+    return _Configured.options
+
+
+def change(**changes: Any) -> LogOptions:
+    """Log otherwise from now on: ``changes`` are fields of :class:`LogOptions`, but not ``file``. Any thread.
+
+    Where :func:`configure` was not called, as in a program that embeds the engine, the log is not this module's, and
+    nothing but what :func:`current` says is changed.
+    """
+    _Configured.options = options = replace(_Configured.options, **changes)
+    if _Configured.handler is not None:
+        _apply(_Configured.handler, options, _Configured.packages)
+    return options
+
+
 def configure(options: LogOptions, *, packages: Iterable[str] = ("trivet",), stream: TextIO | None = None) -> None:
     """Set up the root logger, Python's warnings and uncaught exceptions of threads. Called once, on the main thread.
 
@@ -142,22 +213,28 @@ def configure(options: LogOptions, *, packages: Iterable[str] = ("trivet",), str
         handler = logging.StreamHandler(stream)
     else:
         handler = _StandardError()
-    handler.setFormatter(make_formatter(options.format))
-    handler.addFilter(_EnabledLevels(options))
+    _Configured.options, _Configured.packages, _Configured.handler = options, tuple(packages), handler
 
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
         old.close()
     root.addHandler(handler)
+    _apply(handler, options, _Configured.packages)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread_exception
+
+
+def _apply(handler: logging.Handler, options: LogOptions, packages: Iterable[str]) -> None:
+    """Formats, levels and filters. Filters are replaced as a whole: another thread may be logging."""
+    handler.setFormatter(make_formatter(options.format))
+    handler.filters = [_EnabledLevels(options), _RepeatedMessages()]
+    root = logging.getLogger()
     # A level that is never shown is cheaper refused by the logger than by the filter.
     lowest = logging.INFO if options.info else logging.WARNING if options.warning else logging.ERROR
     root.setLevel(logging.DEBUG if options.verbose >= 2 else lowest)
     for package in packages:
         logging.getLogger(package).setLevel(logging.DEBUG if options.verbose >= 1 else logging.NOTSET)
-
-    logging.captureWarnings(capture=True)
-    threading.excepthook = _log_thread_exception
 
 
 def flush() -> None:

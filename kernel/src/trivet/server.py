@@ -24,7 +24,7 @@ from time import perf_counter
 
 import anyio
 
-from trivet import garbage, logs
+from trivet import access_log, garbage, logs
 from trivet.engine import Engine
 from trivet.errors import TrivetError, UnavailableError
 from trivet.hookspecs import Offer
@@ -86,6 +86,8 @@ class Server:
         self._transport: HttpTransport | None = None
         self.engine = Engine(registry, engine_options(settings))
         self.engine.server_name = settings["id"]
+        if settings["log_access"]:
+            access_log.install(self.engine)
 
     @property
     def addresses(self) -> Mapping[str, Sequence[str]]:

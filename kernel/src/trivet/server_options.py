@@ -132,6 +132,7 @@ LOG_OPTIONS = (
     Option("log-info", "boolean", True, "Log at level info."),
     Option("log-warning", "boolean", True, "Log warnings."),
     Option("log-error", "boolean", True, "Log errors."),
+    Option("log-access", "boolean", False, "Log a line at level info for each inference request."),
     Option("log-file", "path", None, "Append the log to this file instead of standard error."),
 )
 

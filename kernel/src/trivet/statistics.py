@@ -10,8 +10,10 @@ from enum import Enum
 from time import time
 from typing import TYPE_CHECKING
 
+from trivet.errors import Code
+
 if TYPE_CHECKING:
-    from trivet.inference import InferenceRequest
+    from trivet.inference import InferenceRequest, InferenceResponse
 
 
 class FailureReason(Enum):
@@ -149,6 +151,34 @@ class ModelStatistics:
         """Count one request that ended in an error, a rejection or a cancellation."""
         self.fail.add(end_ns - request.received_ns)
         self.failures[reason] += 1
+
+    def responded(self, request: InferenceRequest, response: InferenceResponse, now_ns: int) -> None:
+        """Count one response of a decoupled model, by its place among those of its request.
+
+        Its inference began with the request's, or with the response before it, and ended when the model gave it; what
+        came after, until ``now_ns``, is its output. Source: Triton's statistics extension, "response_stats".
+        """
+        key = str(request.responses)
+        statistics = self.responses.get(key)
+        if statistics is None:
+            statistics = self.responses[key] = ResponseStatistics()
+        made_ns = response.made_ns or now_ns
+        start_ns = request.responded_ns or request.compute_start_ns or made_ns
+        request.responses += 1
+        request.responded_ns = made_ns
+        duration_ns = now_ns - start_ns
+        if response.error is not None and response.error.code is Code.CANCELLED:
+            statistics.cancel.add(duration_ns)
+            return
+        if response.error is None and not response.outputs:
+            statistics.empty_response.add(duration_ns)
+            return
+        statistics.compute_infer.add(made_ns - start_ns)
+        if response.error is None:
+            statistics.compute_output.add(now_ns - made_ns)
+            statistics.success.add(duration_ns)
+        else:
+            statistics.fail.add(duration_ns)
 
     def executed(self, requests: Sequence[InferenceRequest]) -> None:
         """Count one execution that answered ``requests``, whose timestamps agree."""

@@ -94,11 +94,22 @@ CASES: list[Case] = [
             unary("ModelConfig", name="double"),
         ),
     ),
+    *(one(f"{method} is not implemented", unary(method), "not implemented") for method in ("TraceSetting",)),
     *(
-        one(f"{method} is not implemented", unary(method), "not implemented")
-        for method in (
-            "TraceSetting",
-            "LogSettings",
+        one(f"log settings: {settings}", unary("LogSettings", settings=settings))
+        for settings in (
+            {},
+            {"log_info": {"bool_param": True}},
+            {"log_info": {"uint32_param": 1}},
+            {"log_info": {}},
+            {"log_verbose_level": {"uint32_param": 0}},
+            {"log_verbose_level": {"bool_param": True}},
+            {"log_format": {"string_param": "nope"}},
+            {"log_format": {"bool_param": True}},
+            {"log_format": {"string_param": "default"}},
+            {"log_file": {"string_param": "x"}},
+            {"log_file": {"bool_param": True}},
+            {"nope": {"string_param": "x"}},
         )
     ),
     *(

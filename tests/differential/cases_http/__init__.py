@@ -1,6 +1,17 @@
 """The requests that both servers are sent, as data."""
 
-from . import bad_json, binary_tensors, codings, generate, json_tensors, model_control, outputs, parameters, paths
+from . import (
+    bad_json,
+    binary_tensors,
+    codings,
+    generate,
+    json_tensors,
+    log_settings,
+    model_control,
+    outputs,
+    parameters,
+    paths,
+)
 from .case import Case
 
 CASES: list[Case] = [
@@ -12,5 +23,6 @@ CASES: list[Case] = [
     *codings.CASES,
     *generate.CASES,
     *paths.CASES,
+    *log_settings.CASES,
     *model_control.CASES,
 ]

@@ -109,11 +109,11 @@ _NOT_IMPLEMENTED = (
     get("/v2/trace/setting"),
     get(f"{_MODEL}/trace/setting"),
     post("/v2/trace/setting", {"trace_rate": "5"}),
-    get("/v2/logging"),
-    post("/v2/logging", {"log_info": True}),
 )
 
-_COUNTED = frozenset({"last_inference", "inference_count", "execution_count", "count", "ns", "batch_stats"})
+_COUNTED = frozenset(
+    {"last_inference", "inference_count", "execution_count", "count", "ns", "batch_stats", "response_stats"}
+)
 
 CASES: list[Case] = [
     *(one(f"get {path}", get(path)) for path in _SAME),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from trivet.engine import Engine
 
-# Trace and logging join them when something serves them; sequence and schedule_policy come with the schedulers that do,
+# Trace joins them when something serves it; sequence and schedule_policy come with the schedulers that do,
 # kinds of shared memory with their providers.
 EXTENSIONS = (
     "classification",
@@ -16,6 +16,7 @@ EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "logging",
 )
 
 

@@ -238,7 +238,6 @@ def test_a_caller_that_gives_up_does_not_stop_an_unload(serve: Callable[..., Any
     ("method", "what"),
     [
         ("TraceSetting", "trace settings"),
-        ("LogSettings", "log settings"),
     ],
 )
 def test_what_is_not_offered_says_so(rpc: Rpc, method: str, what: str) -> None:

@@ -128,7 +128,6 @@ class TestHealthAndMetadata:
         [
             ("GET", "/v2/trace/setting"),
             ("POST", "/v2/models/double/trace/setting"),
-            ("GET", "/v2/logging"),
         ],
     )
     def test_what_later_versions_will_have(self, client: httpx.Client, method: str, path: str) -> None:

@@ -16,6 +16,7 @@ from trivet.engine import Engine
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnimplementedError
 from trivet.statistics import Duration, ModelStatistics
 
+from trivet_protocol_kserve_v2.codec import log_settings
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
 from trivet_protocol_kserve_v2.grpc.shared_memory import SharedMemoryMethods
@@ -86,7 +87,7 @@ class Control:
             ("CudaSharedMemoryRegister", "shared-memory", self._memory.cuda_register),
             ("CudaSharedMemoryUnregister", "shared-memory", self._memory.cuda_unregister),
             ("TraceSetting", "trace", _unimplemented("trace settings")),
-            ("LogSettings", "logging", _unimplemented("log settings")),
+            ("LogSettings", "logging", self.log_settings),
         )
         methods = [
             ControlMethod(
@@ -175,6 +176,22 @@ class Control:
         await asyncio.shield(self._engine.load(request.model_name, config=config, files=files or None))
         return pb.RepositoryModelLoadResponse()
 
+    async def log_settings(self, request: pb.LogSettingsRequest) -> pb.LogSettingsResponse:
+        known = log_settings.current()
+        log_settings.change(
+            {name: _log_setting(name, request.settings[name]) for name in known if name in request.settings}
+        )
+        response = pb.LogSettingsResponse()
+        for name, value in log_settings.current().items():
+            setting = response.settings[name]
+            if isinstance(value, bool):
+                setting.bool_param = value
+            elif isinstance(value, int):
+                setting.uint32_param = value
+            else:
+                setting.string_param = value
+        return response
+
     async def repository_model_unload(
         self, request: pb.RepositoryModelUnloadRequest
     ) -> pb.RepositoryModelUnloadResponse:
@@ -186,6 +203,21 @@ class Control:
             dependents = value.bool_param
         await asyncio.shield(self._engine.unload(request.model_name, unload_dependents=dependents))
         return pb.RepositoryModelUnloadResponse()
+
+
+_LOG_TYPES = {"bool_param": "boolean", "uint32_param": "int32", "string_param": "string"}
+
+
+def _log_setting(name: str, value: pb.LogSettingsRequest.SettingValue) -> log_settings.Setting:
+    expected = "uint32_param" if name == "log_verbose_level" else "string_param"
+    if name in log_settings.BOOLEANS:
+        expected = "bool_param"
+    if name != "log_file" and value.WhichOneof("parameter_choice") != expected:
+        raise InvalidArgumentError(f"expect {_LOG_TYPES[expected]} for '{name}'")
+    found: log_settings.Setting = getattr(value, expected)
+    if name == "log_format" and found not in log_settings.FORMATS:
+        raise InvalidArgumentError(f"invalid argument for log_format, got: {found}")
+    return found
 
 
 def _unimplemented(what: str) -> Handler:

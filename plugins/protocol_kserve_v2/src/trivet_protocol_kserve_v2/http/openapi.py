@@ -69,7 +69,9 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "cuda_shared_memory_unregister": Operation("Forget one region of CUDA shared memory, or all"),
     "trace_setting": Operation("The trace extension, which is not implemented", errors=(501,)),
-    "log_settings": Operation("The logging extension, which is not implemented", errors=(501,)),
+    "log_settings": Operation(
+        "The log settings; of a POST, after changing them", "LogSettings", errors=(500, 501, 503)
+    ),
 }
 
 _PARAMETERS: Mapping[str, str] = {

@@ -199,5 +199,13 @@ SCHEMAS: dict[str, Schema] = {
     "CudaRegions": _array(
         _object(("name", "device_id", "byte_size"), name=_STRING, device_id={"type": "integer"}, byte_size=_COUNT)
     ),
+    "LogSettings": _object(
+        log_file={**_STRING, "readOnly": True, "description": "Empty for standard error."},
+        log_info=_BOOLEAN,
+        log_warning=_BOOLEAN,
+        log_error=_BOOLEAN,
+        log_verbose_level=_COUNT,
+        log_format={"type": "string", "enum": ["default", "ISO8601", "json"]},
+    ),
     "UnloadRequest": _object(parameters=_object(unload_dependents=_BOOLEAN)),
 }

@@ -11,7 +11,7 @@ from trivet.service import Protocol, ServerContext
 
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.extensions import announce
-from trivet_protocol_kserve_v2.http import shared_memory
+from trivet_protocol_kserve_v2.http import log_settings, shared_memory
 from trivet_protocol_kserve_v2.http.control import Control, unimplemented
 from trivet_protocol_kserve_v2.http.cors import Cors
 from trivet_protocol_kserve_v2.http.endpoints import ENDPOINTS
@@ -101,7 +101,7 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
         "generate_stream": generate.stream,
         **shared_memory.handlers(memory),
         "trace_setting": unimplemented("the trace extension"),
-        "log_settings": unimplemented("the logging extension"),
+        "log_settings": log_settings.handle,
     }
 
 
