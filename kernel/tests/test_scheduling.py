@@ -6,7 +6,7 @@ The scheduler here is the smallest that batches: it waits until two requests are
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from trivet import hookimpl
 from trivet.backend import OutputValue, RequestInstance
 from trivet.datatypes import FP32
 from trivet.engine import Engine
-from trivet.errors import Code, ResourceExhaustedError, TrivetError, UnavailableError
+from trivet.errors import Code, RequestCancelledError, ResourceExhaustedError, TrivetError, UnavailableError
 from trivet.hookspecs import SchedulerPlugin
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler, SchedulerContext
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
+from trivet.throttle import Throttle
 
 pytestmark = pytest.mark.anyio
 
@@ -190,6 +191,49 @@ async def test_a_model_takes_a_request_as_often_as_it_needs(tmp_path: Path, monk
         assert response.outputs[0].numpy() == [0]
         [statistics] = engine.statistics("m")
     assert (statistics.execution_count, statistics.inference_count) == (5, 1)
+
+
+class Slow(Throttle):
+    """The throttle of a caller that reads only when a test says so."""
+
+    def __init__(self) -> None:
+        self.full = True
+        self.callbacks: list[Callable[[], None]] = []
+
+    def __call__(self) -> None:
+        raise AssertionError("nothing is answered in between")
+
+    def holds(self) -> bool:
+        return self.full
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+
+async def test_a_step_waits_for_a_caller_that_reads_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nobody else does: the model goes on with others."""
+    monkeypatch.setattr("arithmetic_backend.Arrays", lambda _: Countdown())
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "model.arith").write_text("1")
+    async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=ArithmeticPlugin())) as engine:
+        held, cancelled = (
+            InferenceRequest("m", {"x": Tensor.from_numpy("x", np.array([3], np.float32))}) for _ in "ab"
+        )
+        held.throttle, cancelled.throttle = slow, gone = Slow(), Slow()
+        first, second = (asyncio.ensure_future(engine.infer(request)) for request in (held, cancelled))
+        while not (slow.callbacks and gone.callbacks):  # noqa: ASYNC110 - what is waited for tells nobody
+            await asyncio.sleep(0)
+        other = await engine.infer(InferenceRequest("m", {"x": Tensor.from_numpy("x", np.array([5], np.float32))}))
+        assert other.outputs[0].numpy() == [0]
+        assert not first.done()
+
+        engine.cancel(cancelled)
+        assert isinstance((await second).error, RequestCancelledError)
+        slow.full = gone.full = False
+        for callback in slow.callbacks + gone.callbacks:
+            callback()
+        slow.callbacks.clear()
+        assert (await first).outputs[0].numpy() == [0]
 
 
 class Accumulating(Scheduler):

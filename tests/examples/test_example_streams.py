@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import io
 import json
 import queue
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +94,33 @@ class TestPronunciation:
     def test_what_has_no_words_has_no_phonemes(self, example_server: Any) -> None:
         assert said(example_server, "1 + 1") == []
 
+    def test_who_reads_slowly_holds_up_nobody_else(
+        self, example_server: Any, predict: Predict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A text of more than what sockets and the server hold, on a connection that nobody reads from."""
+        monkeypatch.setattr("trivet_protocol_kserve_v2.http.event_stream.MAX_PENDING_BYTES", 16 * 1024)
+        body = json.dumps({"text_input": "serendipitous " * 6000}).encode()
+        host, _, port = example_server.http_url.partition(":")
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect((host, int(port)))
+            path = "/v2/models/pronunciation/generate_stream"
+            slow.sendall(f"POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+            self._until_held_back(example_server)
+
+            assert said(example_server, "trivet") == predict("trivet")
+
+    def _until_held_back(self, server: Any) -> None:
+        """Return when a request waits for its client."""
+
+        async def wait() -> None:
+            model = server.engine.model("pronunciation")
+            async with asyncio.timeout(90):
+                while not any(request.throttle.holds() for request in model.in_flight):  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0.01)
+
+        server.call(wait)
+
     def test_many_texts_on_one_grpc_stream(self, example_server: Any, predict: Predict) -> None:
         answers: dict[str, list[str]] = {word: [] for word in WORDS}
         for word, text in self._streamed(example_server):
@@ -105,8 +134,8 @@ class TestPronunciation:
         with tritonclient.grpc.InferenceServerClient(server.grpc_url) as client:
             client.start_stream(lambda result, error: arrived.put((result, error)))
             for word in WORDS:
-                text = tritonclient.grpc.InferInput("text_input", [1], "BYTES")
-                text.set_data_from_numpy(np.array([word.encode()], np.object_))
+                text = tritonclient.grpc.InferInput("text_input", [1, 1], "BYTES")
+                text.set_data_from_numpy(np.array([[word.encode()]], np.object_))
                 client.async_stream_infer("pronunciation", [text], request_id=word, enable_empty_final_response=True)
             open_words = len(WORDS)
             while open_words:
@@ -116,4 +145,4 @@ class TestPronunciation:
                 if response.parameters["triton_final_response"].bool_param:
                     open_words -= 1
                 else:
-                    yield response.id, result.as_numpy("text_output")[0].decode()
+                    yield response.id, result.as_numpy("text_output").item().decode()

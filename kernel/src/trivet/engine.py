@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter_ns
 from typing import Literal
 
@@ -40,6 +41,7 @@ from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.rate_limiter import ResourceSize
 from trivet.statistics import FailureReason, ModelStatistics
+from trivet.throttle import Throttle
 from trivet.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -275,6 +277,11 @@ class Engine:
     def _reschedule(self, model: LoadedModel, request: InferenceRequest) -> None:
         """A model has executed a step of a request, and wants the request again for the next one."""
         if request not in model.in_flight:
+            return
+        throttle = request.throttle
+        if isinstance(throttle, Throttle) and throttle.holds():
+            # Its caller has yet to read what there is; the next step would only hold up those that share it.
+            throttle.when_room(partial(self._reschedule, model, request))
             return
         request.rescheduled = False
         request.responder = None

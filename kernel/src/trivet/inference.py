@@ -132,7 +132,8 @@ class InferenceRequest:
         """By output: where in shared memory the caller wants it, in place of the response."""
         self.throttle: Callable[[], None] | None = None
         """Set by a protocol whose caller may read more slowly than the model answers. Called on the model's thread
-        before each response; blocks while too many of them wait, and no more once the request has ended."""
+        before each response; blocks while too many of them wait, and no more once the request has ended. A
+        :class:`~trivet.throttle.Throttle` can also be asked whether it would."""
 
         # What follows is the kernel's.
         self.model: LoadedModel | None = None

@@ -174,7 +174,8 @@ class Scheduler(ABC):
     def reschedule(self, request: InferenceRequest) -> None:
         """Take a request again that the model wants to execute once more (``InferenceRequest.rescheduled``).
 
-        Called before :meth:`batch_done` of the batch in which it was executed. Raise a
+        Called before :meth:`batch_done` of the batch in which it was executed, or later, where the request's caller was
+        too slow for another step (:class:`~trivet.throttle.Throttle`). Raise a
         :class:`~trivet.errors.TrivetError` to end the request with that. The default queues it like a new one.
         """
         self.enqueue(request)

@@ -101,6 +101,7 @@ class World:
         self.rows: list[list[dict[str, Any]]] = []
         self.answers: dict[str, list[TrivetError | None]] = {}
         self.in_flight: set[InferenceRequest] = set()
+        self._held: set[InferenceRequest] = set()
         self.executing: Counter[int | str] = Counter()
         self._executions: Counter[str] = Counter()
         self._timers: list[tuple[int, int, Timer]] = []
@@ -221,6 +222,15 @@ class World:
                 request.done = True
                 self.answer(request, None)
         for request in again:
-            if request in self.in_flight:
+            if request in self.in_flight and request not in self._held:
                 self.scheduler.reschedule(request)
         self.scheduler.batch_done(instance, batch)
+
+    def hold(self, request: InferenceRequest) -> None:
+        """The engine does not bring the request back after a step, as its caller reads slowly."""
+        self._held.add(request)
+
+    def let_go(self, request: InferenceRequest) -> None:
+        """Its caller caught up."""
+        self._held.discard(request)
+        self.scheduler.reschedule(request)

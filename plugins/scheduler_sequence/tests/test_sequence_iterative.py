@@ -77,3 +77,30 @@ def test_a_model_of_ordinary_sequences_cannot_take_a_request_again() -> None:
     world = World("oldest {}")
     with pytest.raises(InvalidArgumentError, match="needs 'iterative_sequence'"):
         world.scheduler.reschedule(world.send("a", 1, start=True))
+
+
+def test_a_request_that_comes_back_late_goes_on_when_it_does() -> None:
+    """Its caller reads slowly; the others of its batch went on without it."""
+    world = World(ITERATIVE, steps=3)
+    late = world.send("a")
+    world.hold(late)
+    world.send("b")
+    world.run(10)
+    assert world.batches == [["a"], ["b"], ["b"], ["b"]]
+    world.let_go(late)
+    world.run(10)
+    assert world.batches[4:] == [["a"], ["a"]]
+    assert world.answers == {"a": [None], "b": [None]}
+
+
+def test_a_request_that_is_cancelled_instead_of_coming_back_frees_its_slot() -> None:
+    world = World(ITERATIVE.replace("sequences: 4", "sequences: 1"), steps=3)
+    late = world.send("a")
+    world.hold(late)
+    world.run(5)
+    world.send("b")
+    world.run(5)
+    assert world.batches == [["a"]]
+    world.cancel(late)
+    world.run(10)
+    assert world.batches == [["a"], ["b"], ["b"], ["b"]]

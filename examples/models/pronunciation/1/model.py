@@ -1,13 +1,12 @@
 """Says how English words are pronounced, one phoneme (ARPAbet) after the other: g2p_en's network, as a stream.
 
 An encoder reads a word's letters, a decoder says its phonemes, each of which depends on the one before. So one text
-cannot be hurried, but a step of the decoder costs little more for many texts than for one: all that are being said at a
-time take each step together, and a new one joins at the next step (continuous batching). Between words comes a blank.
+cannot be hurried, but a step of the decoder costs little more for many texts than for one. The scheduler executes each
+request again and again (iterative sequence), together with those that are being said at the time (continuous
+batching): a new one joins at the next step, one whose client reads slowly is left out. Between words comes a blank.
 """
 
-import queue
 import re
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -47,31 +46,32 @@ class Gru:
         return (1 - update) * candidate + update * hidden
 
 
-class Stream:
+class Speech:
     """One request: the words that are left, and how far the current one is said."""
 
     def __init__(self, words, sender):
         self.words = words
         self.sender = sender
+        self.hidden = None
         self.last = START
         self.said = 0
 
     def say(self, text):
-        self.sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("text_output", np.array([text], np.object_))]))
+        output = pb_utils.Tensor("text_output", np.array([[text]], np.object_))
+        self.sender.send(pb_utils.InferenceResponse([output]))
 
     def take(self, phoneme):
-        """Go on after a step. Returns whether the word is at its end."""
+        """Go on after a step."""
         if phoneme != STOP:
             self.say(PHONEMES[phoneme])
             self.last = phoneme
             self.said += 1
             if self.said < LONGEST:
-                return False
+                return
         self.words.pop(0)
-        self.last, self.said = START, 0
+        self.hidden, self.last, self.said = None, START, 0
         if self.words:
             self.say(" ")
-        return True
 
 
 class TritonPythonModel:
@@ -80,48 +80,42 @@ class TritonPythonModel:
         weights = np.load(folder / "weights.npz")
         self._encoder, self._decoder = Gru(weights, "enc"), Gru(weights, "dec")
         self._out, self._out_bias = np.ascontiguousarray(weights["fc_w"].T), weights["fc_b"]
-        self._arrived = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._serve, name="pronunciation", daemon=True)
-        self._thread.start()
+        self._speeches = {}
 
     def execute(self, requests):
-        for request in requests:
-            text = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()[0].decode("utf-8", "replace")
-            words = re.findall(r"[a-z']+", text.lower())
-            sender = request.get_response_sender()
-            if words:
-                self._arrived.put(Stream(words, sender))
+        """One phoneme of each request, which goes back to the scheduler until all is said."""
+        # A client that has gone takes its request with it, which is not executed again.
+        self._speeches = {id: speech for id, speech in self._speeches.items() if not speech.sender.is_cancelled()}
+        speeches = [self._speech(request) for request in requests]
+        self._step([speech for speech in speeches if speech.words])
+        for request, speech in zip(requests, speeches, strict=True):
+            if speech.words:
+                request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
             else:
-                sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                speech.sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                del self._speeches[request.correlation_id()]
 
-    def finalize(self):
-        self._arrived.put(None)
-        self._thread.join()
+    def _speech(self, request):
+        """What was said of a request so far; the scheduler gives each an id of its own."""
+        speech = self._speeches.get(request.correlation_id())
+        if speech is None:
+            (text,) = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy().reshape(-1)
+            words = re.findall(r"[a-z']+", text.decode("utf-8", "replace").lower())
+            speech = self._speeches[request.correlation_id()] = Speech(words, request.get_response_sender())
+        return speech
 
-    def _serve(self):
-        """The thread that all texts are said on, until the model is unloaded."""
-        streams, hidden = [], np.empty((0, 256), np.float32)
-        while (arrived := self._take(wait=not streams)) is not None:
-            streams += arrived
-            hidden = np.concatenate([hidden, self._encode([stream.words[0] for stream in arrived])])
-            try:
-                streams, hidden = self._step(streams, hidden)
-            except Exception as error:  # noqa: BLE001 - every text gets an answer, and the thread lives on
-                failure = pb_utils.InferenceResponse(error=pb_utils.TritonError(f"the decoder failed: {error}"))
-                for stream in streams:
-                    stream.sender.send(failure, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                streams, hidden = [], hidden[:0]
-
-    def _take(self, wait):
-        """The streams that came since the last step; ``None`` once no more will come."""
-        arrived = []
-        while wait or not self._arrived.empty():
-            stream = self._arrived.get()
-            if stream is None:
-                return None
-            arrived.append(stream)
-            wait = False
-        return arrived
+    def _step(self, speeches):
+        if not speeches:
+            return
+        starting = [speech for speech in speeches if speech.hidden is None]
+        for speech, hidden in zip(starting, self._encode([speech.words[0] for speech in starting]), strict=True):
+            speech.hidden = hidden
+        hidden = np.stack([speech.hidden for speech in speeches])
+        hidden = self._decoder([speech.last for speech in speeches], hidden)
+        phonemes = (hidden @ self._out + self._out_bias).argmax(axis=1).tolist()
+        for speech, row, phoneme in zip(speeches, hidden, phonemes, strict=True):
+            speech.hidden = row
+            speech.take(phoneme)
 
     def _encode(self, words):
         """``hidden`` [N, 256] after each word's letters."""
@@ -131,22 +125,3 @@ class TritonPythonModel:
             rows = [row for row, word in enumerate(letters) if at < len(word)]
             hidden[rows] = self._encoder([letters[row][at] for row in rows], hidden[rows])
         return hidden
-
-    def _step(self, streams, hidden):
-        """One phoneme of each stream. Returns those that go on, and their ``hidden``."""
-        hidden = self._decoder([stream.last for stream in streams], hidden)
-        phonemes = (hidden @ self._out + self._out_bias).argmax(axis=1).tolist()
-        kept, started = [], []
-        for row, (stream, phoneme) in enumerate(zip(streams, phonemes, strict=True)):
-            if stream.sender.is_cancelled():
-                continue
-            at_end = stream.take(phoneme)
-            if not stream.words:
-                stream.sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-                continue
-            kept.append(row)
-            if at_end:
-                started.append(row)
-        if started:
-            hidden[started] = self._encode([streams[row].words[0] for row in started])
-        return [streams[row] for row in kept], hidden[kept]

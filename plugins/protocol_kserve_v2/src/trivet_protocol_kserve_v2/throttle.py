@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import trivet.throttle
+
 MOST_UNDELIVERED = 16
 """Responses of a request on their way to the event loop.
 
@@ -12,7 +14,7 @@ MOST_UNDELIVERED = 16
 """
 
 
-class Throttle:
+class Throttle(trivet.throttle.Throttle):
     """The responses of one request that wait to be sent, and the model's thread that waits with them.
 
     The ``InferenceRequest.throttle`` of a decoupled model's request. It is called on the model's thread, all other
@@ -31,6 +33,7 @@ class Throttle:
         self._open = False
         self._loop_thread = threading.get_ident()
         self._changed = threading.Condition()
+        self._callbacks: list[Callable[[], None]] = []
 
     def __call__(self) -> None:
         """Count a response that the model is about to give, once there is room for it.
@@ -48,23 +51,43 @@ class Throttle:
         with self._changed:
             self._undelivered -= 1
             self._changed.notify()
+        self._call_back()
 
     def sent(self) -> None:
         """A response has left, or makes no message."""
         with self._changed:
             self._waiting -= 1
             self._changed.notify()
+        self._call_back()
 
     def recheck(self) -> None:
         """What ``full()`` says may have changed."""
         with self._changed:
             self._changed.notify()
+        self._call_back()
 
     def open(self) -> None:
         """Hold nobody back any more: the request has ended, or its caller has gone."""
         with self._changed:
             self._open = True
             self._changed.notify_all()
+        self._call_back()
+
+    def holds(self) -> bool:
+        """Whether a call would block now. From any thread."""
+        with self._changed:
+            return not self._open and self._holds()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call back, once, when a call would not block any more."""
+        self._callbacks.append(callback)
+        self._call_back()
+
+    def _call_back(self) -> None:
+        if self._callbacks and not self.holds():
+            callbacks, self._callbacks = self._callbacks, []
+            for callback in callbacks:
+                callback()
 
     def _holds(self) -> bool:
         return self._undelivered >= MOST_UNDELIVERED or 0 < self._most <= self._waiting or self._full()

@@ -101,6 +101,27 @@ def test_an_open_throttle_lets_everybody_go() -> None:
     assert all(model.gave(3) for model in models)
 
 
+def test_who_cannot_wait_is_called_back_when_there_is_room() -> None:
+    throttle = Throttle(1, lambda: False)
+    called: list[str] = []
+    throttle()
+    throttle.delivered()
+    assert throttle.holds()
+
+    throttle.when_room(lambda: called.append("first"))
+    throttle.recheck()
+    assert not called
+    throttle.sent()
+    assert called == ["first"]
+
+    throttle.when_room(lambda: called.append("at once"))
+    throttle()
+    throttle.when_room(lambda: called.append("when it is open"))
+    throttle.open()
+    assert called == ["first", "at once", "when it is open"]
+    assert not throttle.holds()
+
+
 @pytest.mark.parametrize("bound", ["responses", "bytes"])
 def test_a_client_that_does_not_read_holds_its_model_back(
     serve: Callable[..., Any], grpc_server: str, bound: str, monkeypatch: pytest.MonkeyPatch

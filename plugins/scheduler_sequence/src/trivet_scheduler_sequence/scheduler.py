@@ -127,6 +127,10 @@ class SequenceScheduler(Scheduler):
             )
         request.sequence_start = request.sequence_end = False
         self._rescheduled.add(request)
+        if request.on_done is not None:
+            # Its batch is done already, and waits for it.
+            go_on, request.on_done = request.on_done, None
+            go_on(request)
 
     def batch_done(self, instance: SchedulableInstance, batch: Batch) -> None:
         assert isinstance(batch, Steps)
