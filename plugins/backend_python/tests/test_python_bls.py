@@ -542,6 +542,14 @@ class TestControl:
             SHARED["message"] == "Failed to load model: failed to load 'nobody', failed to poll from model repository"
         )
 
+    async def test_a_version_that_is_no_number(self, repository):
+        repository.add("asks", 'return [answer([pb_utils.is_model_ready("asks", "x")])]')
+        async with serve(repository) as engine:
+            with pytest.raises(
+                InternalError, match=r"Failed to check model readiness: .* specified version string 'x'"
+            ):
+                await infer(engine, "asks", 0)
+
     async def test_needs_explicit_control(self, repository):
         repository.add("control", "pb_utils.load_model('control')")
         async with serve(repository, model_control_mode="none", load_models=()) as engine:

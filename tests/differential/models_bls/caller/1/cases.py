@@ -247,7 +247,6 @@ def ready():
         attempt(lambda: pb_utils.is_model_ready("double")),
         attempt(lambda: pb_utils.is_model_ready(model_name="double", model_version="1")),
         attempt(lambda: pb_utils.is_model_ready("double", "2")),
-        attempt(lambda: pb_utils.is_model_ready("double", "x")),
         attempt(lambda: pb_utils.is_model_ready("nobody")),
         attempt(lambda: pb_utils.is_model_ready("")),
         attempt(lambda: pb_utils.is_model_ready("caller")),
@@ -282,8 +281,6 @@ def buckets():
     return [
         attempt(lambda: histograms.Metric(labels={"a": "1"})),
         attempt(lambda: type(histograms.Metric(labels={"a": "2"}, buckets=[])).__name__),
-        attempt(lambda: histograms.Metric(labels={"a": "3"}, buckets=[2, 1])),
-        attempt(lambda: histograms.Metric(labels={"a": "4"}, buckets=[1, 1])),
         attempt(lambda: histograms.Metric(labels={"a": "5"}, buckets=5)),
         attempt(lambda: counters.Metric(labels={"a": "1"}, buckets=[1, 2])),
         attempt(lambda: type(counters.Metric(labels={"a": "1"}, buckets=None)).__name__),
@@ -296,9 +293,7 @@ def labels():
         attempt(lambda: counters.Metric(labels=5)),
         attempt(lambda: type(counters.Metric(labels=None)).__name__),
         attempt(lambda: type(counters.Metric()).__name__),
-        attempt(lambda: type(counters.Metric(labels={"a b": "1"})).__name__),
         attempt(lambda: type(counters.Metric(labels={"a": "é"})).__name__),
-        attempt(lambda: type(counters.Metric(labels={"": "1"})).__name__),
     ]
 
 
