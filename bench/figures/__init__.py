@@ -9,6 +9,7 @@ FIGURES = (
     "startup",
     "churn",
     "engine",
+    "ensemble",
     "batching",
     "scheduler",
     "goodput",
