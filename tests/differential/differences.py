@@ -213,6 +213,27 @@ DIFFERENCES: dict[str, Difference] = {
         "Counts from when a sequence has no request that waits or is executed",
         "As the configuration's documentation has it. A client that sends the next request after an answer can do so.",
     ),
+    "ensemble reload": Difference(
+        "models",
+        "An ensemble that does not load",
+        "The repository index gives no reason; one that served before is unloaded",
+        "The index gives the reason; what served before serves on, as with every other model",
+        "A slip in a configuration should not take a model out of service.",
+    ),
+    "ensemble order": Difference(
+        "models",
+        "The responses of an ensemble with a decoupled model, where steps behind it have several instances",
+        "In the order in which they are ready",
+        "In the order of the responses that they are made of",
+        "Nothing in a response tells its place.",
+    ),
+    "ensemble failures": Difference(
+        "models",
+        "`fail` in the statistics of an ensemble",
+        "Counts a request that failed in a step twice",
+        "Counts it once",
+        "It is one request.",
+    ),
     "string corrid": Difference(
         "models",
         "A control input of datatype `TYPE_STRING` for the correlation ID, in a model of the Python backend",
