@@ -216,6 +216,15 @@ def test_a_cancelled_request_leaves_the_queue_at_once() -> None:
     assert batches(simulation) == [["a"], ["c"]]
 
 
+def test_a_request_whose_inputs_the_model_has_changed_can_be_cancelled() -> None:
+    simulation = simulate()
+    [a] = submit(simulation, "a")
+    a.inputs = {}
+    simulation.cancel(a)
+    assert simulation.answered == [a]
+    assert simulation.scheduler.queued == 0
+
+
 def test_a_model_takes_a_request_again() -> None:
     simulation = simulate()
     again = request("again")

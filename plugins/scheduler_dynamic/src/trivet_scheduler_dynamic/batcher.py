@@ -69,6 +69,7 @@ class DynamicBatcher(Scheduler):
         self._timer: Any = None
         self._timer_ns = 0
         self._on_cancel = self._cancelled
+        self._on_late_cancel = self._order.remove if self._order is not None else None
 
     def enqueue(self, request: InferenceRequest) -> None:
         self._enqueue(request, request.queued_ns)
@@ -177,6 +178,9 @@ class DynamicBatcher(Scheduler):
     def _left(self, requests: list[InferenceRequest]) -> None:
         """These requests wait no more."""
         self._waiting -= len(requests)
+        # A model may change the inputs by which a request's group is found.
+        for request in requests:
+            request.on_cancel = self._on_late_cancel
         self._late.leave(requests)
         if not self._plain:
             for request in requests:
@@ -193,22 +197,20 @@ class DynamicBatcher(Scheduler):
             del self._sizes[level]
 
     def _cancelled(self, request: InferenceRequest) -> None:
-        """``on_cancel`` of every request, also of those that an instance has by now."""
-        if self._remove(request):
-            self._left([request])
+        """``on_cancel`` of the requests that wait."""
+        self._remove(request)
+        self._left([request])
         if self._order is not None:
             self._order.remove(request)
 
-    def _remove(self, request: InferenceRequest) -> bool:
-        """Take a request out of its group; False where it does not wait any more."""
+    def _remove(self, request: InferenceRequest) -> None:
+        """Take a request that waits out of its group."""
         group = self._groups.find(request)
-        if group is None:
-            return False
+        assert group is not None
         rank = 0 if self._plain else _rank(self._levels.level_of(request))
-        if group.remove(request, rank) is None and group.remove(request, rank + 1) is None:
-            return False
+        if group.remove(request, rank) is None:
+            group.remove(request, rank + 1)
         self._groups.changed(group, self._clock())
-        return True
 
     # --- time
 
