@@ -27,7 +27,7 @@ serve: $(VENV)/served
 
 ## Run every test but the slow ones.
 test: $(VENV)/developed
-	@tools/install_redis.sh
+	@tools/install_debian_packages.sh
 	$(BIN)/python examples/build_repository.py --only all --output $(EXAMPLES)
 	TRIVET_REAL_TRITON="$(CURDIR)/tools/real_triton.py" $(BIN)/python -m pytest -m "not slow" $(PYTEST)
 

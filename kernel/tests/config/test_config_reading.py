@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from config_samples import configs
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from trivet.config import (
     ModelConfig,
@@ -265,18 +265,25 @@ def test_a_number_of_thousands_of_digits_is_refused() -> None:
     assert "not valid JSON" in text_error(parse_json_config, '{"max_batch_size": ' + "9" * 5000 + "}")
 
 
+# Drawing any configuration takes a while on a machine that is busy; that is no fault of what is tested.
+_PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])
+
+
+@_PATIENT
 @given(configs())
 @example(ModelConfig(sequence_batching={"control_input": [{"control": [{"fp32_false_true": [-0.0, 1]}]}]}))
 def test_what_is_shown_as_json_reads_back(config: ModelConfig) -> None:
     assert parse_json_config(to_json(config), "f") == config
 
 
+@_PATIENT
 @given(configs())
 def test_what_is_written_as_yaml_reads_back(config: ModelConfig) -> None:
     # Written with escapes: as it is, PyYAML writes U+0085 in a way that it reads back as a line break.
     assert parse_yaml_config(yaml.safe_dump(to_dict(config)), "f") == config
 
 
+@_PATIENT
 @given(configs())
 def test_what_is_written_as_text_reads_back(config: ModelConfig) -> None:
     assert parse_text_config(str(config), "f") == config
