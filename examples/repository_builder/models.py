@@ -21,6 +21,11 @@ LIGHT = (
     "double",
     "file_identifier",
     "file_type",
+    "page_decoder",
+    "page_lines",
+    "page_reader",
+    "page_text",
+    "page_upright",
     "pronunciation",
     "text_detection",
     "text_orientation",
@@ -29,7 +34,13 @@ LIGHT = (
     "voice_activity",
     "voice_activity_stream",
 )
-NEEDS_TORCH = ("image_classification", "sentence_embedding", "sentence_tokenizer", "text_embedding")
+NEEDS_TORCH = (
+    "image_classification",
+    "sentence_embedding",
+    "sentence_tokenizer",
+    "text_embedding",
+    "text_embedding_ensemble",
+)
 
 
 def build_light(repository: Path, wheels: Wheels) -> None:
@@ -57,7 +68,8 @@ def build_light(repository: Path, wheels: Wheels) -> None:
 
     write_labels(repository / "text_orientation", ["upright", "upside down"])
     characters = alphabet(recognition)
-    write(repository / "text_reader" / "1" / "characters.txt", characters.encode())
+    for name in ("text_reader", "page_text"):
+        write(repository / name / "1" / "characters.txt", characters.encode())
     for name in LIGHT:
         copy_hand_written(repository, name, parameter("character", characters) if name == "text_recognition" else "")
 
@@ -102,6 +114,7 @@ def model_file(repository: Path, name: str) -> Path:
 def copy_hand_written(repository: Path, name: str, more_config: str = "") -> None:
     """Copy a model's configuration, with ``more_config`` at its end, and its Python code, as far as it has them."""
     source = HAND_WRITTEN / name
+    (repository / name / "1").mkdir(parents=True, exist_ok=True)  # an ensemble has nothing in it
     for file in source.glob("config.pbtxt"):
         write(repository / name / file.name, (file.read_text(encoding="utf-8") + more_config).encode())
     for file in source.glob("1/*.py"):

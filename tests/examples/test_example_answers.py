@@ -99,6 +99,44 @@ class TestReadingText:
         assert "COMO HOPPER" in [ctc_text(line, characters) for line in scores]
 
 
+class TestReadingPages:
+    """The ensemble of seven models: a page goes in, and comes back as text."""
+
+    @pytest.mark.parametrize(
+        "lines",
+        [["A page of drawn text", "over KServe v2"], ["one line"], [f"line number {number}" for number in range(12)]],
+        ids=["two", "one", "more than a batch of eight"],
+    )
+    def test_every_line_is_read_in_order(self, client: Any, draw: Draw, lines: list[str]) -> None:
+        found = client.infer("page_reader", {"image": np.array([draw(*lines)], dtype=object)}, "text")
+        assert [text.decode() for text in found] == lines
+
+    def test_it_reads_what_its_models_read_when_a_client_does_the_work(
+        self, client: Any, sample: Sample, draw: Draw
+    ) -> None:
+        for file in (sample("text_page.png").read_bytes(), draw("Trivet serves models", upside_down=True)):
+            found = client.infer("page_reader", {"image": np.array([file], dtype=object)}, "text")
+            page = drawing(file)
+            characters = client.config("text_recognition")["parameters"]["character"]["string_value"]
+            score_map = client.infer("text_detection", {"x": page_pixels(page)}, "fetch_name_0")[0, 0]
+            texts = []
+            for line in map(page.crop, text_boxes(score_map)):
+                upright, upside_down = client.infer("text_orientation", {"x": orientation_pixels(line)}, ORIENTATION)[0]
+                pixels = text_pixels(line.rotate(180) if upside_down > upright else line)
+                texts.append(ctc_text(client.infer("text_recognition", {"x": pixels}, "fetch_name_0")[0], characters))
+            assert [text.decode() for text in found] == texts
+
+    def test_a_page_without_text_has_none(self, client: Any) -> None:
+        file = io.BytesIO()
+        Image.new("RGB", (300, 200), "white").save(file, "PNG")
+        found = client.infer("page_reader", {"image": np.array([file.getvalue()], dtype=object)}, "text")
+        assert found.shape == (0,)
+
+    def test_what_is_no_picture_is_refused_by_the_step_that_decodes(self, client: Any) -> None:
+        with pytest.raises(InferenceServerException, match="in ensemble 'page_reader', image cannot be decoded"):
+            client.infer("page_reader", {"image": np.array([b"no picture"], dtype=object)}, "text")
+
+
 class TestClassifyingImages:
     @pytest.mark.parametrize(
         ("name", "label", "within"),
@@ -212,9 +250,10 @@ class TestEmbeddingSentences:
     # What sentence-transformers/all-MiniLM-L6-v2 is published to answer.
     COSINES = (1, 0.6945, 0.9429, 0.2569)
 
-    def test_cosines_are_those_of_the_published_model(self, needs_export: None, client: Any) -> None:
+    @pytest.mark.parametrize("model", ["text_embedding", "text_embedding_ensemble"])
+    def test_cosines_are_those_of_the_published_model(self, needs_export: None, client: Any, model: str) -> None:
         text = np.array([[sentence.encode()] for sentence in self.SENTENCES], dtype=object)
-        embeddings = client.infer("text_embedding", {"text": text}, "embedding")
+        embeddings = client.infer(model, {"text": text}, "embedding")
         assert embeddings.shape == (4, 384)
         np.testing.assert_allclose(embeddings @ embeddings[0], self.COSINES, atol=1e-3)
 
