@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,14 @@ class Operations:
     """Set when such a model begins."""
     passed_on: dict[str, Any] = field(default_factory=dict)
     """What operation ``device`` gave, by model."""
+
+    def cancelled(self, model: str, timeout_s: float = 30) -> bool:
+        """Wait until the request that ``model`` began with is cancelled; from any thread but the event loop's."""
+        (request,) = self.seen[model]
+        end = time.monotonic() + timeout_s
+        while not request.cancelled and time.monotonic() < end:
+            time.sleep(0.001)  # a flag that a model looks at: nothing tells when it is set
+        return request.cancelled
 
     def registry(self) -> PluginRegistry:
         return PluginRegistry.of(arithmetic=_ArithmeticPlugin(self), ensembles=trivet_scheduler_ensemble.plugin)
