@@ -89,7 +89,7 @@ MODELS = [
     model("whole", inputs=tensors("x", dims=(-1, 4)), outputs=tensors("y", "z", dims=(-1, 4)), batch=0),
     model("broken", inputs=X, outputs=Y),
     model("add", inputs=tensors("a", "b", optional="b"), outputs=tensors("s")),
-    model("evens", inputs=X, outputs=Y),
+    model("evens", inputs=X, outputs=[{**Y[0], "label_filename": "colours.txt"}]),
     model("told", inputs=X, outputs=Y),
     model("repeat", inputs=X, outputs=Y, model_transaction_policy={"decoupled": True}),
 ]
@@ -121,6 +121,7 @@ READY = {
     ),
     "optional": ensemble(step("add", {"a": "I", "b": "J"}, {"s": "O"}), inputs=tensors("I", "J", optional="J")),
     "left_out": ensemble(step("evens", {"x": "I"}, {"y": "t"}), step("add", {"a": "I", "b": "t"}, {"s": "O"})),
+    "labels": ensemble(step("evens", {"x": "I"}, {"y": "O"})),
     "told": ensemble(step("told", {"x": "I"}, {"y": "O"})),
     "unbatched_model": ensemble(step("whole", {"x": "I"}, {"y": "t"}), step("increment", {"x": "t"}, {"y": "O"})),
     "unbatched": ensemble(step("increment", {"x": "I"}, {"y": "O"}), batch=0),
@@ -154,6 +155,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             "class Decoupled(TritonPythonModel)", "class TritonPythonModel(PythonModel)"
         )  # fmt: skip
         (models / config["name"] / "1" / "model.py").write_text(source)
+        (models / config["name"] / "colours.txt").write_text("red\ngreen\nblue\nwhite\n")
     for name, config in READY.items():
         write(models, {"name": NAMES[name], **config})
     write(models, {"name": "bad", **READY["chain"]})
@@ -220,6 +222,7 @@ TWO = [[1.0, 2.0, 3.0, 4.0], [2.0, 3.0, 4.0, 5.0]]
         ("optional", {"I": ONE, "J": ONE}, {}),
         ("left_out", {"I": ONE}, {}),
         ("left_out", {"I": [[2.0, 2.0, 3.0, 4.0]]}, {}),
+        ("labels", {"I": [[2.0, 3.0, 4.0, 5.0]]}, {"outputs": [{"name": "O", "parameters": {"classification": 2}}]}),
         ("told", {"I": ONE}, {}),
         (
             "told",

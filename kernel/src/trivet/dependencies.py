@@ -6,7 +6,7 @@ Knows names and configurations; :mod:`trivet.model_control` does what follows fr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
@@ -80,6 +80,16 @@ def complete_ensemble(config: ModelConfig, members: Mapping[str, ModelConfig], o
     graph = check_graph(config, members)
     raise_problems(graph.problems, origin)
     config.model_transaction_policy.decoupled = graph.decoupled
+
+
+def inherited_labels(config: ModelConfig, members: Members) -> dict[str, Sequence[str]]:
+    """The class labels of an ensemble's outputs, as the models that write them have them."""
+    return {
+        tensor: labels
+        for step in config.ensemble_scheduling.step
+        for output, tensor in step.output_map.items()
+        if (labels := members[step.model_name, step.model_version].labels.get(output))
+    }
 
 
 def _failure(model: Model) -> str:

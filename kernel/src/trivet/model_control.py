@@ -22,6 +22,7 @@ from trivet.dependencies import (
     find_circles,
     find_members,
     in_order,
+    inherited_labels,
     members_of,
     with_dependents,
 )
@@ -377,6 +378,7 @@ class ModelControl:
             entry = model.versions[number]
             predecessor = entry.loaded
             successor.use(members)
+            successor.labels = {**inherited_labels(successor.config, members), **successor.labels}
             self._announce(entry.move(ModelState.READY, loaded=successor))
             if predecessor is not None:
                 self._close_later(predecessor, None)

@@ -299,3 +299,16 @@ def test_check_looks_at_an_ensemble_together_with_its_models(tmp_path: Path, ope
         "missing": "ensemble missing contains models that are not available or ambiguous: nosuch",
     }.items():
         assert message in results[name].messages[0]
+
+
+async def test_class_labels_are_those_of_the_models_that_write_the_outputs(
+    models: Repository, operations: Operations
+) -> None:
+    models.model("m")
+    config = (models.root / "m" / "config.pbtxt").read_text()
+    (models.root / "m" / "config.pbtxt").write_text(config.replace('name: "y"', 'name: "y" label_filename: "labels"'))
+    (models.root / "m" / "labels").write_text("red\ngreen\nblue\nwhite\n")
+    models.ensemble("inner", ("m", {"x": "I"}, {"y": "O", "z": "P"}), outputs=("O", "P"))
+    models.ensemble("e", ("inner", {"I": "I"}, {"O": "O"}))
+    async with running_engine(models.root, registry=operations.registry()) as engine:
+        assert engine.model("inner").labels == engine.model("e").labels == {"O": ["red", "green", "blue", "white"]}
