@@ -4,6 +4,7 @@
 packages=(
   redis-server # the Redis cache is tested against it
   libb64-0d    # perf_analyzer, Triton's load generator, is linked with it
+  prometheus   # and promtool: rules, alerts and dashboard of deploy/ are tested against it
 )
 command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || exit 0
 missing=()

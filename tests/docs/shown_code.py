@@ -115,9 +115,9 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = {"8000": _free_port(), "8001": _free_port(), "9000": _free_port()}
+        self._ports = {port: _free_port() for port in ("8000", "8001", "8002", "9000")}
         self._server: _Server | None = None
-        http, grpc = self._ports["8000"], self._ports["8001"]
+        http, grpc, metrics = self._ports["8000"], self._ports["8001"], self._ports["8002"]
         self._environment = {
             **os.environ,
             "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))),
@@ -128,6 +128,8 @@ class Reader:
             "TRIVET_HTTP_PORT": str(http),
             "TRIVET_GRPC_ADDRESS": "127.0.0.1",
             "TRIVET_GRPC_PORT": str(grpc),
+            "TRIVET_METRICS_ADDRESS": "127.0.0.1",
+            "TRIVET_METRICS_PORT": str(metrics),
             "TRIVET_URL": f"localhost:{http}",
         }
 
