@@ -31,6 +31,7 @@ CONFIG = """
 max_batch_size: 32
 dynamic_batching { }
 instance_group [ { kind: KIND_CPU count: 1 } ]
+parameters { key: "dynamic_batching.pad" value: { string_value: "input_ids=0,attention_mask=0,token_type_ids=0" } }
 parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
 """

@@ -1,4 +1,5 @@
-"""Batches that are not simply rows: ragged inputs, inputs that describe the batch, scattered outputs, shape tensors.
+"""Batches that are not simply rows: ragged and padded inputs, inputs that describe the batch, scattered outputs, shape
+tensors.
 
 Only models whose configuration asks for one of them (:class:`~trivet.config.spec.BatchLayout`) come here, also with a
 batch of one request: what a model sees must not depend on how many requests there are. Runs on an instance's thread.
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivet.errors import InternalError, InvalidArgumentError
+from trivet.padding import cut, gather_padded
 from trivet.reshaping import model_shape, reshape_inputs, reshape_output
 from trivet.rows import gather_rows, split_rows
 from trivet.tensor import Tensor, element_count
@@ -30,11 +32,17 @@ def gather(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceReq
     """The inputs of one execution.
 
     A ragged input is one-dimensional: the elements of all requests, one request after the other. A shape tensor is the
-    first request's. Each target of ``batch_input`` is added; other inputs are concatenated along the first dimension.
+    first request's. Each target of ``batch_input`` is added; other inputs are concatenated along the first dimension,
+    padded where the configuration says so.
     """
     single = len(requests) == 1
+    pads = layout.padding.values if layout.padding is not None else {}
     inputs = {
-        name: tensor if single or name in layout.shape_inputs else gather_rows(requests, name)
+        name: tensor
+        if single or name in layout.shape_inputs
+        else gather_padded(requests, name, pads[name])
+        if name in pads
+        else gather_rows(requests, name)
         for name, tensor in requests[0].inputs.items()
         if name not in layout.ragged_inputs
     }
@@ -58,7 +66,10 @@ def split(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceRequ
     if name in layout.shape_outputs:
         return [reshape_output(spec, whole)] * len(requests)
     if name not in layout.scattered_outputs:
-        return split_rows(spec, requests, reshape_output(spec, whole))
+        parts = split_rows(spec, requests, reshape_output(spec, whole))
+        if layout.padding is not None and name in layout.padding.cuts and len(requests) > 1:
+            return cut(requests, parts, layout.padding.cuts[name])
+        return parts
     source = layout.scattered_outputs[name]
     shapes = [_scattered_shape(spec, name, source, shape) for shape in _shapes(spec, requests, source)]
     counts = [element_count(shape) for shape in shapes]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trivet.config.model_config_pb2 import BatchInput
+from trivet.config.padding import Padding, read_padding
 from trivet.datatypes import BY_CONFIG_VALUE, DataType
 from trivet.tensor import element_count
 
@@ -61,6 +62,8 @@ class BatchLayout:
     batch_inputs: tuple[BatchInputSpec, ...]
     scattered_outputs: dict[str, str]
     """Outputs whose elements are handed out in the shape that an input has in each request: name to input."""
+    padding: Padding | None = None
+    """Inputs that are padded where requests differ in shape; ``None`` where there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ def _layout(config: ModelConfig) -> BatchLayout | None:
         scattered_outputs={
             name: message.source_input[0] for message in config.batch_output for name in message.target_name
         },
+        padding=read_padding(config)[0],
     )
     used = (
         layout.ragged_inputs
@@ -121,6 +125,7 @@ def _layout(config: ModelConfig) -> BatchLayout | None:
         or layout.shape_outputs
         or layout.batch_inputs
         or layout.scattered_outputs
+        or layout.padding
     )
     return layout if used else None
 

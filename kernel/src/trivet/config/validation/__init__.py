@@ -14,6 +14,7 @@ from pathlib import Path
 from trivet.config.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from trivet.config.normalization import BackendDefaults
 from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM, ensemble_problems
+from trivet.config.validation.padding import padding_problems
 from trivet.config.validation.problem import Problem
 from trivet.config.validation.schedulers import dynamic_batching_problems, sequence_batching_problems
 from trivet.config.validation.tensors import TENSORRT_PLATFORM, batch_io_problems, tensor_problems
@@ -65,6 +66,7 @@ def find_problems(
         *_policy_problems(config),
         *tensor_problems(config),
         *batch_io_problems(config),
+        *padding_problems(config),
         *_instance_group_problems(config, gpu_count),
         *warmup_problems(config),
     ]
