@@ -96,6 +96,12 @@ class Client:
             return config
         return dict(self.client.get_model_config(model, as_json=True)["config"])
 
+    def executions(self, model: str) -> int:
+        """How many executions the model had, of one request or more."""
+        options = {} if self.protocol == "http" else {"as_json": True}
+        statistics = self.client.get_inference_statistics(model, **options)
+        return int(statistics["model_stats"][0]["execution_count"])
+
 
 # One for the whole session: tritonclient.http may only be freed on the thread that made it, and a client that a failed
 # request's traceback holds on to would be freed by whichever thread the garbage collector runs on.

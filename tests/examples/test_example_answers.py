@@ -9,11 +9,13 @@ import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.http as triton_http
 from numpy.typing import NDArray
 from PIL import Image
 from processing import (
@@ -273,6 +275,29 @@ class TestEmbeddingSentences:
         alone = client.infer("text_embedding", {"text": short}, "embedding")
         beside = client.infer("text_embedding", {"text": both}, "embedding")
         np.testing.assert_allclose(beside[0], alone[0], atol=1e-5)
+
+    def test_sentences_of_like_length_are_padded_and_answered_as_each_alone(
+        self, needs_export: None, client: Any, example_server: Any
+    ) -> None:
+        generator = np.random.default_rng(0)
+        lengths = generator.integers(33, 41, 24)
+        sentences = [generator.integers(1000, 20000, (1, length)) for length in lengths]
+
+        def embed(ids: NDArray[Any]) -> NDArray[Any]:
+            arrays = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+            inputs = [triton_http.InferInput(name, ids.shape, "INT64") for name in arrays]
+            for tensor, array in zip(inputs, arrays.values(), strict=True):
+                tensor.set_data_from_numpy(array)
+            with triton_http.InferenceServerClient(example_server.http_url) as own_client:
+                answer: NDArray[Any] = own_client.infer("sentence_embedding", inputs).as_numpy("sentence_embedding")
+                return answer
+
+        alone = [embed(sentence) for sentence in sentences]
+        before = client.executions("sentence_embedding")
+        with ThreadPoolExecutor(len(sentences)) as pool:
+            together = list(pool.map(embed, sentences))
+        np.testing.assert_allclose(np.concatenate(together), np.concatenate(alone), atol=1e-5)
+        assert client.executions("sentence_embedding") - before < len(sentences)
 
     def test_an_error_of_an_inner_model_reaches_the_client(self, needs_export: None, client: Any) -> None:
         with pytest.raises(InferenceServerException, match="text has to be UTF-8: 'utf-8' codec can't decode"):
