@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from trivet.datatypes import BF16, BOOL, BY_CONFIG_VALUE, BYTES, DataType
+from trivet.config.model_config_pb2 import TYPE_STRING
 
 if TYPE_CHECKING:
     from trivet.config.model_config_pb2 import ModelConfig, ModelInput
@@ -78,9 +76,11 @@ class _Reader:
             elif reason := _unfit(inputs[name]):
                 self._wrong(PAD, f"names input '{name}', which {reason}")
             else:
-                datatype = BY_CONFIG_VALUE[inputs[name].data_type]
-                scalar = _scalar(datatype, value)
+                from trivet.config.padding_value import datatype_name, scalar_of  # noqa: PLC0415 - numpy, for few models
+
+                scalar = scalar_of(inputs[name].data_type, value)
                 if scalar is None:
+                    datatype = datatype_name(inputs[name].data_type)
                     self._wrong(PAD, f"pads input '{name}' with '{value}', which is no value of {datatype}")
                 else:
                     self.values[name] = scalar
@@ -155,7 +155,7 @@ def _axes_text(axes: tuple[int, ...]) -> str:
 
 def _unfit(tensor: ModelInput) -> str | None:
     """Why an input cannot be padded."""
-    if BY_CONFIG_VALUE[tensor.data_type] is BYTES:
+    if tensor.data_type == TYPE_STRING:
         return "has strings, and those are not padded"
     if tensor.allow_ragged_batch:
         return "has 'allow_ragged_batch', and is not padded but laid in a row"
@@ -164,23 +164,3 @@ def _unfit(tensor: ModelInput) -> str | None:
     if -1 not in tensor.dims:
         return f"has no variable dimension, dims {list(tensor.dims)}"
     return None
-
-
-def _scalar(datatype: DataType, text: str) -> Any:
-    """The value as the datatype's numpy scalar; ``None`` where it is not one of its values."""
-    if datatype is BOOL:
-        value = {"true": True, "false": False, "1": True, "0": False}.get(text.lower())
-        return None if value is None else np.bool_(value)
-    dtype = datatype.numpy
-    try:
-        if datatype is BF16:
-            bits = int(np.float32(text).view(np.uint32))
-            return None if bits & 0xFFFF else np.uint16(bits >> 16)
-        if dtype.kind == "f":
-            number = float(text)
-            with np.errstate(over="ignore"):
-                scalar = dtype.type(number)
-            return scalar if np.isinf(scalar) == np.isinf(number) else None
-        return dtype.type(int(text))
-    except (ValueError, OverflowError):
-        return None
