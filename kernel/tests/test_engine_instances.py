@@ -22,7 +22,7 @@ from trivet.errors import Code, InvalidArgumentError, TrivetError
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
-from trivet.rate_limiter import ResourceSize
+from trivet.resources import ResourceSize
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
 

@@ -10,7 +10,7 @@ from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.hookspecs import BackendPlugin
 from trivet.host_policy import HostPolicy
 from trivet.placement import Placement, describe, place
-from trivet.rate_limiter import Share
+from trivet.resources import Share
 
 BACKEND = BackendPlugin(name="b", factory="b:B")
 

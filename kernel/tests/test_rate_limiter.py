@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trivet.errors import InvalidArgumentError
 from trivet.inference import InferenceRequest
-from trivet.rate_limiter import LimitedModel, LimitedScheduler, RateLimiter, Resource, ResourceSize, Share
+from trivet.rate_limiter import LimitedModel, LimitedScheduler, RateLimiter
+from trivet.resources import Resource, ResourceSize, Share
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler
 
 

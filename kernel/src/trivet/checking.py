@@ -12,10 +12,11 @@ from trivet.dependencies import LATEST, complete_ensemble, members_of
 from trivet.engine import EngineOptions
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.extensions import FoundModel
-from trivet.loading import ModelLoader
 from trivet.placement import describe, gpu_count
 from trivet.plugins import PluginRegistry
+from trivet.rate_limiter import rate_limiter_for
 from trivet.repository import only_place, open_repository
+from trivet.resolving import ModelResolver
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -54,7 +55,8 @@ def check_repository(registry: PluginRegistry, options: EngineOptions) -> list[C
     if missing:
         raise InvalidArgumentError(f"no model repository holds {', '.join(missing)}")
     backends = BackendPool(registry)
-    check = _Check(ModelLoader(registry, options, backends, gpus=gpu_count()), found)
+    resolver = ModelResolver(registry, options, backends, gpus=gpu_count(), rate_limiter=rate_limiter_for(options))
+    check = _Check(resolver, found)
     try:
         return [check.result(name) for name in wanted or sorted(found)]
     finally:
@@ -64,8 +66,8 @@ def check_repository(registry: PluginRegistry, options: EngineOptions) -> list[C
 class _Check:
     """Looks at each model once; an ensemble needs what was found out about its members."""
 
-    def __init__(self, loader: ModelLoader, found: Mapping[str, Sequence[FoundModel]]) -> None:
-        self._loader = loader
+    def __init__(self, resolver: ModelResolver, found: Mapping[str, Sequence[FoundModel]]) -> None:
+        self._resolver = resolver
         self._found = found
         self._results: dict[str, CheckResult] = {}
         self._configs: dict[str, ModelConfig] = {}
@@ -83,12 +85,12 @@ class _Check:
         versions: tuple[int, ...] = ()
         instances = ""
         try:
-            resolved = self._loader.resolve(only_place(self._found[name]))
+            resolved = self._resolver.resolve(only_place(self._found[name]))
             backend, versions = resolved.backend_name, tuple(resolved.versions)
-            warnings = self._loader.complete(resolved)
+            warnings = self._resolver.complete(resolved)
             if resolved.offer is None:
                 complete_ensemble(resolved.config, self._members(resolved.config), resolved.origin)
-            instances = describe(self._loader.place(resolved.config))
+            instances = describe(self._resolver.place(resolved.config))
             self._configs[name] = resolved.config
         except TrivetError as error:
             return CheckResult(name, False, backend, versions, (error.message,))

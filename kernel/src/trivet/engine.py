@@ -39,7 +39,7 @@ from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
 from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
-from trivet.rate_limiter import ResourceSize
+from trivet.resources import ResourceSize
 from trivet.statistics import FailureReason, ModelStatistics
 from trivet.throttle import Throttle
 from trivet.validation import validate

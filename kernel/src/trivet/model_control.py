@@ -36,10 +36,11 @@ from trivet.errors import (
 )
 from trivet.extensions import FoundModel, ModelRepository
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
-from trivet.loading import ModelLoader, ResolvedModel
+from trivet.loading import ModelLoader
 from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
 from trivet.repository import only_place, open_repository
+from trivet.resolving import ResolvedModel
 
 if TYPE_CHECKING:
     from trivet.engine import EngineOptions
@@ -103,6 +104,7 @@ class ModelControl:
         self._registry = registry
         self._options = options
         self._loader = loader
+        self._resolver = loader.resolver
         self._announce = announce
         # Completing a configuration runs a model's code, which may take long or hang; looking into repositories must
         # still find a thread then.
@@ -249,10 +251,10 @@ class ModelControl:
     def _needs(self, name: str, config: str | None, files: Mapping[str, bytes] | None) -> Collection[str]:
         """The models that a model is made of; none where it cannot be told, which its load then explains. Blocks."""
         if config is None and (model := self._models.get(name)) is not None:
-            config, files = model.override
+            config, _ = model.override
         try:
             found = self._find(name)
-            return () if found is None else members_of(self._loader.read(found, config, files))
+            return () if found is None else members_of(self._resolver.read(found, config))
         except (TrivetError, OSError):
             return ()
 
@@ -291,7 +293,7 @@ class ModelControl:
             model.wanted = True
             model.explicit = model.explicit or explicit
             before = model.override, model.members
-            resolved = await to_thread.run_sync(self._loader.resolve, found, config, files)
+            resolved = await to_thread.run_sync(self._resolver.resolve, found, config, files)
             try:
                 model.override = (config, files)
                 model.members = members_of(resolved.config)
@@ -392,7 +394,7 @@ class ModelControl:
 
     async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
         try:
-            await to_thread.run_sync(self._loader.complete, resolved, limiter=self._completing)
+            await to_thread.run_sync(self._resolver.complete, resolved, limiter=self._completing)
             members = find_members(resolved.name, resolved.config, self._models, unloaded=UNLOADED)
             if resolved.offer is None:
                 configs = {name: loaded.config for (name, _), loaded in members.items()}

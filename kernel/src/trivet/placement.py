@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from trivet.backend import InstanceContext, InstanceKind
 from trivet.errors import UnavailableError
 from trivet.host_policy import HostPolicy
-from trivet.rate_limiter import Share
+from trivet.resources import Share
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
@@ -29,6 +29,11 @@ class Placement:
 
     context: InstanceContext
     share: Share
+
+
+def shares(placements: Sequence[Placement]) -> list[Share]:
+    """What the instances that execute want of the rate limiter."""
+    return [placement.share for placement in placements if not placement.context.passive]
 
 
 def gpu_count() -> int:

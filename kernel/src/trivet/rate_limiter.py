@@ -18,50 +18,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from trivet.errors import InvalidArgumentError
+from trivet.resources import Resource, Resources, ResourceSize, Share
 from trivet.scheduling import Batch, SchedulableInstance, Scheduler
 
 if TYPE_CHECKING:
+    from trivet.engine import EngineOptions
     from trivet.inference import InferenceRequest, InferenceResponse
 
 logger = logging.getLogger(__name__)
-
-Resource = tuple[int | None, str]
-"""Whose it is, and its name: of one device by its number (that of every CPU instance is 0), or ``None`` of all."""
-
-_FORMAT = "--rate-limit-resource option format is '<resource_name>:<count>:<device>' or '<resource_name>:<count>'. Got "
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceSize:
-    """How much there is of a resource, as the operator says."""
-
-    name: str
-    count: int
-    device: int | None = None
-    """``None`` for each device."""
-
-    @classmethod
-    def parse(cls, text: str) -> ResourceSize:
-        """Read ``NAME:COUNT`` or ``NAME:COUNT:DEVICE``; raises :class:`~trivet.errors.InvalidArgumentError`."""
-        name, *numbers = text.split(":")
-        if not name or len(numbers) not in (1, 2) or not all(n.isascii() and n.isdecimal() for n in numbers):
-            raise InvalidArgumentError(_FORMAT + text)
-        return cls(name, *map(int, numbers))
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What one instance wants of the limiter: the ``rate_limiter`` of its group, on its device."""
-
-    resources: Mapping[Resource, int] = field(default_factory=dict)
-    priority: int = 1
-    """At least 1; an instance of priority 2 has half the turns of one of priority 1."""
 
 
 class LimitableInstance(Protocol):
@@ -165,54 +133,25 @@ class RateLimiter:
     """Hands out the resources of a server to the instances of all its models."""
 
     def __init__(self, sizes: Sequence[ResourceSize] = ()) -> None:
-        """``sizes`` are those of the command line; of two for the same resource and device the last holds.
-
-        A resource that has none gets the largest count that any instance wants, so that each can execute.
-        """
-        self._sizes: dict[str, dict[int | None, int]] = {}
-        for size in sizes:
-            self._sizes.setdefault(size.name, {})[size.device] = size.count
+        """``sizes`` are those of the command line."""
+        self.resources = Resources(sizes)
         self._models: dict[LimitedModel, None] = {}
         self._leaving: set[_Slot] = set()
-        self._limits: dict[Resource, int] = {}
-        self._held: Counter[Resource] = Counter()
         self._place = count()
         self._handing_out = False
 
     def add(self, instances: Sequence[tuple[LimitableInstance, Share]]) -> LimitedModel:
         """Take in the instances of a model version; from now on their ``submit`` leads here.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` as :meth:`check` does.
+        Raises :class:`~trivet.errors.InvalidArgumentError` for one that could never execute.
         """
-        self.check([share for _, share in instances])
+        self.resources.check([share for _, share in instances])
         model = LimitedModel(self, [_Slot(instance, share) for instance, share in instances])
         self._models[model] = None
         self._measure()
         # More of a resource that nobody sized may be enough for somebody who waits.
         self._hand_out()
         return model
-
-    def check(self, shares: Sequence[Share]) -> None:
-        """Raise :class:`~trivet.errors.InvalidArgumentError` for an instance that could never execute.
-
-        It wants more of a resource than the operator gave, or calls global what another instance calls its device's.
-        """
-        new = {resource: number for share in shares for resource, number in share.resources.items()}
-        everyone = {**self._limits, **new}
-        for device, name in everyone:
-            if device is not None and (None, name) in everyone:
-                raise InvalidArgumentError(
-                    f'Resource "{name}" is present as both global and device-specific resource in the model'
-                    " configuration."
-                )
-        for share in shares:
-            for resource, number in share.resources.items():
-                size = self._size(resource)
-                if size is not None and size < number:
-                    raise InvalidArgumentError(
-                        f'Resource count for "{resource[1]}" is limited to {size} which will prevent scheduling of one'
-                        f" or more model instances, the minimum required count is {number}"
-                    )
 
     def next_place(self) -> int:
         """The next number in the order in which batches arrive."""
@@ -229,7 +168,7 @@ class RateLimiter:
         """See :meth:`LimitedModel.finish`."""
         if slot.busy:
             slot.busy = False
-            self._held.subtract(slot.wants)
+            self.resources.give_back(slot.wants)
         if slot in self._leaving:
             self._leaving.discard(slot)
             self._measure()
@@ -250,25 +189,13 @@ class RateLimiter:
             self._hand_out()
 
     def _slots(self) -> Iterator[_Slot]:
+        """All that want resources, or still hold some."""
         for model in self._models:
             yield from model.slots
         yield from self._leaving
 
     def _measure(self) -> None:
-        """How much there is of each resource, as the instances are now."""
-        limits: dict[Resource, int] = {}
-        for slot in self._slots():
-            for resource, number in slot.wants.items():
-                limits[resource] = max(limits.get(resource, 0), number)
-        self._limits = {resource: self._size(resource) or number for resource, number in limits.items()}
-
-    def _size(self, resource: Resource) -> int | None:
-        """What the command line says; ``None`` where it does not name the resource."""
-        device, name = resource
-        sizes = self._sizes.get(name, {})
-        # Of a global resource the device on the command line means nothing.
-        found = sizes.values() if device is None else [sizes[key] for key in (device, None) if key in sizes]
-        return max(found, default=None)
+        self.resources.measure(slot.wants for slot in self._slots())
 
     def _join(self, slot: _Slot) -> None:
         """The instance has work again: it starts level with the least served of those it competes with."""
@@ -300,9 +227,7 @@ class RateLimiter:
         reservations: Counter[LimitedModel] = Counter()
         for *_, slot, model in waiting:
             wants = slot.wants
-            if reserved.isdisjoint(wants) and all(
-                self._held[resource] + number <= self._limits[resource] for resource, number in wants.items()
-            ):
+            if reserved.isdisjoint(wants) and self.resources.suffice(wants):
                 self._execute(model, slot)
                 return True
             # As many instances of a model reserve as it has batches for.
@@ -320,7 +245,7 @@ class RateLimiter:
         else:
             slot.busy = True
             slot.turns += slot.priority
-            self._held.update(slot.wants)
+            self.resources.take(slot.wants)
             slot.deliver(batch)
         for other in model.slots:
             other.active = other.busy or model.has_work(other)
@@ -358,3 +283,12 @@ class LimitedScheduler(Scheduler):
     def close(self) -> None:
         self._scheduler.close()
         self._limited.close()
+
+
+def rate_limiter_for(options: EngineOptions) -> RateLimiter | None:
+    """The limiter that an engine's options ask for; ``None`` where instances execute as they like."""
+    if options.rate_limit == "execution_count":
+        return RateLimiter(options.rate_limit_resources)
+    if options.rate_limit_resources:
+        logger.warning("--rate-limit-resource has no effect without --rate-limit=execution_count")
+    return None

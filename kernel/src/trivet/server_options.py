@@ -171,7 +171,7 @@ def engine_options(settings: Settings) -> EngineOptions:
     """What the engine needs of the settings. Raises as :func:`backend_config` does, for all that it reads."""
     from trivet.engine import EngineOptions  # noqa: PLC0415 - see log_options
     from trivet.host_policy import parse_host_policies  # noqa: PLC0415
-    from trivet.rate_limiter import ResourceSize  # noqa: PLC0415
+    from trivet.resources import ResourceSize  # noqa: PLC0415
 
     return EngineOptions(
         model_repositories=list(settings["model_repository"]),
