@@ -10,7 +10,7 @@ SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugi
 # The tests also speak HTTP/2, HTTP/3, the native gRPC server and Redis.
 DEVELOPED := $(subst transport_http,transport_http[http3],$(subst kserve_v2,kserve_v2[native],$(SERVED))) plugins/cache_redis
 EXAMPLES := examples/model_repository
-SOURCES := kernel plugins tests bench examples tools docs
+SOURCES := conftest.py kernel plugins tests bench examples tools docs
 
 .PHONY: serve test test-slow lint format bench docs wheels clean
 

@@ -84,7 +84,7 @@ def test_every_number_passes_unchanged(
         shape=hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=5),
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 def test_layouts_of_memory_do_not_matter(
     array: np.ndarray[Any, Any], identity: Any, context: Any, instance: Instance
 ) -> None:
@@ -121,7 +121,7 @@ def test_results_outlive_the_next_run_and_the_instance(identity: Any, context: A
 
 
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 def test_text_passes_as_bytes(texts: list[str], identity: Any, context: Any, instance: Instance) -> None:
     encoded = [text.encode() for text in texts]
     made = instance(context(identity(TensorProto.STRING, (None, 1))))

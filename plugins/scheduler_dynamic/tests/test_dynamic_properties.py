@@ -161,7 +161,7 @@ class Batching(RuleBasedStateMachine):
 
 
 TestBatching = Batching.TestCase
-TestBatching.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestBatching.settings = settings(max_examples=300, stateful_step_count=40)
 
 
 def test_every_timeout_is_honoured_whatever_the_instances_do() -> None:

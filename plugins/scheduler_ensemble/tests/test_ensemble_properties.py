@@ -200,7 +200,7 @@ async def check(engine: Engine, graph: Graph, draw: st.DataObject) -> None:
 
 
 @given(graphs(), st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_an_ensemble_computes_what_its_graph_says(graph: Graph, data: st.DataObject) -> None:
     async def main() -> None:
         operations = Operations()

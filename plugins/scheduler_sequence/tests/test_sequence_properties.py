@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sequence_simulation import World
 from trivet.errors import InvalidArgumentError, RequestCancelledError, UnavailableError
@@ -64,7 +64,6 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(chosen(), steps)
 def test_every_request_is_answered_once_in_its_order_and_in_its_place(given: Settings, steps: list[Any]) -> None:
     world = given.world()
@@ -125,7 +124,6 @@ def test_every_request_is_answered_once_in_its_order_and_in_its_place(given: Set
         assert error is not None or request.id in executed
 
 
-@settings(deadline=None)
 @given(chosen(), st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=15))
 def test_steps_of_iterative_sequences_are_never_lost(given: Settings, requests: list[tuple[int, int]]) -> None:
     strategy = Settings(
@@ -152,7 +150,6 @@ def test_steps_of_iterative_sequences_are_never_lost(given: Settings, requests: 
         assert (error is None and times.count(tag) == 3) or tag in cancelled
 
 
-@settings(deadline=None)
 @given(chosen(), st.integers(2, 12))
 def test_no_sequence_of_the_backlog_starves(given: Settings, count: int) -> None:
     """Clients that never pause cannot keep a slot for longer than their sequences are."""

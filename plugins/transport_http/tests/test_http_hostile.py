@@ -285,9 +285,7 @@ FRAGMENTS = st.sampled_from(
 
 
 @given(st.lists(st.one_of(st.binary(max_size=20), FRAGMENTS), max_size=8))
-@hypothesis_settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_whatever_comes_the_next_connection_is_served(
     serve: Any, connect: Any, echo: Any, caplog: Any, pieces: list[bytes]
 ) -> None:

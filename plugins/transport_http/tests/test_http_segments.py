@@ -100,7 +100,7 @@ WHOLE = exchange([REQUESTS])
 
 
 @given(st.sets(st.integers(1, len(REQUESTS) - 1)))
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@hypothesis_settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_how_requests_are_cut_into_segments_makes_no_difference(cuts: set[int]) -> None:
     places = [0, *sorted(cuts), len(REQUESTS)]
     pieces = [REQUESTS[a:b] for a, b in pairwise(places)]
