@@ -128,6 +128,12 @@ class TestReadingPages:
                 texts.append(ctc_text(client.infer("text_recognition", {"x": pixels}, "fetch_name_0")[0], characters))
             assert [text.decode() for text in found] == texts
 
+    def test_the_words_are_those_of_the_library_that_the_models_come_from(self, client: Any, sample: Sample) -> None:
+        rapidocr = pytest.importorskip("rapidocr", reason="pip install rapidocr, which brings OpenCV, compares with it")
+        file = sample("text_page.png")
+        found = client.infer("page_reader", {"image": np.array([file.read_bytes()], dtype=object)}, "text")
+        assert [text.decode() for text in found] == list(rapidocr.RapidOCR()(str(file)).txts)
+
     def test_a_page_without_text_has_none(self, client: Any) -> None:
         file = io.BytesIO()
         Image.new("RGB", (300, 200), "white").save(file, "PNG")
