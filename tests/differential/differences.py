@@ -40,12 +40,19 @@ DIFFERENCES: dict[str, Difference] = {
         "JSON is always `application/json`; an empty body has no type",
         "The errors are JSON. No known client relies on the wrong type.",
     ),
-    "not implemented": Difference(
-        "both",
-        "Trace settings",
-        "Implemented",
-        "501 (gRPC: `UNIMPLEMENTED`) saying so",
-        "They come with later versions.",
+    "trace reason": Difference(
+        "models",
+        "Trace settings with a level and a `trace_count` of 0",
+        "Refused without a reason",
+        "Refused, and why",
+        "The caller need not guess.",
+    ),
+    "traces of calls": Difference(
+        "models",
+        "A traced Python model calls another model without `trace=request.trace()`",
+        "The call is not in the trace",
+        "It is, where the model executes one request at a time and so it is clear for which it calls",
+        "Models need not be changed to be traced.",
     ),
     "region message": Difference(
         "both",

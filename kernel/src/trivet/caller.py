@@ -137,6 +137,8 @@ class EngineCaller(ModelCaller):
         request.on_response = forward
         for executed in origin.requests:
             executed.execution = origin
+        if request.parent is None and len(origin.requests) == 1:
+            request.parent = origin.requests[0]
         origin.made.add(request)
         try:
             self._engine.submit_inner(request)

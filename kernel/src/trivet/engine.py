@@ -42,6 +42,9 @@ from trivet.plugins import PluginRegistry
 from trivet.resources import ResourceSize
 from trivet.statistics import FailureReason, ModelStatistics
 from trivet.throttle import Throttle
+from trivet.trace_file import TraceFiles
+from trivet.trace_settings import TraceOptions
+from trivet.tracing import Tracing
 from trivet.validation import validate
 
 logger = logging.getLogger(__name__)
@@ -74,6 +77,8 @@ class EngineOptions:
     """By name; see ``instance_group.host_policy``."""
     cache_config: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The response cache's options, by its name; empty for none."""
+    trace: TraceOptions = field(default_factory=TraceOptions)
+    """Which requests are traced when the server starts."""
     model_load_thread_count: int = 4
     """How many models load at the same time."""
     model_load_retry_count: int = 0
@@ -99,6 +104,7 @@ class Engine:
         """What models measure themselves, for exporters."""
         self.on_refused: list[Callable[[InferenceRequest, TrivetError], None]] = []
         """Called on the event loop with each request that :meth:`submit` refuses, before it raises. Must not raise."""
+        self.tracing = Tracing(options.trace, TraceFiles())
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
         self._caller = EngineCaller(self, loop)
@@ -190,22 +196,32 @@ class Engine:
         try:
             if self._draining:
                 raise UnavailableError("Server is stopping, it accepts no new inference requests")
-            self._enter(self._models.model(request.model_name, request.model_version), request)
+            model = self._models.model(request.model_name, request.model_version)
+            if self.tracing.on:
+                self.tracing.begin(request)
+            self._enter(model, request)
         except TrivetError as error:
             for observer in self.on_refused:
                 observer(request, error)
             raise
 
     def _enter(self, model: LoadedModel, request: InferenceRequest) -> None:
-        validate(model.spec, request)
-        request.model = model
-        request.queued_ns = perf_counter_ns()
-        model.in_flight.add(request)
+        if request.parent is not None and request.parent.trace is not None:
+            self.tracing.begin_nested(request, request.parent.trace)
         try:
+            validate(model.spec, request)
+            request.model = model
+            if request.trace is not None:
+                self.tracing.queued(request.trace, request)
+            request.queued_ns = perf_counter_ns()
+            model.in_flight.add(request)
             (model.cache or model.scheduler).enqueue(request)
-        except TrivetError:
-            model.finished(request)
-            model.statistics.request_failed(request, perf_counter_ns(), FailureReason.REJECTED)
+        except TrivetError as error:
+            if request in model.in_flight:
+                model.finished(request)
+                model.statistics.request_failed(request, perf_counter_ns(), FailureReason.REJECTED)
+            if request.trace is not None:
+                self.tracing.end(request.trace, request, error)
             raise
 
     def submit_inner(self, request: InferenceRequest) -> None:
@@ -329,6 +345,8 @@ class Engine:
         self._answer(request, response)
 
     def _deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        traced = request.trace
+        begun_ns = 0 if traced is None else perf_counter_ns()
         if request.on_response is not None:
             try:
                 request.on_response(request, response)
@@ -342,6 +360,8 @@ class Engine:
                     )
                     self._deliver(request, InferenceResponse(error=failure, final=response.final))
                     return
+        if traced is not None:
+            self.tracing.delivered(traced, request, response, begun_ns)
         if response.final:
             for observer in self.on_finished:
                 try:
@@ -427,6 +447,7 @@ class Engine:
         self.abandon()
         await self._control.close()
         self._caller.close()
+        await self.tracing.close()
         if self.response_cache is not None:
             await self.response_cache.close()
         await to_thread.run_sync(self._backends.close)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trivet.memory import RegionSlice
     from trivet.model_cache import Hit, Miss
     from trivet.tensor import Tensor
+    from trivet.tracing import TracedRequest
 
 ParameterValue = bool | int | float | str
 ResponseHandler = Callable[["InferenceRequest", "InferenceResponse"], None]
@@ -73,7 +74,9 @@ class InferenceRequest:
         "origin",
         "outputs",
         "parameters",
+        "parent",
         "priority",
+        "protocol",
         "queued_ns",
         "received_ns",
         "regions",
@@ -85,6 +88,7 @@ class InferenceRequest:
         "sequence_start",
         "throttle",
         "timeout_us",
+        "trace",
         "trace_context",
     )
 
@@ -128,6 +132,8 @@ class InferenceRequest:
         self.sequence_end = sequence_end
         self.trace_context: Any = None
         """The caller's trace context (W3C), set by the protocol, read by exporters."""
+        self.protocol = ""
+        """What the caller speaks (``HTTP``, ``GRPC``); empty for requests that are made in the server."""
         self.regions: Mapping[str, RegionSlice] | None = None
         """By output: where in shared memory the caller wants it, in place of the response."""
         self.throttle: Callable[[], None] | None = None
@@ -156,6 +162,10 @@ class InferenceRequest:
         """Set by the instance that executes the request; thread-safe."""
         self.origin: Execution | None = None
         """Set by a backend on a request that a model makes: the execution in which it makes it."""
+        self.parent: InferenceRequest | None = None
+        """The request that led to this one: an ensemble's, or one for which a model makes it."""
+        self.trace: TracedRequest | None = None
+        """Set where the request is traced."""
         self.execution: Execution | None = None
         """The execution of this request in which its model made others; set on the event loop."""
 

@@ -116,6 +116,11 @@ class Server:
                     "no protocol is installed, so nobody could reach this server;"
                     " pip install trivet-protocol-kserve-v2 (see `trivet plugins` for what failed to load)"
                 )
+            if self.engine.tracing.sink is None:
+                raise StartupError(
+                    f"--trace-config mode={self.engine.tracing.mode}: no plugin takes these traces;"
+                    " pip install trivet-exporter-opentelemetry"
+                )
             for service in self._services:
                 await service.start()
             if any(listener.routes for listener in self._listeners.values()):
@@ -147,6 +152,7 @@ class Server:
         await self._close_services(_REFUSAL_S if left else min(timeout_s, _DELIVERY_S))
         if not left:
             await self.engine.stop()
+        await self.engine.tracing.close()
         return left
 
     def _make_memory(self) -> dict[str, MemoryProvider]:

@@ -120,6 +120,21 @@ CACHE_OPTIONS = (
     ),
 )
 
+TRACE_OPTIONS = (
+    Option(
+        "trace-config",
+        multiple=True,
+        help="Tracing of single requests, as KEY=VALUE with the keys level (OFF, TIMESTAMPS, TENSORS; repeat it for"
+        " several), rate, count and mode (triton, opentelemetry), or as MODE,KEY=VALUE: triton,file=FILE and"
+        " triton,log-frequency=NUMBER, or opentelemetry,url=URL and others of the plugin.",
+    ),
+    Option("trace-file", help="The older form of --trace-config triton,file=FILE."),
+    Option("trace-level", multiple=True, help="The older form of --trace-config level=LEVEL."),
+    Option("trace-rate", "integer", help="The older form of --trace-config rate=NUMBER."),
+    Option("trace-count", "integer", help="The older form of --trace-config count=NUMBER."),
+    Option("trace-log-frequency", "integer", help="The older form of --trace-config triton,log-frequency=NUMBER."),
+)
+
 LOG_OPTIONS = (
     Option(
         "log-format",
@@ -145,6 +160,7 @@ KERNEL_OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "Backends": BACKEND_OPTIONS,
     "Instances": INSTANCE_OPTIONS,
     "Response cache": CACHE_OPTIONS,
+    "Tracing": TRACE_OPTIONS,
     "Logging": LOG_OPTIONS,
 }
 """Everything, under the headings of ``trivet serve --help``."""
@@ -172,6 +188,7 @@ def engine_options(settings: Settings) -> EngineOptions:
     from trivet.engine import EngineOptions  # noqa: PLC0415 - see log_options
     from trivet.host_policy import parse_host_policies  # noqa: PLC0415
     from trivet.resources import ResourceSize  # noqa: PLC0415
+    from trivet.trace_settings import trace_options  # noqa: PLC0415
 
     return EngineOptions(
         model_repositories=list(settings["model_repository"]),
@@ -186,6 +203,14 @@ def engine_options(settings: Settings) -> EngineOptions:
         rate_limit_resources=[ResourceSize.parse(value) for value in settings["rate_limit_resource"]],
         host_policies=parse_host_policies(settings["host_policy"]),
         cache_config=cache_config(settings["cache_config"], settings["response_cache_byte_size"]),
+        trace=trace_options(
+            settings["trace_config"],
+            file=settings["trace_file"],
+            levels=settings["trace_level"],
+            rate=settings["trace_rate"],
+            count=settings["trace_count"],
+            log_frequency=settings["trace_log_frequency"],
+        ),
         model_load_thread_count=settings["model_load_thread_count"],
         model_load_retry_count=settings["model_load_retry_count"],
     )

@@ -94,7 +94,6 @@ CASES: list[Case] = [
             unary("ModelConfig", name="double"),
         ),
     ),
-    *(one(f"{method} is not implemented", unary(method), "not implemented") for method in ("TraceSetting",)),
     *(
         one(f"log settings: {settings}", unary("LogSettings", settings=settings))
         for settings in (

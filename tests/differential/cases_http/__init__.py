@@ -11,6 +11,7 @@ from . import (
     outputs,
     parameters,
     paths,
+    trace_settings,
 )
 from .case import Case
 
@@ -24,5 +25,6 @@ CASES: list[Case] = [
     *generate.CASES,
     *paths.CASES,
     *log_settings.CASES,
+    *trace_settings.CASES,
     *model_control.CASES,
 ]

@@ -105,12 +105,6 @@ _INFER_ELSEWHERE = (
     f"{_MODEL}/infer/",
 )
 
-_NOT_IMPLEMENTED = (
-    get("/v2/trace/setting"),
-    get(f"{_MODEL}/trace/setting"),
-    post("/v2/trace/setting", {"trace_rate": "5"}),
-)
-
 _COUNTED = frozenset(
     {"last_inference", "inference_count", "execution_count", "count", "ns", "batch_stats", "response_stats"}
 )
@@ -135,5 +129,4 @@ CASES: list[Case] = [
     one("an encoded slash", get("/v2/models/a%2Fb"), "percent"),
     one("an encoded letter", get("/v2/models/dou%62le/ready"), "percent"),
     one("head", Request("HEAD", "/v2/health/live"), "head"),
-    *(one(f"{request.method} {request.path}", request, "not implemented") for request in _NOT_IMPLEMENTED),
 ]

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 _PIP = "Trivet finds plugins as installed packages; leave it out, and see `trivet plugins` for what is there"
 _METRICS = "metrics are not served yet; statistics are at /v2/models/stats"
-_TRACE = "tracing is not there yet"
 _RESTRICTED = "restricting parts of the API is not there yet; put a proxy that checks the header before the server"
 _FORWARD = "forwarding headers as request parameters is not there yet"
 _REUSE = "sharing a port between servers is not there yet"
@@ -27,12 +26,6 @@ NOT_YET: Mapping[str, str] = {
     "metrics-port": _METRICS,
     "metrics-interval-ms": _METRICS,
     "metrics-config": _METRICS,
-    "trace-config": _TRACE,
-    "trace-file": _TRACE,
-    "trace-level": _TRACE,
-    "trace-rate": _TRACE,
-    "trace-count": _TRACE,
-    "trace-log-frequency": _TRACE,
     "cache-directory": _PIP,
     "repository-poll-secs": "--model-control-mode=poll is not there yet; use explicit and `trivet models load NAME`",
     "model-namespacing": "model namespaces are not there yet; give models different names",

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from trivet.engine import Engine
 
-# Trace joins them when something serves it; sequence and schedule_policy come with the schedulers that do,
+# Sequence and schedule_policy come with the schedulers that serve them,
 # kinds of shared memory with their providers.
 EXTENSIONS = (
     "classification",
@@ -16,6 +16,7 @@ EXTENSIONS = (
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "trace",
     "logging",
 )
 

@@ -234,19 +234,6 @@ def test_a_caller_that_gives_up_does_not_stop_an_unload(serve: Callable[..., Any
         assert pb.ModelInferResponse.FromString(call.result(20)).model_name == "gate"
 
 
-@pytest.mark.parametrize(
-    ("method", "what"),
-    [
-        ("TraceSetting", "trace settings"),
-    ],
-)
-def test_what_is_not_offered_says_so(rpc: Rpc, method: str, what: str) -> None:
-    code, details = refusal(rpc, method)
-
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert what in details
-
-
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
 def test_a_failure_of_the_server_is_an_internal_error_and_logged(
     rpc: Rpc, server: RunningServer, method: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

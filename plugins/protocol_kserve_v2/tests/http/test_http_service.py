@@ -123,18 +123,6 @@ class TestHealthAndMetadata:
         assert error(response) == (405, "Method Not Allowed")
         assert allowed in response.headers["allow"]
 
-    @pytest.mark.parametrize(
-        ("method", "path"),
-        [
-            ("GET", "/v2/trace/setting"),
-            ("POST", "/v2/models/double/trace/setting"),
-        ],
-    )
-    def test_what_later_versions_will_have(self, client: httpx.Client, method: str, path: str) -> None:
-        status, message = error(client.request(method, path))
-        assert status == 501
-        assert message.endswith("is not implemented by this server")
-
     def test_openapi_document(self, client: httpx.Client) -> None:
         assert client.get("/v2/openapi.json").json()["openapi"] == "3.1.0"
 

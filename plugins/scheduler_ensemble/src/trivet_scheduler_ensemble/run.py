@@ -133,6 +133,7 @@ class Run:
             sequence_end=sequenced[2],
         )
         request.trace_context = own.trace_context
+        request.parent = own
         if step.decoupled:
             # The caller's throttle counts its own responses, of which there is one for each of the outermost producer
             # and, with only one, no others.

@@ -51,10 +51,12 @@ class PreferredMemory:
 class InferenceTrace:
     """The trace that a request belongs to, to be handed on to the requests that a model makes."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_request")
 
-    def __init__(self, context: Any = None) -> None:
+    def __init__(self, context: Any = None, request: KernelRequest | None = None) -> None:
+        """``request`` is the one that is traced."""
         self._context = context
+        self._request = request
 
     def get_context(self) -> Any:
         """The propagated trace context; ``None`` where the request is not traced."""
@@ -105,7 +107,9 @@ class InferenceRequest:
             timeout_us=timeout,
             correlation_id=correlation_id,
         )
-        self._kernel.trace_context = None if trace is None else trace.get_context()
+        if trace is not None:
+            self._kernel.trace_context = trace.get_context()
+            self._kernel.parent = trace._request
         self._running: calls.Running = {}
         self.set_flags(flags)
 
@@ -154,7 +158,7 @@ class InferenceRequest:
 
     def trace(self) -> InferenceTrace:
         """The request's trace, to be given to a request that this one leads to."""
-        return InferenceTrace(self._kernel.trace_context)
+        return InferenceTrace(self._kernel.trace_context, self._kernel)
 
     def is_cancelled(self) -> bool:
         """Whether the caller has given up; a model may then stop early."""
@@ -224,6 +228,7 @@ class InferenceRequest:
             sequence_end=made.sequence_end,
         )
         request.trace_context = made.trace_context
+        request.parent = made.parent
         return request
 
 

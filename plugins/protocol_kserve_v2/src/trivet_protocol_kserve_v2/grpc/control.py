@@ -20,6 +20,7 @@ from trivet_protocol_kserve_v2.codec import log_settings
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.grpc.restricted import Metadata, Restriction
 from trivet_protocol_kserve_v2.grpc.shared_memory import SharedMemoryMethods
+from trivet_protocol_kserve_v2.grpc.trace_settings import TraceMethods
 from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 from trivet_protocol_kserve_v2.proto import health_pb2
@@ -86,7 +87,7 @@ class Control:
             ("CudaSharedMemoryStatus", "shared-memory", self._memory.cuda_status),
             ("CudaSharedMemoryRegister", "shared-memory", self._memory.cuda_register),
             ("CudaSharedMemoryUnregister", "shared-memory", self._memory.cuda_unregister),
-            ("TraceSetting", "trace", _unimplemented("trace settings")),
+            ("TraceSetting", "trace", TraceMethods(self._engine).trace_setting),
             ("LogSettings", "logging", self.log_settings),
         )
         methods = [
@@ -218,13 +219,6 @@ def _log_setting(name: str, value: pb.LogSettingsRequest.SettingValue) -> log_se
     if name == "log_format" and found not in log_settings.FORMATS:
         raise InvalidArgumentError(f"invalid argument for log_format, got: {found}")
     return found
-
-
-def _unimplemented(what: str) -> Handler:
-    async def handle(_: Message) -> Message:
-        raise UnimplementedError(f"{what} not supported: no installed plugin provides it")
-
-    return handle
 
 
 def _refuse_repository(name: str) -> None:

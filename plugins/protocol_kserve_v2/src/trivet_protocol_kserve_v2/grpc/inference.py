@@ -13,6 +13,7 @@ from trivet.engine import Engine
 from trivet.errors import InternalError, TrivetError, UnimplementedError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Buffer
+from trivet.trace_settings import OPENTELEMETRY
 
 from trivet_protocol_kserve_v2.codec.protobuf_request import DecodedRequest, decode_request, parse_request
 from trivet_protocol_kserve_v2.codec.protobuf_response import encode_response
@@ -22,6 +23,8 @@ from trivet_protocol_kserve_v2.grpc.versions import usual_version
 from trivet_protocol_kserve_v2.proto.grpc_service_pb2 import ModelInferRequest
 
 logger = logging.getLogger(__name__)
+
+_TRACE_CONTEXT = ("traceparent", "tracestate")
 
 Answer = Callable[[bytes | TrivetError], None]
 """Takes the response message, or the error that ends the call; called once, on the event loop."""
@@ -41,7 +44,8 @@ class Inference:
         self._memory = memory
         self.restriction = restriction
         self._header_pattern = header_pattern
-        self.needs_metadata = header_pattern is not None or restriction is not None
+        self._traces_callers = engine.tracing.mode == OPENTELEMETRY
+        self.needs_metadata = header_pattern is not None or restriction is not None or self._traces_callers
         """Whether :meth:`submit` looks at a call's metadata, which costs a server time to provide."""
 
     def submit(self, payload: bytes, metadata: Metadata, answer: Answer) -> InferenceRequest:
@@ -80,12 +84,21 @@ class Inference:
     def decode(self, message: ModelInferRequest, raw: Sequence[Buffer], metadata: Metadata) -> DecodedRequest:
         """The request that a message and its call's metadata make. Raises :class:`~trivet.errors.TrivetError`."""
         decoded = decode_request(message, raw, self._memory)
+        decoded.request.protocol = "GRPC"
+        if self._traces_callers:
+            decoded.request.trace_context = _trace_context(metadata)
         if self._header_pattern is not None:
             matches = self._header_pattern.search
             forwarded = {key: value for key, value in metadata if isinstance(value, str) and matches(key)}
             if forwarded:
                 decoded.request.parameters = {**decoded.request.parameters, **forwarded}
         return decoded
+
+
+def _trace_context(metadata: Metadata) -> dict[str, str] | None:
+    """The caller's trace context (W3C), where the call's metadata has one."""
+    found = {key: value for key, value in metadata if key in _TRACE_CONTEXT and isinstance(value, str)}
+    return found if "traceparent" in found else None
 
 
 def _respond(request: InferenceRequest, response: InferenceResponse) -> None:

@@ -115,15 +115,6 @@ class Control:
         return HttpResponse(200, (), JSON)
 
 
-def unimplemented(what: str) -> Any:
-    """A handler for an extension that this server does not have yet."""
-
-    def handler(_: HttpRequest) -> HttpResponse:
-        raise UnimplementedError(f"{what} is not implemented by this server")
-
-    return handler
-
-
 def _health(well: bool) -> HttpResponse:
     return HttpResponse(200 if well else 400)
 

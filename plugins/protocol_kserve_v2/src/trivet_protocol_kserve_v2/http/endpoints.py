@@ -1,7 +1,7 @@
 """Every endpoint of the protocol over HTTP, on one page: what is mounted, and what the OpenAPI document describes.
 
-Source: Open Inference Protocol v2, "HTTP/REST"; the HTTP parts of Triton's extensions. Each path that Triton has is
-there, also where the answer is that it is not implemented.
+Source: Open Inference Protocol v2, "HTTP/REST"; the HTTP parts of Triton's extensions. Each path that Triton has
+is there.
 """
 
 from __future__ import annotations
@@ -66,12 +66,14 @@ _SHARED_MEMORY = tuple(
 
 _SETTINGS = tuple(
     Endpoint(method, path, api, operation)
-    for path, api, operation in (
-        ("/v2/trace/setting", "trace", "trace_setting"),
-        (f"{_MODEL}/trace/setting", "trace", "trace_setting"),
-        ("/v2/logging", "logging", "log_settings"),
-    )
+    for path, api, operation in (("/v2/logging", "logging", "log_settings"),)
     for method in ("GET", "POST")
 )
 
-ENDPOINTS: tuple[Endpoint, ...] = _SERVER + _MODELS + _REPOSITORIES + _SHARED_MEMORY + _SETTINGS
+_TRACE = tuple(
+    Endpoint(method, path, "trace", operation)
+    for path in ("/v2/trace/setting", f"{_MODEL}/trace/setting")
+    for method, operation in (("GET", "trace_setting"), ("POST", "change_trace_setting"))
+)
+
+ENDPOINTS: tuple[Endpoint, ...] = _SERVER + _MODELS + _REPOSITORIES + _SHARED_MEMORY + _TRACE + _SETTINGS

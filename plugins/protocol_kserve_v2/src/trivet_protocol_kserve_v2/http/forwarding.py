@@ -24,7 +24,8 @@ class HeaderForwarding:
                 ) from None
 
     def apply(self, call: HttpRequest, request: InferenceRequest) -> None:
-        """Add to ``request`` what ``call`` has for it."""
+        """Add to ``request`` what ``call`` has for it, and note how it came."""
+        request.protocol = "HTTP"
         headers = call.headers
         if self._pattern is not None:
             forwarded = {

@@ -68,7 +68,8 @@ OPERATIONS: Mapping[str, Operation] = {
         "Register a region of CUDA shared memory", "", "CudaRegion", (400, 500, 503)
     ),
     "cuda_shared_memory_unregister": Operation("Forget one region of CUDA shared memory, or all"),
-    "trace_setting": Operation("The trace extension, which is not implemented", errors=(501,)),
+    "trace_setting": Operation("What is traced", "TraceSettings", errors=(400,)),
+    "change_trace_setting": Operation("Change what is traced", "TraceSettings", "NewTraceSettings", (400, 500, 501)),
     "log_settings": Operation(
         "The log settings; of a POST, after changing them", "LogSettings", errors=(500, 501, 503)
     ),

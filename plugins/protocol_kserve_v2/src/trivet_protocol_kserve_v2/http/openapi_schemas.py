@@ -24,6 +24,7 @@ def _array(items: Schema) -> Schema:
 
 
 _STRING: Schema = {"type": "string"}
+_STRING_OR_NULL: Schema = {"type": ["string", "null"]}
 _BOOLEAN: Schema = {"type": "boolean"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _SHAPE = _array(_COUNT)
@@ -177,6 +178,21 @@ SCHEMAS: dict[str, Schema] = {
             state={"type": "string", "enum": ["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]},
             reason=_STRING,
         )
+    ),
+    "TraceSettings": _object(
+        ("trace_level", "trace_rate", "trace_count", "trace_mode"),
+        trace_level=_array(_STRING),
+        trace_rate=_STRING,
+        trace_count=_STRING,
+        log_frequency=_STRING,
+        trace_file=_STRING,
+        trace_mode=_STRING,
+    ),
+    "NewTraceSettings": _object(
+        trace_level={"type": ["array", "null"], "items": _STRING},
+        trace_rate=_STRING_OR_NULL,
+        trace_count=_STRING_OR_NULL,
+        log_frequency=_STRING_OR_NULL,
     ),
     "LoadRequest": _object(
         parameters={

@@ -12,7 +12,7 @@ from trivet.service import Protocol, ServerContext
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.extensions import announce
 from trivet_protocol_kserve_v2.http import log_settings, shared_memory
-from trivet_protocol_kserve_v2.http.control import Control, unimplemented
+from trivet_protocol_kserve_v2.http.control import Control
 from trivet_protocol_kserve_v2.http.cors import Cors
 from trivet_protocol_kserve_v2.http.endpoints import ENDPOINTS
 from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
@@ -27,6 +27,7 @@ from trivet_protocol_kserve_v2.http.responses import (
     not_found,
 )
 from trivet_protocol_kserve_v2.http.restricted import Restriction, parse_restrictions
+from trivet_protocol_kserve_v2.http.trace_settings import TraceSettingsHandler
 
 
 def create(context: ServerContext) -> HttpService:
@@ -83,6 +84,7 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
         max_decompressed_size=settings["http_max_decompressed_size"],
     )
     generate = GenerateHandlers(context.engine, forwarding)
+    trace_settings = TraceSettingsHandler(context.engine)
     openapi = json_response(document())
     return {
         "server_metadata": control.server_metadata,
@@ -100,7 +102,8 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
         "generate": generate.one,
         "generate_stream": generate.stream,
         **shared_memory.handlers(memory),
-        "trace_setting": unimplemented("the trace extension"),
+        "trace_setting": trace_settings,
+        "change_trace_setting": trace_settings,
         "log_settings": log_settings.handle,
     }
 
