@@ -13,6 +13,7 @@ import pytest
 from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin, Journal
 from trivet.backend import ModelCaller
+from trivet.caller import EngineCaller
 from trivet.engine import Engine
 from trivet.errors import (
     DeadlineExceededError,
@@ -101,6 +102,42 @@ async def test_a_refusal_is_a_response(caller: ModelCaller) -> None:
     for asked, error in ((request("nobody"), NotFoundError), (InferenceRequest("double", {}), InvalidArgumentError)):
         response = await on_thread(caller.infer, asked)
         assert isinstance(response.error, error)
+
+
+@pytest.mark.timeout(30)
+async def test_a_request_that_nothing_can_be_made_of_is_answered(
+    caller: ModelCaller, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = engine.model("double")
+
+    def stumble(_: InferenceRequest) -> None:
+        raise TypeError("not a number")
+
+    monkeypatch.setattr(model.scheduler, "enqueue", stumble)
+    response = await on_thread(caller.infer, request("double"))
+    assert isinstance(response.error, InternalError)
+    assert str(response.error) == "model 'double' failed to queue the request: TypeError: not a number"
+    assert not model.in_flight
+    assert model.statistics.fail.count == 1
+    response = await on_thread(caller.infer, InferenceRequest("double", {"x": None}))  # type: ignore[dict-item]
+    assert isinstance(response.error, InternalError)
+
+
+@pytest.mark.timeout(30)
+async def test_a_collection_of_garbage_may_cancel_a_request_at_any_moment(
+    caller: EngineCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = caller._inbox.post
+
+    class Inbox:
+        @staticmethod
+        def post(call: Callable[[], None]) -> None:
+            monkeypatch.undo()
+            caller.cancel(request("double"))  # as the iterator does over responses that nobody wants any more
+            post(call)
+
+    monkeypatch.setattr(caller, "_inbox", Inbox)
+    assert value(await on_thread(caller.infer, request("double"))) == 6
 
 
 async def test_the_event_loop_must_not_wait(caller: ModelCaller) -> None:

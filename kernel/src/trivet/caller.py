@@ -17,6 +17,7 @@ from trivet.errors import (
     RequestCancelledError,
     TrivetError,
     UnavailableError,
+    message_of,
 )
 from trivet.inference import Execution, InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox
@@ -41,7 +42,9 @@ class EngineCaller(ModelCaller):
         self._loop_thread = threading.get_ident()
         # Held while something is handed over, so that close() has all of it before it or none: a callback that is
         # scheduled on a loop which then ends would never run, and its caller wait for ever.
-        self._lock = threading.Lock()
+        # Reentrant: an iterator over responses that the garbage collector closes cancels its request, on whichever thread
+        # it is that allocates something just now.
+        self._lock = threading.RLock()
         self._closed = False
         self._controls: dict[Future[None], asyncio.Task[None]] = {}
         self._waits_for: dict[str, list[str]] = {}
@@ -69,6 +72,11 @@ class EngineCaller(ModelCaller):
                 self._enter(request, on_response)
             except TrivetError as error:
                 on_response(InferenceResponse(error=error))
+            except Exception as error:
+                # A model may have put anything into its request; it waits for an answer all the same.
+                logger.exception("a request that a model made of model '%s' failed", request.model_name)
+                failure = InternalError(f"the request cannot be run: {type(error).__name__}: {message_of(error)}")
+                on_response(InferenceResponse(error=failure))
 
         if not self._post(enter):
             on_response(InferenceResponse(error=UnavailableError(_STOPPED)))
@@ -142,7 +150,7 @@ class EngineCaller(ModelCaller):
         origin.made.add(request)
         try:
             self._engine.submit_inner(request)
-        except TrivetError:
+        except BaseException:
             origin.made.discard(request)
             raise
 

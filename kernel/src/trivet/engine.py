@@ -27,6 +27,7 @@ from trivet.errors import (
     RequestCancelledError,
     TrivetError,
     UnavailableError,
+    message_of,
 )
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
@@ -223,6 +224,14 @@ class Engine:
             if request.trace is not None:
                 self.tracing.end(request.trace, request, error)
             raise
+        except Exception as error:
+            # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
+            logger.exception("model '%s' failed to queue a request", model.name)
+            model.finished(request)
+            model.statistics.request_failed(request, perf_counter_ns(), FailureReason.OTHER)
+            raise InternalError(
+                f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
+            ) from error
 
     def submit_inner(self, request: InferenceRequest) -> None:
         """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.

@@ -73,6 +73,16 @@ class TestServedRequest:
             with pytest.raises(pb_utils.TritonModelException, match="make a new InferenceRequest"):
                 run()
 
+    def test_that_is_forgotten_is_answered_past_a_slow_reader(self, models, row):
+        # Whichever thread the garbage collector runs on must not wait for somebody else's caller.
+        request, kernel = self.served(models, row)
+        answers = []
+        kernel.responder = lambda _, response: answers.append(response)
+        kernel.throttle = lambda: pytest.fail("waited for the reader")
+        request.get_response_sender()
+        del request
+        assert "neither in what execute returned" in answers[0].error.message
+
 
 class TestMadeRequest:
     def make(self, **fields):
@@ -124,7 +134,21 @@ class TestMadeRequest:
         assert str(caught.value) == message
 
     @pytest.mark.parametrize(
-        "fields", [{"inputs": None}, {"model_name": None}, {"inputs": [5]}, {"preferred_memory": 5}, {"parameters": 5}]
+        "fields",
+        [
+            {"inputs": None},
+            {"inputs": [5]},
+            {"model_name": None},
+            {"model_name": 5},
+            {"model_version": "1"},
+            {"request_id": 5},
+            {"flags": "START"},
+            {"timeout": "soon"},
+            {"timeout": 1.5},
+            {"timeout": -1},
+            {"preferred_memory": 5},
+            {"parameters": 5},
+        ],
     )
     def test_refuses_other_types(self, fields):
         with pytest.raises(TypeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -84,7 +85,7 @@ class InferenceRequest:
     ) -> None:
         """``timeout`` is in microseconds; ``model_version`` -1 asks for the latest.
 
-        Raises :class:`TypeError` where a required argument is missing, :class:`TritonModelException` where a value is
+        Raises :class:`TypeError` where a required argument is missing or of another type, :class:`TritonModelException` where a value is
         not one that a request can carry.
         """
         if inputs is None or requested_output_names is None or model_name is None:
@@ -95,6 +96,13 @@ class InferenceRequest:
             raise TritonModelException(f"Requested output name {whose}")
         if not isinstance(correlation_id, int | str):
             raise TritonModelException("Correlation ID must be integer or string")
+        for what, text in (("request_id", request_id), ("model_name", model_name)):
+            if not isinstance(text, str):
+                raise TypeError(f"InferenceRequest: {what} takes str, got {type(text).__name__}")
+        model_version, flags = _integer("model_version", model_version), _integer("flags", flags)
+        timeout = _integer("timeout", timeout)
+        if not 0 <= timeout < 2**64:
+            raise TypeError(f"InferenceRequest: timeout takes microseconds from 0 to 2**64 - 1, got {timeout}")
         if preferred_memory is not None and not isinstance(preferred_memory, PreferredMemory):
             raise TypeError(f"preferred_memory must be a PreferredMemory, got {type(preferred_memory).__name__}")
         self._kernel = KernelRequest(
@@ -230,6 +238,14 @@ class InferenceRequest:
         request.trace_context = made.trace_context
         request.parent = made.parent
         return request
+
+
+def _integer(what: str, value: Any) -> int:
+    """A wrong one is to be reported where the request is made, and not by whoever gets it."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"InferenceRequest: {what} takes int, got {type(value).__name__}") from None
 
 
 @dataclass(frozen=True, slots=True)

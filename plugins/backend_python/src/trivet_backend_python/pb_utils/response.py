@@ -157,7 +157,9 @@ class InferenceResponseSender:
                 f"model '{self._request.model_name}' answered request '{self._request.id}' neither in what execute"
                 " returned nor to the end through the request's response sender"
             )
-            self._request.respond(KernelResponse(error=InternalError(message)))
+            # Past the throttle: the garbage collector may run on the thread of another model, which must not wait.
+            if self._request.responder is not None:
+                self._request.responder(self._request, KernelResponse(error=InternalError(message)))
 
 
 class _Room:
