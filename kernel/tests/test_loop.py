@@ -39,14 +39,37 @@ async def test_posts_that_come_together_wake_the_loop_once(monkeypatch: pytest.M
     seen: list[int] = []
     inbox = LoopInbox(loop, seen.append)
     drains: list[None] = []
-    drain = inbox.flush
-    monkeypatch.setattr(LoopInbox, "flush", lambda _: (drains.append(None), drain()))
+    drain = inbox._take_turn
+    monkeypatch.setattr(LoopInbox, "_take_turn", lambda _: (drains.append(None), drain()))
     for number in range(10):
         inbox.post(number)
     await asyncio.sleep(0)
     await to_thread.run_sync(lambda: None)
     assert seen == list(range(10))
     assert len(drains) == 1
+
+
+@pytest.mark.timeout(30)
+async def test_posts_without_end_leave_the_loop_to_others() -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    seen: list[int] = []
+
+    def deliver(number: int) -> None:
+        seen.append(number)
+        if not stop.is_set():
+            inbox.post(number + 2)  # as a model does whose responses are taken from it
+
+    inbox = LoopInbox(loop, deliver)
+    inbox.post(0)
+    inbox.post(1)
+    await asyncio.sleep(0.02)
+    stop.set()
+    count = len(seen)
+    await asyncio.sleep(0.02)
+    assert count > 2
+    assert seen == list(range(len(seen)))
+    assert len(seen) == count + 2
 
 
 async def test_threads_find_all_that_was_put_in_one_iteration_of_the_loop() -> None:

@@ -42,8 +42,8 @@ class EngineCaller(ModelCaller):
         self._loop_thread = threading.get_ident()
         # Held while something is handed over, so that close() has all of it before it or none: a callback that is
         # scheduled on a loop which then ends would never run, and its caller wait for ever.
-        # Reentrant: an iterator over responses that the garbage collector closes cancels its request, on whichever thread
-        # it is that allocates something just now.
+        # Reentrant: an iterator over responses that the garbage collector closes cancels its request, on whichever
+        # thread it is that allocates something just now.
         self._lock = threading.RLock()
         self._closed = False
         self._controls: dict[Future[None], asyncio.Task[None]] = {}

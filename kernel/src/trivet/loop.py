@@ -6,9 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter_ns
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+TURN_NS = 5_000_000
+"""How long what threads have posted may keep the loop from everything else, apart from the last item."""
 
 
 class LoopInbox(Generic[T]):
@@ -34,15 +38,28 @@ class LoopInbox(Generic[T]):
         # still seen by that pass. Two threads may both wake the loop; the second pass then finds nothing.
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon_threadsafe(self.flush)
+            self._loop.call_soon_threadsafe(self._take_turn)
 
     def flush(self) -> None:
         """On the loop: deliver now what was posted."""
-        self._scheduled = False
         items = self._items
         deliver = self._deliver
         while items:
             deliver(items.popleft())
+
+    def _take_turn(self) -> None:
+        """Deliver what was posted, also meanwhile; but threads that post without end get no more than their turn."""
+        self._scheduled = False
+        items = self._items
+        deliver = self._deliver
+        end_ns = perf_counter_ns() + TURN_NS
+        while items:
+            deliver(items.popleft())
+            if perf_counter_ns() > end_ns:
+                if items and not self._scheduled:
+                    self._scheduled = True
+                    self._loop.call_soon(self._take_turn)
+                return
 
 
 class LoopOutbox(Generic[T]):

@@ -85,8 +85,8 @@ class InferenceRequest:
     ) -> None:
         """``timeout`` is in microseconds; ``model_version`` -1 asks for the latest.
 
-        Raises :class:`TypeError` where a required argument is missing or of another type, :class:`TritonModelException` where a value is
-        not one that a request can carry.
+        Raises :class:`TypeError` where a required argument is missing or of another type,
+        :class:`TritonModelException` where a value is not one that a request can carry.
         """
         if inputs is None or requested_output_names is None or model_name is None:
             raise TypeError("InferenceRequest needs inputs, requested_output_names and model_name")
