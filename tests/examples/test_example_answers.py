@@ -129,7 +129,8 @@ class TestReadingPages:
             assert [text.decode() for text in found] == texts
 
     def test_the_words_are_those_of_the_library_that_the_models_come_from(self, client: Any, sample: Sample) -> None:
-        rapidocr = pytest.importorskip("rapidocr", reason="pip install rapidocr, which brings OpenCV, compares with it")
+        import rapidocr
+
         file = sample("text_page.png")
         found = client.infer("page_reader", {"image": np.array([file.read_bytes()], dtype=object)}, "text")
         assert [text.decode() for text in found] == list(rapidocr.RapidOCR()(str(file)).txts)
