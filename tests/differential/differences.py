@@ -61,6 +61,13 @@ DIFFERENCES: dict[str, Difference] = {
         "The same, and why: no such object, how large it is and how large it would have to be",
         "The caller need not guess.",
     ),
+    "cuda region": Difference(
+        "both",
+        "A region of CUDA shared memory that cannot be registered",
+        "400, `failed to register shared memory region: invalid args`; why is in the log alone",
+        "The same and why; 503 where the server has no CUDA device",
+        "The caller need not guess, and can tell its own mistakes from the server's lack of a GPU.",
+    ),
     "region offset": Difference(
         "both",
         "A region of system shared memory that begins within a page, or whose request has no `offset`",

@@ -24,6 +24,7 @@ _INSTALLS = "it would change the environment that the tests run in"
 NOT_RUN = {
     "README.md": ["it runs this test", _INSTALLS],
     "docs/benchmarks.md": ["it takes the machine for minutes, and measures nothing beside other tests"],
+    "docs/how-to/share-memory.md": ["it needs a GPU"] * 3,
     "docs/tutorials/first-model.md": [_INSTALLS],
     "kernel/README.md": [_INSTALLS],
     "plugins/backend_onnx/README.md": [_INSTALLS],
@@ -31,6 +32,7 @@ NOT_RUN = {
     "plugins/cache_local/README.md": [_INSTALLS],
     "plugins/cache_redis/README.md": [_INSTALLS],
     "plugins/exporter_prometheus/README.md": [_INSTALLS],
+    "plugins/memory_cuda/README.md": [_INSTALLS],
     "plugins/memory_system/README.md": [_INSTALLS],
     "plugins/protocol_kserve_v2/README.md": [_INSTALLS],
     "plugins/transport_http/README.md": [_INSTALLS],

@@ -203,6 +203,14 @@ class TestDevices:
         device.array[:] = 7
         assert sent.numpy().tolist() == [1, 1]
 
+    def test_an_output_stays_that_is_put_elsewhere_before_the_model_goes_on(self):
+        device = DeviceTensor()
+        sent = pb_utils.Tensor.from_dlpack("O", device)._to_output(stays_on_device=True)
+        assert sent.on_device
+        assert sent.dlpack() is device
+        # What is on the host already is copied where the model could change it later, wherever it goes.
+        assert not pb_utils.Tensor("O", device.array)._to_output(stays_on_device=True).on_device
+
     def test_an_output_for_another_model_stays(self):
         made = pb_utils.Tensor.from_dlpack("O", DeviceTensor())._to_input()
         assert made.on_device

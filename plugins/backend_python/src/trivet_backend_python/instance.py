@@ -185,8 +185,15 @@ class TritonInstance(RequestInstance):
         if response._error is not None:
             return KernelResponse(error=to_kernel(response._error), final=final)
         outputs = request.outputs
+        # The kernel puts these where the caller wants them before respond() or execute() return; only a coroutine's
+        # response may wait.
+        placed = () if self._concurrent or request.regions is None else request.regions
         wanted = self._states.union(self._declared if outputs is None else [output.name for output in outputs])
-        tensors = [tensor._to_output() for tensor in response._tensors if tensor._name in wanted]
+        tensors = [
+            tensor._to_output(stays_on_device=tensor._name in placed)
+            for tensor in response._tensors
+            if tensor._name in wanted
+        ]
         if len(tensors) != len(response._tensors):
             self._warn_of_undeclared(response)
         return KernelResponse(tensors, parameters=response._parameters or _NO_PARAMETERS, final=final)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from trivet.hookspecs import MemoryPlugin
 from trivet.testing import RunningServer
 
 SYSTEM, CUDA = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
-HANDLE = {"raw_handle": {"b64": "AAEC"}, "device_id": 1, "byte_size": 8}
+HANDLE = {"raw_handle": {"b64": base64.b64encode(bytes(64)).decode()}, "device_id": 1, "byte_size": 8}
 
 
 class Memory:
@@ -68,9 +69,13 @@ def test_a_name_is_taken_whatever_kind_of_memory_has_it(client: httpx.Client) ->
         (f"{SYSTEM}/region/r/register", {"key": "/r", "byte_size": -8}, 500, "attempt to access JSON non-unsigned-int"),
         (f"{SYSTEM}/region/r/register", {"key": "/r", "offset": "0"}, 500, "attempt to access JSON non-unsigned-int"),
         (f"{SYSTEM}/region/r/register", [], 400, "Shared memory register request has no 'key' field"),
-        (f"{CUDA}/region/r/register", {**HANDLE, "raw_handle": "AA=="}, 400, "Shared memory register request has no"),
+        (f"{CUDA}/region/r/register", {"device_id": 0}, 400, "Shared memory register request has no 'raw_handle'"),
+        (f"{CUDA}/region/r/register", {**HANDLE, "raw_handle": "AA=="}, 500, "attempt to access non-existing object"),
+        (f"{CUDA}/region/r/register", {**HANDLE, "raw_handle": {"b64": 7}}, 500, "attempt to access JSON non-string"),
+        (f"{CUDA}/region/r/register", {**HANDLE, "raw_handle": {"b64": "AAEC"}}, 400, "'raw_handle' must be a valid"),
         (f"{CUDA}/region/r/register", {**HANDLE, "raw_handle": {"b64": "?"}}, 400, "'raw_handle' must be a valid base"),
-        (f"{CUDA}/region/r/register", {**HANDLE, "device_id": "0"}, 500, "attempt to access JSON non-signed-integer"),
+        (f"{CUDA}/region/r/register", {**HANDLE, "device_id": "0"}, 500, "attempt to access JSON non-unsigned-int"),
+        (f"{CUDA}/region/r/register", {**HANDLE, "device_id": -1}, 500, "attempt to access JSON non-unsigned-int"),
     ],
 )
 def test_a_request_that_is_malformed_registers_nothing(

@@ -160,9 +160,10 @@ class Tensor:
         assert self._source is not None
         return self._source.dlpack()
 
-    def _to_output(self) -> KernelTensor:
+    def _to_output(self, *, stays_on_device: bool = False) -> KernelTensor:
         """The tensor to answer with, in memory that the model cannot change any more.
 
+        With ``stays_on_device`` one on a device is left there: it is copied elsewhere before the model goes on.
         A small one and one of ``BYTES`` are put into wire layout at once, which the protocols want anyway. A large one
         is copied if the model may have kept it; see :func:`~trivet_backend_python.memory.is_released`.
         """
@@ -172,6 +173,8 @@ class Tensor:
             # A framework's memory, perhaps on a device: what the model does with it later cannot be known.
             assert self._source is not None
             is_copy = self._source.on_device
+            if is_copy and stays_on_device:
+                return self._source
             host = self._source.numpy()
             return KernelTensor.from_numpy(self._name, host if is_copy else host.copy(), datatype)
         if datatype is BYTES:

@@ -14,11 +14,13 @@ from trivet.http import Handler, HttpRequest, HttpResponse
 from trivet.memory import RegionStatus
 
 from trivet_protocol_kserve_v2.codec.json_reader import read_json
-from trivet_protocol_kserve_v2.codec.json_types import INT64_MAX, INT64_MIN, NOT_STRING, NOT_UNSIGNED, UINT64_MAX
+from trivet_protocol_kserve_v2.codec.json_types import NOT_STRING, NOT_UNSIGNED, UINT64_MAX
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.http.responses import json_response
 
 Fields = Mapping[str, Any]
+
+_CUDA_HANDLE_SIZE = 64
 
 
 def handlers(memory: SharedMemory) -> Mapping[str, Handler]:
@@ -67,16 +69,24 @@ def _system_details(fields: Fields) -> dict[str, Any]:
 
 def _cuda_details(fields: Fields) -> dict[str, Any]:
     handle = _required(fields, "raw_handle")
-    encoded = handle.get("b64") if type(handle) is dict else None
+    encoded = _member(handle if type(handle) is dict else {}, "b64")
     if type(encoded) is not str:
-        raise InvalidArgumentError("Shared memory register request has no 'raw_handle' field")
-    device = _required(fields, "device_id")
-    if type(device) is not int or not INT64_MIN <= device <= INT64_MAX:
-        raise InternalError("attempt to access JSON non-signed-integer as signed-integer")
+        raise InternalError(NOT_STRING)
+    _unsigned(_member(fields, "byte_size"))
+    device = _unsigned(_member(fields, "device_id"))
     try:
-        return {"raw_handle": base64.b64decode(encoded, validate=True), "device_id": device}
-    except ValueError as error:
-        raise InvalidArgumentError("'raw_handle' must be a valid base64 encoded cudaIpcMemHandle_t") from error
+        raw_handle = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        raw_handle = b""
+    if len(raw_handle) != _CUDA_HANDLE_SIZE:
+        raise InvalidArgumentError("'raw_handle' must be a valid base64 encoded cudaIpcMemHandle_t")
+    return {"raw_handle": raw_handle, "device_id": device}
+
+
+def _member(fields: Fields, name: str) -> Any:
+    if name not in fields:
+        raise InternalError(f"attempt to access non-existing object member '{name}'")
+    return fields[name]
 
 
 def _required(fields: Fields, name: str) -> Any:

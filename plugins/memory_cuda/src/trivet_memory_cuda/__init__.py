@@ -1,0 +1,1 @@
+"""CUDA shared memory as a memory provider of Trivet (Triton's CUDA shared memory extension)."""

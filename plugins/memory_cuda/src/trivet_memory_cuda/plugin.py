@@ -1,0 +1,19 @@
+"""What this package offers to Trivet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trivet.hookspecs import MemoryPlugin, hookimpl
+
+
+@hookimpl
+def trivet_memory_providers() -> Sequence[MemoryPlugin]:
+    """The one provider of this package."""
+    return (
+        MemoryPlugin(
+            name="cuda",
+            factory="trivet_memory_cuda.provider:CudaMemory",
+            description="memory on a GPU, by the CUDA shared memory extension",
+        ),
+    )

@@ -1,0 +1,124 @@
+"""A region that is mapped, and its parts as tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from trivet.datatypes import BYTES, DataType
+from trivet.errors import InternalError, InvalidArgumentError
+from trivet.memory import RegionSlice
+from trivet.tensor import Tensor, element_count
+
+from trivet_memory_cuda.dlpack import CPU, CUDA, DeviceMemory, elements
+
+if TYPE_CHECKING:
+    from trivet_memory_cuda.runtime import Cuda
+
+
+class Mapping:
+    """Memory of another process. It stays mapped as long as this object, which every tensor over it holds."""
+
+    __slots__ = ("address", "cuda", "device")
+
+    def __init__(self, cuda: Cuda, handle: bytes, device: int) -> None:
+        """Raises :class:`~trivet.errors.InternalError` where CUDA does not take the handle."""
+        self.cuda = cuda
+        self.device = device
+        self.address = cuda.open(handle, device)
+
+    def __del__(self) -> None:
+        if hasattr(self, "address"):
+            self.cuda.close(self.address, self.device)
+
+    def read(self, address: int, byte_size: int) -> NDArray[np.uint8]:
+        """A copy on the host of bytes of the mapping."""
+        copy = np.empty(byte_size, np.uint8)
+        if byte_size:
+            self.cuda.copy(copy.ctypes.data, address, byte_size, self.device)
+        return copy
+
+
+class CudaSlice(RegionSlice):
+    """Part of a region, from an address on."""
+
+    __slots__ = ("_address", "_byte_size", "_mapping")
+
+    def __init__(self, mapping: Mapping, address: int, byte_size: int) -> None:
+        self._mapping = mapping
+        self._address = address
+        self._byte_size = byte_size
+
+    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        """The tensor stays on its device, except ``BYTES``, which are read to the host at once."""
+        mapping, size = self._mapping, self._byte_size
+        if datatype is BYTES:
+            return Tensor.from_wire(name, datatype, shape, mapping.read(self._address, size).data)
+        expected = element_count(shape) * datatype.itemsize
+        if size != expected:
+            raise InvalidArgumentError(
+                f"input '{name}' has {size} bytes of data, expected {expected} for {datatype} of shape {list(shape)}"
+            )
+        # A kernel that reads an element across its alignment fails, and the context of all of the process with it.
+        place = DeviceTensor if self._address % datatype.itemsize == 0 else _HostTensor
+        return Tensor.from_dlpack(name, place(mapping, self._address, datatype, shape), datatype, shape)
+
+    def write(self, tensor: Tensor) -> int:
+        """From a CUDA device it goes directly, and everything else by the host. It is there when this returns."""
+        if tensor.on_device and tensor.datatype is not BYTES and tensor.dlpack().__dlpack_device__()[0] == CUDA:
+            found = elements(tensor.dlpack(), self._mapping.cuda.stream(self._mapping.device))
+            if found is not None:
+                self._fill(tensor.name, found.address, found.byte_size)
+                return found.byte_size
+        data = np.frombuffer(tensor.wire(), np.uint8)
+        self._fill(tensor.name, data.ctypes.data, data.nbytes)
+        return data.nbytes
+
+    def _fill(self, output: str, address: int, byte_size: int) -> None:
+        if byte_size > self._byte_size:
+            raise InternalError(
+                f"shared memory size specified with the request for output '{output}' ({self._byte_size} bytes)"
+                f" should be at least {byte_size} bytes to hold the results"
+            )
+        if byte_size:
+            self._mapping.cuda.copy(self._address, address, byte_size, self._mapping.device)
+
+
+class DeviceTensor(DeviceMemory):
+    """Part of a region, for a framework. Who asks for it on the host gets a copy."""
+
+    __slots__ = ("_mapping",)
+
+    def __init__(self, mapping: Mapping, address: int, datatype: DataType, shape: tuple[int, ...]) -> None:
+        super().__init__(mapping, address, (CUDA, mapping.device), datatype, shape)
+        self._mapping = mapping
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if dl_device is not None and tuple(dl_device) == (CPU, 0) and copy is not False:
+            return self.on_host().__dlpack__(max_version=max_version)
+        return super().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
+
+    def on_host(self) -> DeviceMemory:
+        """A copy in host memory."""
+        data = self._mapping.read(self.address, self.nbytes)
+        return DeviceMemory(data, data.ctypes.data, (CPU, 0), self.datatype, self.shape)
+
+
+class _HostTensor(DeviceTensor):
+    """Part of a region that no kernel could read where it is; it is copied when somebody wants it."""
+
+    __slots__ = ()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU, 0
+
+    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **options: Any) -> Any:
+        return self.on_host().__dlpack__(max_version=max_version)

@@ -1,0 +1,136 @@
+"""The few calls of CUDA that shared memory needs, with errors as exceptions. Nothing else here touches CUDA.
+
+Memory is the process's: an address is the same for every thread and for every framework, which all use the device's
+primary context. Source: CUDA Runtime API, "Device Management" and "Memory Management"; ``cuMemGetAddressRange`` is the
+driver's, as the runtime has nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from cuda.bindings import driver, runtime
+from trivet.errors import InternalError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+
+class Cuda:
+    """The devices of this machine. Any thread."""
+
+    def __init__(self) -> None:
+        """Raises :class:`~trivet.errors.UnavailableError`, with CUDA's reason, where there is no device."""
+        error, count = runtime.cudaGetDeviceCount()
+        if error or not count:
+            raise UnavailableError(f"this server has no CUDA device: {_text(error) if error else 'none was found'}")
+        self.device_count = int(count)
+        self._streams = threading.local()
+        # Of this kind, as it may be put into while this thread is taking from it: a finalizer runs anywhere.
+        self._closing: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        threading.Thread(target=self._close_all, name="cuda-closing", daemon=True).start()
+
+    def open(self, handle: bytes, device: int) -> int:
+        """Map what another process has exported, and return its address. ``handle`` is a ``cudaIpcMemHandle_t``.
+
+        CUDA counts: memory that is mapped already gives the same address, and is mapped until it was closed as often.
+        """
+        exported = runtime.cudaIpcMemHandle_t()
+        ctypes.memmove(exported.getPtr(), handle, runtime.CUDA_IPC_HANDLE_SIZE)
+        with self._current(device):
+            flags = runtime.cudaIpcMemLazyEnablePeerAccess
+            return int(_call("failed to open CUDA IPC handle", runtime.cudaIpcOpenMemHandle, exported, flags))
+
+    def close(self, address: int, device: int) -> None:
+        """Undo one :meth:`open`, soon: CUDA waits for all that the device is doing, and so does a thread of its own."""
+        self._closing.put(partial(self._close, address, device))
+
+    def _close(self, address: int, device: int) -> None:
+        with self._current(device):
+            _call("failed to close CUDA IPC handle", runtime.cudaIpcCloseMemHandle, address)
+
+    def _close_all(self) -> None:
+        while True:
+            close = self._closing.get()
+            try:
+                close()
+            except InternalError as error:
+                logger.warning("%s", error.message)
+
+    def bytes_behind(self, address: int, device: int) -> int:
+        """How many bytes there are from an address to the end of its allocation."""
+        with self._current(device):
+            start, size = _call("failed to find the size of CUDA memory", driver.cuMemGetAddressRange, address)
+        return int(start) + int(size) - address
+
+    def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
+        """Copy between any two addresses, on host or devices, and wait for it, without the interpreter lock.
+
+        What was begun on this thread's :meth:`stream` before is done first.
+        """
+        stream, kind = self.stream(device), runtime.cudaMemcpyKind.cudaMemcpyDefault
+        _call("failed to copy CUDA memory", runtime.cudaMemcpyAsync, target, source, byte_size, kind, stream)
+        _call("failed to copy CUDA memory", runtime.cudaStreamSynchronize, stream)
+
+    def stream(self, device: int) -> int:
+        """The stream of the calling thread on a device.
+
+        It keeps the order of the default stream, where frameworks compute unless they are told otherwise: a bare DLPack
+        capsule does not say what its tensor is still waiting for.
+        """
+        streams: dict[int, _Stream] = self._streams.__dict__.setdefault("by_device", {})
+        stream = streams.get(device)
+        if stream is None:
+            with self._current(device):
+                stream = streams[device] = _Stream()
+        return stream.number
+
+    @contextmanager
+    def _current(self, device: int) -> Iterator[None]:
+        """Calls are for this device. Frameworks rely on the thread's current device, so it is as before afterwards."""
+        failure = f"failed to set CUDA device {device}"
+        previous = _call(failure, runtime.cudaGetDevice)
+        if previous == device:
+            yield
+            return
+        _call(failure, runtime.cudaSetDevice, device)
+        try:
+            yield
+        finally:
+            _call(failure, runtime.cudaSetDevice, previous)
+
+
+class _Stream:
+    """A stream that lives as long as the thread that uses it."""
+
+    __slots__ = ("_stream", "number")
+
+    def __init__(self) -> None:
+        self._stream = _call("failed to create a CUDA stream", runtime.cudaStreamCreate)
+        self.number = int(self._stream)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            (error,) = runtime.cudaStreamDestroy(self._stream)
+            if error:
+                logger.warning("failed to destroy a CUDA stream: %s", _text(error))
+
+
+def _call(failure: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of CUDA gives beside its error, which is raised as :class:`~trivet.errors.InternalError`."""
+    error, *results = function(*arguments)
+    if error:
+        raise InternalError(f"{failure}: {_text(error)}")
+    return results[0] if len(results) == 1 else results
+
+
+def _text(error: Any) -> str:
+    lookup = driver.cuGetErrorString if isinstance(error, driver.CUresult) else runtime.cudaGetErrorString
+    _, text = lookup(error)
+    return f"{text.decode()} ({error.name})" if text else str(error.name)

@@ -1,0 +1,255 @@
+"""Memory that another process has exported, on a real GPU."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cuda.bindings import runtime
+from trivet.datatypes import BYTES, FP32, UINT8
+from trivet.errors import InvalidArgumentError
+from trivet.options import Settings
+from trivet.tensor import Tensor, object_array
+from trivet_memory_cuda.provider import CudaMemory
+from trivet_memory_cuda.runtime import Cuda
+
+_ERROR, _COUNT = runtime.cudaGetDeviceCount()
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(bool(_ERROR) or not _COUNT, reason="needs a CUDA device; this machine has none"),
+]
+
+SIZE = 4 << 20
+PEER = f"""
+import base64, ctypes, sys
+from cuda.bindings import runtime as cuda
+
+def call(function, *arguments):
+    error, *results = function(*arguments)
+    assert not error, (function, error)
+    return results[0] if results else None
+
+address = call(cuda.cudaMalloc, {SIZE})
+handle = call(cuda.cudaIpcGetMemHandle, address)
+host = (ctypes.c_ubyte * {SIZE})()
+print(base64.b64encode(ctypes.string_at(handle.getPtr(), 64)).decode(), flush=True)
+for line in sys.stdin:
+    command, offset, data = line.split()
+    offset, data = int(offset), base64.b64decode(data)
+    if command == "write":
+        call(cuda.cudaMemcpy, address + offset, data, len(data), cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+        print("done", flush=True)
+    else:
+        size = int(data)
+        call(cuda.cudaMemcpy, host, address + offset, size, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+        print(base64.b64encode(bytes(host[:size])).decode(), flush=True)
+"""
+
+
+class Peer:
+    """A client: a process with memory of its own, since CUDA opens no handle in the process that exported it."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.handle = base64.b64decode(self._line())
+
+    def write(self, data: bytes, offset: int = 0) -> None:
+        assert self._ask("write", offset, data) == "done"
+
+    def read(self, byte_size: int, offset: int = 0) -> bytes:
+        return base64.b64decode(self._ask("read", offset, str(byte_size).encode()))
+
+    def _ask(self, command: str, offset: int, data: bytes) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command} {offset} {base64.b64encode(data).decode()}\n")
+        self.process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    client = Peer()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def memory() -> CudaMemory:
+    return CudaMemory(Settings.of(()))
+
+
+def register(memory: CudaMemory, peer: Peer, name: str = "r", byte_size: int = SIZE) -> None:
+    memory.register(name, byte_size, {"raw_handle": peer.handle, "device_id": 0})
+
+
+def floats(*values: float) -> bytes:
+    return np.array(values, np.float32).tobytes()
+
+
+def test_the_host_reads_what_the_client_put_there_and_the_client_what_the_host_wrote(
+    memory: CudaMemory, peer: Peer
+) -> None:
+    peer.write(floats(1, 2, 3, 4))
+    register(memory, peer)
+    tensor = memory.slice("r", 4, 8).tensor("x", FP32, (2,))
+    assert tensor.on_device
+    assert tensor.numpy().tolist() == [2, 3]
+    assert memory.slice("r", 1024, 8).write(Tensor.from_numpy("y", np.array([5, 6], np.float32))) == 8
+    assert peer.read(8, 1024) == floats(5, 6)
+
+
+def test_elements_across_their_alignment_are_read(memory: CudaMemory, peer: Peer) -> None:
+    peer.write(floats(1, 2), offset=3)
+    register(memory, peer)
+    assert memory.slice("r", 3, 8).tensor("x", FP32, (2,)).numpy().tolist() == [1, 2]
+
+
+def test_text(memory: CudaMemory, peer: Peer) -> None:
+    register(memory, peer)
+    assert memory.slice("r", 5, 16).write(Tensor.from_numpy("y", object_array([b"ab", b"c"], (2,)))) == 11
+    assert memory.slice("r", 5, 11).tensor("x", BYTES, (2,)).numpy().tolist() == [b"ab", b"c"]
+    assert peer.read(11, 5) == b"\2\0\0\0ab\1\0\0\0c"
+
+
+def test_a_framework_computes_on_it_and_into_it(memory: CudaMemory, peer: Peer) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    peer.write(floats(1, 2, 3, 4))
+    register(memory, peer)
+    given = torch.from_dlpack(memory.slice("r", 0, 16).tensor("x", FP32, (4,)).dlpack())
+    assert given.is_cuda
+    place = torch.from_dlpack(memory.slice("r", 512, 16).tensor("y", FP32, (4,)).dlpack())
+    torch.mul(given, 2, out=place)
+    torch.cuda.synchronize()
+    assert peer.read(16, 512) == floats(2, 4, 6, 8)
+
+
+def test_an_output_on_the_device_goes_there_directly(memory: CudaMemory, peer: Peer) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    register(memory, peer)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        # Long enough that a copy that did not wait for it would be seen.
+        slow = torch.ones((4096, 4096), device="cuda")
+        for _ in range(20):
+            slow = slow @ slow / 4096
+        output = Tensor.from_dlpack("y", slow[0, :1000], FP32, (1000,))
+        assert memory.slice("r", 0, 4000).write(output) == 4000
+    assert output.on_device  # nobody has read it to the host
+    assert peer.read(4000) == floats(*[1] * 1000)
+    scattered = Tensor.from_dlpack("y", torch.arange(12.0, device="cuda").reshape(3, 4).T, FP32, (4, 3))
+    assert memory.slice("r", 0, 48).write(scattered) == 48
+    assert peer.read(12) == floats(0, 4, 8)
+
+
+def test_a_region_does_not_reach_beyond_its_memory(memory: CudaMemory, peer: Peer) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"the memory has {SIZE} bytes, expected at least {SIZE + 1}"):
+        register(memory, peer, byte_size=SIZE + 1)
+    register(memory, peer)
+
+
+def test_a_handle_that_is_none_is_refused_and_costs_nothing(memory: CudaMemory, peer: Peer) -> None:
+    for nonsense in (bytes(64), bytes(range(64)), peer.handle[:32] + bytes(32)):
+        with pytest.raises(InvalidArgumentError, match="failed to open CUDA IPC handle"):
+            memory.register("r", 8, {"raw_handle": nonsense, "device_id": 0})
+    peer.write(floats(1))
+    register(memory, peer)
+    assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [1]
+
+
+def test_one_memory_under_two_names(memory: CudaMemory, peer: Peer) -> None:
+    peer.write(floats(1, 2))
+    register(memory, peer, "a")
+    register(memory, peer, "b")
+    memory.unregister("a")
+    assert memory.slice("b", 4, 4).tensor("x", FP32, (1,)).numpy() == [2]
+    memory.unregister("b")
+    register(memory, peer, "a")
+    assert memory.slice("a", 4, 4).tensor("x", FP32, (1,)).numpy() == [2]
+
+
+def test_what_a_request_was_given_stays_when_the_region_is_forgotten(memory: CudaMemory, peer: Peer) -> None:
+    peer.write(floats(1, 2))
+    register(memory, peer)
+    part = memory.slice("r", 0, 8)
+    tensor = part.tensor("x", FP32, (2,))
+    memory.unregister("r")
+    assert tensor.numpy().tolist() == [1, 2]
+    part.write(Tensor.from_numpy("y", np.array([3, 4], np.float32)))
+    assert peer.read(8) == floats(3, 4)
+
+
+def test_nothing_stays_mapped_of_what_is_forgotten(memory: CudaMemory, peer: Peer) -> None:
+    register(memory, peer)
+    address = memory._regions["r"][1].address
+    memory.unregister("r")
+    closed = threading.Event()
+    assert memory._cuda is not None
+    memory._cuda._closing.put(closed.set)
+    assert closed.wait(10)
+    target, to_host = np.empty(1, np.uint8).ctypes.data, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+    assert runtime.cudaMemcpy(target, address, 1, to_host) == (runtime.cudaError_t.cudaErrorInvalidValue,)
+    # The next caller is not told of it.
+    runtime.cudaGetLastError()
+
+
+def test_forgetting_a_region_does_not_wait_for_the_device(memory: CudaMemory, peer: Peer) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    peer.write(floats(1, 2))
+    register(memory, peer)
+    given = torch.from_dlpack(memory.slice("r", 0, 8).tensor("x", FP32, (2,)).dlpack())
+    given * 2  # loading the kernel would wait for the device
+    torch.cuda._sleep(1)
+    torch.cuda.synchronize()
+    torch.cuda._sleep(1 << 30)
+    done = torch.cuda.Event()
+    doubled = given * 2
+    done.record()
+    del given
+    memory.unregister("r")
+    assert not done.query()
+    assert doubled.tolist() == [2, 4]
+
+
+def test_a_client_that_dies_leaves_a_region_that_anyone_may_forget(memory: CudaMemory, peer: Peer) -> None:
+    peer.write(floats(7))
+    register(memory, peer)
+    peer.process.kill()
+    assert peer.process.wait() == -signal.SIGKILL
+    # The memory is there as long as anybody has mapped it.
+    assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [7]
+    memory.slice("r", 0, 4).write(Tensor.from_numpy("y", np.ones(1, np.float32)))
+    memory.unregister("r")
+    successor = Peer()
+    successor.write(floats(9))
+    register(memory, successor)
+    assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [9]
+    successor.close()
+
+
+def test_the_threads_device_is_as_it_was(memory: CudaMemory, peer: Peer) -> None:
+    _, before = runtime.cudaGetDevice()
+    register(memory, peer)
+    memory.slice("r", 0, 1).write(Tensor.from_numpy("y", np.ones(1, np.uint8)))
+    assert memory.slice("r", 0, 1).tensor("x", UINT8, (1,)).numpy() == [1]
+    assert runtime.cudaGetDevice()[1] == before
+    assert Cuda().device_count == _COUNT

@@ -1,0 +1,202 @@
+"""Regions of CUDA memory on a machine with or without a GPU: what is refused, and when memory is let go of."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import inspect
+from collections import Counter
+from typing import Any
+
+import pytest
+from cuda.bindings import driver, runtime
+from trivet.datatypes import FP32
+from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.options import Settings
+from trivet.plugins import PluginRegistry
+from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
+from trivet_memory_cuda.runtime import Cuda
+
+HANDLE = bytes(range(HANDLE_SIZE))
+BASE = 0x7F00_0000_0000
+SIZE = 4096
+
+
+class Ledger(Cuda):
+    """Keeps the books of what would be mapped. There is no memory behind it: nothing can be read or written."""
+
+    def __init__(self, device_count: int = 2) -> None:
+        self.device_count = device_count
+        self.mapped: Counter[tuple[bytes, int]] = Counter()
+
+    def open(self, handle: bytes, device: int) -> int:
+        if handle == bytes(HANDLE_SIZE):
+            raise InternalError("failed to open CUDA IPC handle: invalid argument (cudaErrorInvalidValue)")
+        self.mapped[handle, device] += 1
+        return BASE
+
+    def close(self, address: int, device: int) -> None:
+        assert address == BASE
+        assert self.mapped[HANDLE, device] > 0
+        self.mapped[HANDLE, device] -= 1
+
+    def bytes_behind(self, address: int, device: int) -> int:
+        return SIZE
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@pytest.fixture
+def memory(ledger: Ledger) -> CudaMemory:
+    made = CudaMemory(Settings.of(()))
+    made._cuda = ledger
+    return made
+
+
+def register(memory: CudaMemory, name: str, byte_size: int = SIZE, device: int = 0, handle: bytes = HANDLE) -> None:
+    memory.register(name, byte_size, {"raw_handle": handle, "device_id": device})
+
+
+def test_the_package_offers_it() -> None:
+    assert PluginRegistry.discover().memory_providers["cuda"].factory == "trivet_memory_cuda.provider:CudaMemory"
+
+
+@pytest.mark.parametrize("method", ["open", "close", "bytes_behind"])
+def test_the_ledger_takes_what_the_real_calls_take(method: str) -> None:
+    assert inspect.signature(getattr(Ledger, method)) == inspect.signature(getattr(Cuda, method))
+
+
+def test_the_bindings_have_what_is_called() -> None:
+    # Without a driver each call fails, but not before its arguments are checked.
+    assert HANDLE_SIZE == runtime.CUDA_IPC_HANDLE_SIZE
+    handle = runtime.cudaIpcMemHandle_t()
+    ctypes.memmove(handle.getPtr(), HANDLE, HANDLE_SIZE)
+    assert ctypes.string_at(handle.getPtr(), HANDLE_SIZE) == HANDLE
+    for function, parameters in {
+        runtime.cudaIpcOpenMemHandle: ["handle", "flags"],
+        runtime.cudaIpcCloseMemHandle: ["devPtr"],
+        runtime.cudaMemcpyAsync: ["dst", "src", "count", "kind", "stream"],
+        runtime.cudaStreamCreate: [],
+        runtime.cudaStreamSynchronize: ["stream"],
+        runtime.cudaStreamDestroy: ["stream"],
+        runtime.cudaGetDevice: [],
+        runtime.cudaSetDevice: ["device"],
+        driver.cuMemGetAddressRange: ["dptr"],
+    }.items():
+        assert list(inspect.signature(function).parameters) == parameters
+    assert runtime.cudaIpcMemLazyEnablePeerAccess == 1
+    assert int(runtime.cudaMemcpyKind.cudaMemcpyDefault) == 4
+
+
+def test_without_a_gpu_registering_says_so_and_everything_else_works() -> None:
+    error, count = runtime.cudaGetDeviceCount()
+    if not error and count:
+        pytest.skip("this machine has a CUDA device")
+    memory = CudaMemory(Settings.of(()))
+    for _ in range(2):
+        with pytest.raises(UnavailableError) as caught:
+            register(memory, "r")
+        assert caught.value.message.startswith(
+            "failed to register shared memory region: this server has no CUDA device: "
+        )
+    assert not memory.regions()
+    assert "r" not in memory
+    memory.unregister("r")
+    memory.unregister(None)
+    with pytest.raises(NotFoundError, match=r"^Unable to find shared memory region: 'r'$"):
+        memory.slice("r", 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"byte_size": 0}, "'byte_size' is 0, expected at least 1"),
+        ({"byte_size": SIZE + 1}, "the memory has 4096 bytes, expected at least 4097"),
+        ({"byte_size": 2**64 - 1}, "the memory has 4096 bytes"),
+        ({"device": 2}, "there is no CUDA device 2; this server has 2, counted from 0"),
+        ({"device": -1}, "there is no CUDA device -1"),
+        ({"device": 2**63 - 1}, "there is no CUDA device 9223372036854775807"),
+        ({"handle": b""}, "'raw_handle' has 0 bytes, expected the 64 of a cudaIpcMemHandle_t"),
+        ({"handle": bytes(63)}, "'raw_handle' has 63 bytes"),
+        ({"handle": bytes(65)}, "'raw_handle' has 65 bytes"),
+        ({"handle": bytes(64)}, "failed to open CUDA IPC handle: invalid argument"),
+    ],
+)
+def test_what_cannot_be_a_region_is_refused_and_nothing_stays_mapped(
+    memory: CudaMemory, ledger: Ledger, wrong: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        register(memory, "r", **wrong)
+    assert caught.value.message.startswith(f"failed to register shared memory region: {message}")
+    assert "r" not in memory
+    del caught
+    gc.collect()
+    assert not ledger.mapped.total()
+
+
+def test_what_is_registered_is_listed_until_it_is_forgotten(memory: CudaMemory, ledger: Ledger) -> None:
+    register(memory, "a", 16)
+    register(memory, "b", SIZE, 1)
+    with pytest.raises(AlreadyExistsError, match=r"^shared memory region 'a' already in manager$"):
+        register(memory, "a")
+    assert {name: (each.byte_size, dict(each.details)) for name, each in memory.regions().items()} == {
+        "a": (16, {"device_id": 0}),
+        "b": (SIZE, {"device_id": 1}),
+    }
+    memory.unregister("nobody")
+    memory.unregister("a")
+    assert "a" not in memory
+    assert "b" in memory
+    memory.unregister(None)
+    assert not memory.regions()
+    assert not ledger.mapped.total()
+
+
+def test_a_handle_is_closed_as_often_as_it_was_opened(memory: CudaMemory, ledger: Ledger) -> None:
+    for name in ("a", "b"):
+        register(memory, name)
+    assert ledger.mapped[HANDLE, 0] == 2
+    memory.unregister("a")
+    assert ledger.mapped[HANDLE, 0] == 1
+    memory.slice("b", 0, 1)
+    memory.unregister("b")
+    assert ledger.mapped[HANDLE, 0] == 0
+
+
+def test_what_a_request_was_given_stays_mapped_until_the_last_view_is_gone(memory: CudaMemory, ledger: Ledger) -> None:
+    register(memory, "r")
+    part = memory.slice("r", 8, 16)
+    tensor = part.tensor("x", FP32, (4,))
+    memory.unregister("r")
+    capsule = tensor.dlpack().__dlpack__()
+    del part, tensor
+    gc.collect()
+    assert ledger.mapped[HANDLE, 0] == 1
+    del capsule
+    gc.collect()
+    assert ledger.mapped[HANDLE, 0] == 0
+
+
+def test_a_part_lies_within_its_region(memory: CudaMemory) -> None:
+    register(memory, "r", 50)
+    for offset, size in ((50, 1), (2**64 - 1, 1)):
+        with pytest.raises(InvalidArgumentError, match=r"^Invalid offset for shared memory region: 'r'$"):
+            memory.slice("r", offset, size)
+    for offset, size in ((49, 2), (0, 51), (0, 0), (1, 2**64 - 1)):
+        with pytest.raises(InvalidArgumentError, match=r"^Invalid offset \+ byte size for shared memory region: 'r'$"):
+            memory.slice("r", offset, size)
+
+
+def test_a_tensor_is_where_the_client_put_it(memory: CudaMemory) -> None:
+    register(memory, "r", device=1)
+    tensor = memory.slice("r", 256, 16).tensor("x", FP32, (2, 2))
+    assert tensor.on_device
+    assert tensor.dlpack().__dlpack_device__() == (2, 1)
+    assert tensor.dlpack().address == BASE + 256  # type: ignore[attr-defined]
+    with pytest.raises(InvalidArgumentError, match=r"^input 'x' has 16 bytes of data, expected 20 for FP32 of shape"):
+        memory.slice("r", 0, 16).tensor("x", FP32, (5,))
+    # A kernel that read it there would fail, and with it whatever else the process does on the GPU.
+    assert not memory.slice("r", 257, 16).tensor("x", FP32, (2, 2)).on_device
