@@ -31,6 +31,7 @@ NOT_RUN = {
     "plugins/backend_python/README.md": [_INSTALLS],
     "plugins/cache_local/README.md": [_INSTALLS],
     "plugins/cache_redis/README.md": [_INSTALLS],
+    "plugins/exporter_opentelemetry/README.md": [_INSTALLS],
     "plugins/exporter_prometheus/README.md": [_INSTALLS],
     "plugins/memory_cuda/README.md": [_INSTALLS],
     "plugins/memory_system/README.md": [_INSTALLS],
