@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ class Repository:
     def link(self, model: Path) -> None:
         """Take a model's folder as it is. Raises :class:`FileNotFoundError`, saying how to build the examples."""
         (self.path / model.name).symlink_to(_existing(model), target_is_directory=True)
+
+    def copy(self, model: Path, name: str) -> None:
+        """Take a model under another name. Raises as :meth:`link` does."""
+        shutil.copytree(_existing(model), self.path / name)
 
     def onnx(self, name: str, model_file: Path, config: str) -> None:
         """A model of version 1 with a configuration of its own (text of a ``config.pbtxt``)."""

@@ -33,12 +33,15 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """A server process that is ready. ``http`` and ``grpc`` are ``host:port``."""
+    """A server process that is ready. ``http``, ``grpc`` and ``metrics`` are ``host:port``."""
 
-    def __init__(self, name: str, process: subprocess.Popen[str], http: str, grpc: str, ready_s: float) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[str], http: str, grpc: str, metrics: str, ready_s: float
+    ) -> None:
         self.name = name
         self.http = http
         self.grpc = grpc
+        self.metrics = metrics
         self.pid = process.pid
         self.ready_s = ready_s
         """Seconds from starting the process until it said that it was ready."""
@@ -121,7 +124,8 @@ def trivet(repository: Path, *options: str, name: str = "trivet") -> Iterator[Se
     for listener in ("http", "grpc", "metrics"):
         command += [f"--{listener}-address=127.0.0.1", f"--{listener}-port=0"]
     with _running(name, [*command, *options]) as (process, log, started):
-        yield Server(name, process, log.addresses["http"], log.addresses["grpc"], log.ready_at - started)
+        http, grpc, metrics = (log.addresses.get(listener, "") for listener in ("http", "grpc", "metrics"))
+        yield Server(name, process, http, grpc, metrics, log.ready_at - started)
 
 
 @contextmanager
@@ -130,7 +134,8 @@ def real_triton(repository: Path, *options: str, name: str = "triton") -> Iterat
     http, grpc, metrics = _free_ports(3)
     command = [sys.executable, str(TOOLS / "real_triton.py"), str(repository), str(http), str(grpc), str(metrics)]
     with _running(name, [*command, *options]) as (process, log, started):
-        yield Server(name, process, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", log.ready_at - started)
+        addresses = (f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}")
+        yield Server(name, process, *addresses, log.ready_at - started)
 
 
 def provide_to_triton(package: str) -> None:

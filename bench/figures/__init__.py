@@ -19,5 +19,7 @@ FIGURES = (
     "overload",
     "streaming",
     "bls",
+    "metrics",
+    "shared_memory",
 )
 """In the order of docs/benchmarks.md."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -30,10 +31,18 @@ SLACK = 0.05
 """In payloads: pages that are resident for other reasons than the payload."""
 
 
+class Encoded(Protocol):
+    """A request in the bytes that go over HTTP."""
+
+    http_path: str
+    http_body: bytes
+    http_header_length: int
+
+
 class Caller:
     """Sends one request at a time over a kept connection, and takes the answer into memory that it has already."""
 
-    def __init__(self, address: str, call: Call) -> None:
+    def __init__(self, address: str, call: Encoded) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 from trivet_exporter_prometheus.exposition import render
-from trivet_exporter_prometheus.families import Exemplar, Family
+from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, label_text, with_label
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
@@ -18,13 +19,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x
 
 def family(kind: str = "counter", name: str = "nv_things") -> Family:
     made = Family(name, "How many things", kind)  # type: ignore[arg-type]
-    made.add({"model": "m"}, 3)
+    made.add(label_text({"model": "m"}), 3)
     return made
 
 
 def test_a_counter_of_tritons_keeps_its_name_in_both_formats() -> None:
     text, content_type = render([family()], "")
-    assert text.decode() == '# HELP nv_things How many things\n# TYPE nv_things counter\nnv_things{model="m"} 3.0\n'
+    assert text.decode() == '# HELP nv_things How many things\n# TYPE nv_things counter\nnv_things{model="m"} 3\n'
     assert content_type.startswith("text/plain; version=")
 
     text, content_type = render([family()], OPENMETRICS)
@@ -44,7 +45,7 @@ def test_a_counter_of_trivets_is_one_in_both_formats() -> None:
 def test_a_histogram_with_an_example_of_a_bucket() -> None:
     made = Family("trivet_seconds", "Time", "histogram")
     exemplar = Exemplar("0af7651916cd43dd8448eb211c80319c", 0.7, 1.5)
-    made.add_histogram({"model": "m"}, [(0.5, 1), (1.0, 3), (math.inf, 4)], 9.5, {1.0: exemplar})
+    made.histograms.append(Histogram(label_text({"model": "m"}), (0.5, 1.0), [1, 2, 1], 9.5, {1: exemplar}))
     (read,) = read_openmetrics(render([made], OPENMETRICS)[0].decode())
     buckets = {sample.labels["le"]: sample for sample in read.samples if sample.name == "trivet_seconds_bucket"}
     assert {bound: sample.value for bound, sample in buckets.items()} == {"0.5": 1, "1.0": 3, "+Inf": 4}
@@ -59,9 +60,28 @@ def test_a_histogram_with_an_example_of_a_bucket() -> None:
 @given(label=TEXT, description=TEXT, value=st.floats())
 def test_whatever_a_label_says_it_is_read_back(accept: str, label: str, description: str, value: float) -> None:
     made = Family("nv_things", description, "gauge")
-    made.add({"model": label}, value)
+    made.add(label_text({"model": label}), value)
     read = read_openmetrics if accept else read_classic
     (found,) = read(render([made], accept)[0].decode())
     (sample,) = found.samples
     assert sample.labels == {"model": label}
     assert sample.value == value or (math.isnan(sample.value) and math.isnan(value))
+
+
+def test_a_histogram_without_labels_and_a_label_more() -> None:
+    made = Family("trivet_seconds", "Time", "histogram")
+    made.histograms.append(Histogram("", (1,), [2, 0], 1, {}))
+    assert render([made], "")[0].decode().splitlines()[2:] == [
+        'trivet_seconds_bucket{le="1.0"} 2',
+        'trivet_seconds_bucket{le="+Inf"} 2',
+        "trivet_seconds_count 2",
+        "trivet_seconds_sum 1",
+    ]
+    assert with_label("", "quantile", "0.5") == '{quantile="0.5"}'
+    assert with_label(label_text({"model": "m"}), "quantile", "0.5") == '{model="m",quantile="0.5"}'
+
+
+def test_a_number_of_numpys_is_a_number() -> None:
+    made = Family("things", "Things", "gauge")
+    made.add("", np.float32(0.5))  # type: ignore[arg-type]
+    assert render([made], "")[0].decode().splitlines()[2:] == ["things 0.5"]

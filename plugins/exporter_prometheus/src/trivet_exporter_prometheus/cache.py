@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from trivet_exporter_prometheus.families import Family, Kind
+from trivet_exporter_prometheus.families import Family, Kind, label_text
 
 if TYPE_CHECKING:
     from trivet.engine import Engine
@@ -19,7 +19,7 @@ def collect(engine: Engine) -> Iterator[Family]:
     caching = engine.response_cache
     if caching is None:
         return
-    labels = {"cache": caching.name}
+    labels = label_text({"cache": caching.name})
     counters = caching.counters
     rows: list[tuple[str, str, Kind, float]] = []
     usage = caching.cache.usage
@@ -45,7 +45,7 @@ def collect(engine: Engine) -> Iterator[Family]:
             ),
         ):
             family = Family(name, description, "gauge")
-            family.add({}, value)
+            family.add("", value)
             yield family
         rows += [
             ("trivet_cache_bytes", "What the responses in the cache occupy, in bytes", "gauge", usage.bytes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import chain
 
 from anyio import CapacityLimiter, to_thread
@@ -12,9 +12,9 @@ from trivet.service import Exporter, ServerContext
 from trivet_exporter_prometheus import cache, custom
 from trivet_exporter_prometheus.exposition import render
 from trivet_exporter_prometheus.families import Family
-from trivet_exporter_prometheus.latencies import Latencies
+from trivet_exporter_prometheus.latencies import Latencies, Summaries
 from trivet_exporter_prometheus.loop_lag import LoopLag
-from trivet_exporter_prometheus.models import ModelFamilies
+from trivet_exporter_prometheus.models import ModelFamilies, ModelLabels
 from trivet_exporter_prometheus.options import MetricsSettings
 from trivet_exporter_prometheus.system import Gpus, Machine
 
@@ -32,6 +32,7 @@ class PrometheusExporter(Exporter):
         self._allowed: bool = context.settings["allow_metrics"]
         self._engine = context.engine
         self._settings = settings
+        self._labels = ModelLabels()
         self._models = ModelFamilies(counter_latencies=settings.counter_latencies)
         self._latencies = Latencies(settings)
         self._lag = LoopLag()
@@ -59,21 +60,32 @@ class PrometheusExporter(Exporter):
             await to_thread.run_sync(gpus.close, limiter=self._rendering)
 
     async def _scrape(self, request: HttpRequest) -> HttpResponse:
-        engine = self._engine
-        families = [
-            *self._models.collect(engine),
-            *cache.collect(engine),
-            *self._latencies.collect(engine),
-            self._lag.collect(),
-        ]
+        families, summaries = self._collect()
         accept = request.headers.get(b"accept", b"").decode("latin-1")
-        text, content_type = await to_thread.run_sync(self._render, families, accept, limiter=self._rendering)
+        text, content_type = await to_thread.run_sync(
+            self._render, families, summaries, accept, limiter=self._rendering
+        )
         return HttpResponse(200, (text,), ((b"content-type", content_type.encode()),))
 
-    def _render(self, families: Sequence[Family], accept: str) -> tuple[bytes, str]:
-        sources = [iter(families), custom.collect(self._engine.metrics)]
+    def _collect(self) -> tuple[list[Family], Summaries | None]:
+        """What is read on the event loop."""
+        models = self._labels.of(self._engine)
+        families = [
+            *self._models.collect(models),
+            *cache.collect(self._engine),
+            *self._latencies.collect(models),
+            self._lag.collect(),
+        ]
+        return families, self._latencies.summaries(models)
+
+    def _render(self, families: list[Family], summaries: Summaries | None, accept: str) -> tuple[bytes, str]:
+        """The rest, on a worker thread."""
+        sources: list[Iterable[Family]] = [families]
+        if summaries is not None:
+            sources.append(summaries.collect())
+        sources.append(custom.collect(self._engine.metrics))
         if self._gpus is not None:
             sources.append(self._gpus.collect())
         if self._machine is not None:
             sources.append(self._machine.collect())
-        return render(list(chain(*sources)), accept)
+        return render(chain.from_iterable(sources), accept)

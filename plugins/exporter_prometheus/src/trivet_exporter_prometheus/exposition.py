@@ -1,72 +1,86 @@
 """Families into the text that Prometheus reads, in either of its formats.
 
-The classic format is written here: the client library ends the name of every counter with ``_total`` there, and
-Triton's have no such ending. OpenMetrics, which demands it, gets Triton's counters as of unknown type under their own
-names, so that queries are the same in both.
+Triton's counters have no names that end with ``_total``, which OpenMetrics demands of counters. There they are of
+unknown type under their own names, so that queries are the same in both.
 
 Source: Prometheus' "Exposition formats"; OpenMetrics 1.0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import accumulate
 
-from prometheus_client import Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
-from prometheus_client.openmetrics.exposition import generate_latest
-from prometheus_client.samples import Exemplar as ClientExemplar
-from prometheus_client.utils import floatToGoString
+from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, escaped
 
-from trivet_exporter_prometheus.families import Family, FamilySample
+CLASSIC = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-def render(families: Sequence[Family], accept: str) -> tuple[bytes, str]:
-    """The text, and its content type, for a client with that ``Accept`` header. May take milliseconds."""
+def render(families: Iterable[Family], accept: str) -> tuple[bytes, str]:
+    """The text, and its content type, for a client with that ``Accept`` header.
+
+    Takes about a microsecond for three lines, so tens of milliseconds for hundreds of models.
+    """
     if "application/openmetrics-text" in accept:
-        text: bytes = generate_latest(_Collected(families))  # type: ignore[no-untyped-call]
-        return text, OPENMETRICS
-    return "".join(_classic(families)).encode(), CONTENT_TYPE_LATEST
+        lines = [line for family in families for line in _openmetrics(family)]
+        return "".join([*lines, "# EOF\n"]).encode(), OPENMETRICS
+    return "".join([line for family in families for line in _classic(family)]).encode(), CLASSIC
 
 
-def _classic(families: Sequence[Family]) -> Iterator[str]:
-    for family in families:
-        description = family.description.replace("\\", "\\\\").replace("\n", "\\n")
-        yield f"# HELP {family.name} {description}\n# TYPE {family.name} {family.kind}\n"
-        for sample in family.samples:
-            value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
-            yield f"{family.name}{sample.suffix}{_labels(sample)} {value}\n"
+def _classic(family: Family) -> Iterator[str]:
+    description = family.description.replace("\\", "\\\\").replace("\n", "\\n")
+    yield f"# HELP {family.name} {description}\n# TYPE {family.name} {family.kind}\n"
+    yield from _samples(family)
+    for histogram in family.histograms:
+        yield from _buckets(family.name, histogram, {})
 
 
-def _labels(sample: FamilySample) -> str:
-    if not sample.labels:
-        return ""
-    return "{" + ",".join([f'{name}="{_escaped(value)}"' for name, value in sample.labels.items()]) + "}"
+def _openmetrics(family: Family) -> Iterator[str]:
+    name, kind = family.name, str(family.kind)
+    if kind == "counter":
+        if name.endswith("_total"):
+            name = name.removesuffix("_total")
+        else:
+            kind = "unknown"
+    yield f"# HELP {name} {escaped(family.description)}\n# TYPE {name} {kind}\n"
+    yield from _samples(family)
+    for histogram in family.histograms:
+        yield from _buckets(family.name, histogram, histogram.exemplars)
 
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+def _samples(family: Family) -> Iterator[str]:
+    name = family.name
+    for labels, value in family.samples:
+        yield f"{name}{labels} {_number(value)}\n"
 
 
-class _Collected:
-    """Families as the client library takes them."""
+def _buckets(name: str, histogram: Histogram, exemplars: Mapping[int, Exemplar]) -> Iterator[str]:
+    count = 0
+    places = zip(_bounds(histogram.bounds), accumulate(histogram.counts), strict=True)
+    # The labels of all buckets begin alike.
+    begin = f"{name}_bucket{histogram.labels[:-1]}," if histogram.labels else f"{name}_bucket{{"
+    for place, (bound, count) in enumerate(places):
+        if place in exemplars:
+            trace_id, value, time_s = exemplars[place]
+            example = f' # {{trace_id="{escaped(trace_id)}"}} {_number(value)} {time_s:.3f}'
+            yield f'{begin}le="{bound}"}} {count}{example}\n'
+        else:
+            yield f'{begin}le="{bound}"}} {count}\n'
+    yield f"{name}_count{histogram.labels} {count}\n{name}_sum{histogram.labels} {_number(histogram.total)}\n"
 
-    def __init__(self, families: Sequence[Family]) -> None:
-        self._families = families
 
-    def collect(self) -> Iterable[Metric]:
-        for family in self._families:
-            name, kind = family.name, str(family.kind)
-            if kind == "counter":
-                if name.endswith("_total"):
-                    name = name.removesuffix("_total")
-                else:
-                    kind = "unknown"
-            metric = Metric(name, family.description, kind)
-            for sample in family.samples:
-                exemplar = None
-                if sample.exemplar is not None:
-                    trace_id, value, time_s = sample.exemplar
-                    exemplar = ClientExemplar({"trace_id": trace_id}, value, time_s)
-                metric.add_sample(family.name + sample.suffix, dict(sample.labels), sample.value, exemplar=exemplar)
-            yield metric
+@lru_cache(maxsize=64)
+def _bounds(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*(_number(float(bound)) for bound in bounds), "+Inf")
+
+
+def _number(value: float) -> str:
+    if type(value) is int:
+        return str(value)
+    value = float(value)  # a model may have given a number of NumPy's
+    if math.isfinite(value):
+        return repr(value)
+    return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"

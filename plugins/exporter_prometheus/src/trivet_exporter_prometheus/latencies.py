@@ -7,21 +7,23 @@ loop.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from time import perf_counter_ns, time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trivet_exporter_prometheus.families import Exemplar, Family
-from trivet_exporter_prometheus.models import model_labels
+from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, with_label
 
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
-    from trivet.engine import Engine
     from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.lifecycle import LoadedModel
+    from trivet.statistics import Duration, ModelStatistics
 
     from trivet_exporter_prometheus.options import MetricsSettings
 
@@ -29,10 +31,15 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 _FIRST_RESPONSE_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Triton's buckets, where ``model_metrics`` gives no others."""
 _FIRST_RESPONSE = "nv_inference_first_response_histogram_ms"
-_PENDING = 4096
+_PENDING = 1024
+_FEW = 64
+"""Up to here NumPy costs more than it saves."""
 _WINDOW_NS = 60 * 10**9
 _WINDOW_SIZE = 2048
 """Requests of a model that its quantiles are made of, at most; those of the last minute."""
+
+_Recent = tuple[int, int, int, int, int, int]
+"""When a request ended, and its five durations, in nanoseconds."""
 
 _SUMMARIES = (
     (
@@ -59,40 +66,45 @@ _SUMMARIES = (
 
 
 class _Histogram:
-    """Counts by bucket of values that were left in ``pending``."""
+    """Counts by bucket of durations that were left in ``pending``, in nanoseconds."""
 
-    __slots__ = ("_counts", "_total", "bounds", "exemplars", "pending", "scale")
+    __slots__ = ("_bounds", "_bounds_ns", "_counts", "_exemplars", "_scale", "_total_ns", "pending")
 
     def __init__(self, bounds: Sequence[float], scale: float) -> None:
-        """``scale`` makes what the bounds are in of nanoseconds."""
-        self.bounds = np.array(bounds)
-        self.scale = scale
-        self.pending: list[int] = []
-        self.exemplars: dict[float, Exemplar] = {}
-        self._counts = np.zeros(len(bounds) + 1, np.int64)
-        self._total = 0.0
+        """``scale`` is what one of the bounds' unit has of nanoseconds."""
+        self._bounds = tuple(bounds)
+        # Whole numbers compare faster than a duration is converted.
+        self._bounds_ns = array("q", [math.floor(bound * scale) for bound in bounds])
+        self._scale = scale
+        self._counts = [0] * (len(bounds) + 1)
+        self._total_ns = 0
+        self._exemplars: dict[int, Exemplar] = {}
+        self.pending = array("q")
 
     def digest(self) -> None:
         """Sort what is pending into the buckets."""
-        values = np.array(self.pending, np.int64) * self.scale
-        self.pending.clear()
-        self._counts += np.bincount(np.searchsorted(self.bounds, values), minlength=len(self._counts))
-        self._total += float(values.sum())
+        places: Iterable[tuple[int, int]]
+        if len(self.pending) < _FEW:
+            places = Counter(map(partial(bisect_left, self._bounds_ns), self.pending)).items()
+            self._total_ns += sum(self.pending)
+        else:
+            values = np.array(self.pending, np.int64)
+            places = enumerate(np.bincount(np.searchsorted(self._bounds_ns, values)).tolist())
+            self._total_ns += int(values.sum())
+        for place, count in places:
+            self._counts[place] += count
+        del self.pending[:]
 
     def exemplify(self, ns: int, trace_id: str) -> None:
         """Keep this observation as the newest of its bucket."""
-        value = ns * self.scale
-        place = int(np.searchsorted(self.bounds, value))
-        bound = float(self.bounds[place]) if place < len(self.bounds) else math.inf
-        self.exemplars[bound] = Exemplar(trace_id, value, time())
+        self._exemplars[bisect_left(self._bounds_ns, ns)] = Exemplar(trace_id, ns / self._scale, time())
 
-    def add_to(self, family: Family, labels: Mapping[str, str]) -> None:
-        """Its samples."""
+    def now(self, labels: str) -> Histogram:
+        """As it is now, everything digested."""
         if self.pending:
             self.digest()
-        bounds = (*self.bounds.tolist(), math.inf)
-        buckets = zip(bounds, np.cumsum(self._counts).tolist(), strict=True)
-        family.add_histogram(labels, buckets, self._total, self.exemplars)
+        total = self._total_ns / self._scale
+        return Histogram(labels, self._bounds, list(self._counts), total, dict(self._exemplars))
 
 
 class _Series:
@@ -101,15 +113,14 @@ class _Series:
     __slots__ = ("first_response", "queue", "recent", "total")
 
     def __init__(self, model: LoadedModel, settings: MetricsSettings) -> None:
-        self.queue = _Histogram(_SECONDS, 1e-9)
-        self.total = _Histogram(_SECONDS, 1e-9)
-        self.recent: deque[tuple[int, int, int, int, int, int]] | None = None
-        """When the request ended, and its five durations, in nanoseconds."""
+        self.queue = _Histogram(_SECONDS, 1e9)
+        self.total = _Histogram(_SECONDS, 1e9)
+        self.recent: deque[_Recent] | None = None
         if settings.summary_latencies:
             self.recent = deque(maxlen=_WINDOW_SIZE)
         self.first_response: _Histogram | None = None
         if settings.histogram_latencies and model.spec.decoupled:
-            self.first_response = _Histogram(_first_response_bounds(model.config), 1e-6)
+            self.first_response = _Histogram(_first_response_bounds(model.config), 1e6)
 
 
 class Latencies:
@@ -147,47 +158,73 @@ class Latencies:
         if series.first_response is not None and request.infer_end_ns:
             series.first_response.pending.append(request.infer_end_ns - request.received_ns)
 
-    def collect(self, engine: Engine) -> Iterator[Family]:
-        """The families, of the models that are ready; what was kept of others is dropped."""
-        models = engine.ready_models()
+    def collect(self, models: Mapping[LoadedModel, str]) -> list[Family]:
+        """The histograms of ``models``, given with their labels; what was kept of others is dropped."""
         self._series = {model: self._series.get(model) or _Series(model, self._settings) for model in models}
         queue = Family("trivet_queue_duration_seconds", "Time that requests waited for an instance", "histogram")
         total = Family("trivet_request_duration_seconds", "Time from a request's arrival to its response", "histogram")
         first = Family(_FIRST_RESPONSE, "Duration from request to first response in milliseconds", "histogram")
         for model, series in self._series.items():
-            labels = model_labels(model)
-            series.queue.add_to(queue, labels)
-            series.total.add_to(total, labels)
+            labels = models[model]
+            queue.histograms.append(series.queue.now(labels))
+            total.histograms.append(series.total.now(labels))
             if series.first_response is not None:
-                series.first_response.add_to(first, labels)
-        yield queue
-        yield total
-        if first.samples:
-            yield first
-        if self._settings.summary_latencies:
-            yield from self._summaries()
+                first.histograms.append(series.first_response.now(labels))
+        return [queue, total, *([first] if first.histograms else ())]
 
-    def _summaries(self) -> Iterator[Family]:
-        families = [Family(name, description, "summary") for name, description in _SUMMARIES]
-        since_ns = perf_counter_ns() - _WINDOW_NS
-        for model, series in self._series.items():
-            labels = model_labels(model)
-            statistics = model.statistics
-            recent = np.array([parts[1:] for parts in series.recent or () if parts[0] >= since_ns], np.float64) / 1000
-            durations = (
-                statistics.success,
-                statistics.queue,
-                statistics.compute_input,
-                statistics.compute_infer,
-                statistics.compute_output,
+    def summaries(self, models: Mapping[LoadedModel, str]) -> Summaries | None:
+        """What the summaries are made of, as it is now; ``None`` where there are none. After :meth:`collect`."""
+        if not self._settings.summary_latencies:
+            return None
+        rows = [
+            (
+                labels,
+                [(part.count, part.ns) for part in _durations(model.statistics)],
+                list(self._series[model].recent or ()),
             )
-            for column, (family, duration) in enumerate(zip(families, durations, strict=True)):
-                for quantile in self._settings.quantiles:
-                    value = float(np.quantile(recent[:, column], quantile)) if len(recent) else math.nan
-                    family.add({**labels, "quantile": f"{quantile:g}"}, value)
-                family.add(labels, duration.count, "_count")
-                family.add(labels, duration.ns // 1000, "_sum")
-        yield from families
+            for model, labels in models.items()
+        ]
+        return Summaries(rows, self._settings.quantiles, perf_counter_ns() - _WINDOW_NS)
+
+
+class Summaries:
+    """The summaries at one moment. Quantiles take their time: for a worker thread."""
+
+    def __init__(
+        self,
+        rows: Sequence[tuple[str, Sequence[tuple[int, int]], Sequence[_Recent]]],
+        quantiles: Sequence[float],
+        since_ns: int,
+    ) -> None:
+        """``rows``: of each model its labels, count and nanoseconds of each duration, and its last requests."""
+        self._rows = rows
+        self._quantiles = quantiles
+        self._since_ns = since_ns
+
+    def collect(self) -> list[Family]:
+        """The families; a quantile is NaN where no request was answered since ``since_ns``."""
+        families = [Family(name, description, "summary") for name, description in _SUMMARIES]
+        nothing = [[math.nan] * len(_SUMMARIES) for _ in self._quantiles]
+        for labels, durations, recent in self._rows:
+            window = [parts[1:] for parts in recent if parts[0] >= self._since_ns]
+            found = (np.quantile(window, self._quantiles, axis=0) / 1000).tolist() if window else nothing
+            for column, (family, (count, ns)) in enumerate(zip(families, durations, strict=True)):
+                for quantile, values in zip(self._quantiles, found, strict=True):
+                    family.add(with_label(labels, "quantile", f"{quantile:g}"), values[column])
+                family.add(labels, count, "_count")
+                family.add(labels, ns // 1000, "_sum")
+        return families
+
+
+def _durations(statistics: ModelStatistics) -> Sequence[Duration]:
+    """In the order of :data:`_SUMMARIES`."""
+    return (
+        statistics.success,
+        statistics.queue,
+        statistics.compute_input,
+        statistics.compute_infer,
+        statistics.compute_output,
+    )
 
 
 def _parts(request: InferenceRequest) -> tuple[int, int, int]:

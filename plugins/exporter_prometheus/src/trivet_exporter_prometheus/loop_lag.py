@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from bisect import bisect_left
-from itertools import accumulate
 
-from trivet_exporter_prometheus.families import Family
+from trivet_exporter_prometheus.families import Family, Histogram
 
 _INTERVAL_S = 0.1
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -39,7 +37,7 @@ class LoopLag:
         family = Family(
             "trivet_event_loop_lag_seconds", "How much later than due the event loop ran a timer", "histogram"
         )
-        family.add_histogram({}, zip((*_SECONDS, math.inf), accumulate(self._counts), strict=True), self._total_s)
+        family.histograms.append(Histogram("", _SECONDS, list(self._counts), self._total_s, {}))
         return family
 
     def _called(self) -> None:

@@ -5,13 +5,13 @@ Source: Triton's user guide, "Metrics"; texts and order of the real server's ``/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import accumulate
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from trivet.statistics import FailureReason, ModelStatistics
 
-from trivet_exporter_prometheus.families import Family, Labels
+from trivet_exporter_prometheus.families import Family, Histogram, label_text
 
 if TYPE_CHECKING:
     from trivet.engine import Engine
@@ -89,12 +89,26 @@ _CACHE: tuple[tuple[str, str, Read], ...] = (
     ),
 )
 
-_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+_BATCH_SIZES: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
-def model_labels(model: LoadedModel) -> dict[str, str]:
-    """How Triton labels a model's metrics: by name and version, and its configuration's ``metric_tags``."""
-    return {"model": model.name, "version": str(model.version), **model.config.metric_tags}
+class ModelLabels:
+    """The labels of each model's metrics, as text that is made once. On the event loop."""
+
+    def __init__(self) -> None:
+        self._texts: dict[LoadedModel, str] = {}
+
+    def of(self, engine: Engine) -> Mapping[LoadedModel, str]:
+        """Those of the models that are ready now: name and version, as in Triton, and the configuration's
+        ``metric_tags``.
+        """
+        known = self._texts
+        self._texts = {model: known.get(model) or _text(model) for model in engine.ready_models()}
+        return self._texts
+
+
+def _text(model: LoadedModel) -> str:
+    return label_text({"model": model.name, "version": str(model.version), **model.config.metric_tags})
 
 
 class ModelFamilies:
@@ -102,53 +116,48 @@ class ModelFamilies:
 
     def __init__(self, *, counter_latencies: bool) -> None:
         self._durations = _DURATIONS if counter_latencies else ()
-        self._labels: dict[LoadedModel, dict[str, str]] = {}
 
-    def collect(self, engine: Engine) -> Iterator[Family]:
-        """The families, each with the ready versions of all models."""
-        models = {model: self._labels.get(model) or model_labels(model) for model in engine.ready_models()}
-        self._labels = models
-        yield _family(*_SUCCESS, models)
+    def collect(self, models: Mapping[LoadedModel, str]) -> list[Family]:
+        """The families, each with all of ``models``, given with their labels."""
         failure = Family(
             "nv_inference_request_failure", "Number of failed inference requests, all batch sizes", "counter"
         )
-        for model, labels in models.items():
-            for reason in FailureReason:
-                failure.add({**labels, "reason": reason.value}, model.statistics.failures[reason])
-        yield failure
-        for name, description, read in (*_COUNTS, *self._durations):
-            yield _family(name, description, read, models)
+        reasons = [(reason, f',reason="{reason.value}"}}') for reason in FailureReason]
+        failure.samples = [
+            (labels[:-1] + text, model.statistics.failures[reason])
+            for model, labels in models.items()
+            for reason, text in reasons
+        ]
         pending = Family(
             "nv_inference_pending_request_count",
             "Instantaneous number of pending requests awaiting execution per-model.",
             "gauge",
         )
-        for model, labels in models.items():
-            pending.add(labels, model.scheduler.queued)
-        yield pending
+        pending.samples = [(labels, model.scheduler.queued) for model, labels in models.items()]
         cached = {model: labels for model, labels in models.items() if model.cache is not None}
-        if cached:
-            for name, description, read in _CACHE:
-                yield _family(name, description, read, cached)
-        yield _batch_sizes(models)
+        return [
+            _family(*_SUCCESS, models),
+            failure,
+            *(_family(*row, models) for row in (*_COUNTS, *self._durations)),
+            pending,
+            *(_family(*row, cached) for row in _CACHE if cached),
+            _batch_sizes(models),
+        ]
 
 
-def _family(name: str, description: str, read: Read, models: Mapping[LoadedModel, Labels]) -> Family:
-    family = Family(name, description, "counter")
-    for model, labels in models.items():
-        family.add(labels, read(model.statistics))
-    return family
+def _family(name: str, description: str, read: Read, models: Mapping[LoadedModel, str]) -> Family:
+    samples = [(labels, read(model.statistics)) for model, labels in models.items()]
+    return Family(name, description, "counter", samples)
 
 
-def _batch_sizes(models: Mapping[LoadedModel, Labels]) -> Family:
+def _batch_sizes(models: Mapping[LoadedModel, str]) -> Family:
     """Read off the statistics by batch size, so that no request pays for it."""
     family = Family("trivet_batch_size", "Executions by batch size, all requests of the batch together", "histogram")
     for model, labels in models.items():
-        executions = {size: batch.compute_infer.count for size, batch in model.statistics.batches.items()}
-        counts = [0] * (len(_BATCH_SIZES) + 1)
-        for size, count in executions.items():
-            place = next((index for index, bound in enumerate(_BATCH_SIZES) if size <= bound), len(_BATCH_SIZES))
-            counts[place] += count
-        buckets = zip((*map(float, _BATCH_SIZES), float("inf")), accumulate(counts), strict=True)
-        family.add_histogram(labels, buckets, sum(size * count for size, count in executions.items()))
+        counts, total = [0] * (len(_BATCH_SIZES) + 1), 0
+        for size, batch in model.statistics.batches.items():
+            count = batch.compute_infer.count
+            counts[bisect_left(_BATCH_SIZES, size)] += count
+            total += size * count
+        family.histograms.append(Histogram(labels, _BATCH_SIZES, counts, total, {}))
     return family

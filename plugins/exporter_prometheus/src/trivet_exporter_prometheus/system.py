@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from trivet_exporter_prometheus.families import Family
+from trivet_exporter_prometheus.families import Family, label_text
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Gpus:
             family = Family(name, description, "counter" if kind == "counter" else "gauge")
             for uuid, handle in self._handles:
                 try:
-                    family.add({"gpu_uuid": uuid}, read(handle))
+                    family.add(label_text({"gpu_uuid": uuid}), read(handle))
                 except nvml.NVMLError as error:
                     logger.debug("GPU %s does not tell %s: %s", uuid, name, error)
             yield family
@@ -95,5 +95,5 @@ class Gpus:
 
 def _gauge(name: str, description: str, value: float) -> Family:
     family = Family(name, description, "gauge")
-    family.add({}, value)
+    family.add("", value)
     return family
