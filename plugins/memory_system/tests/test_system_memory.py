@@ -56,6 +56,32 @@ def test_a_tensor_is_read_where_the_client_put_it_and_written_where_it_wants_it(
     assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 3, 4, 5, 60, 70]
 
 
+def test_an_output_that_is_there_already_is_not_copied(
+    memory: SystemMemory, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = create(np.arange(8, dtype=np.float32).tobytes())
+    register(memory, "r", path)
+    in_place = memory.slice("r", 8, 8).tensor("x", FP32, (2,))
+    in_place.numpy()[:] *= 10
+    writes: list[int] = []
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: writes.append(at) or pwrite(file, data, at))
+    assert memory.slice("r", 8, 8).write(in_place) == 8
+    assert writes == []
+    assert memory.slice("r", 16, 8).write(in_place) == 8
+    assert writes == [16]
+    assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 30, 20, 30, 6, 7]
+
+
+def test_an_output_in_place_is_refused_where_the_object_has_shrunk(memory: SystemMemory, create: Create) -> None:
+    path = create(bytes(8192))
+    register(memory, "r", path)
+    tensor = memory.slice("r", 0, 8192).tensor("x", UINT8, (8192,))
+    os.truncate(path, 4096)
+    with pytest.raises(InvalidArgumentError, match="has 4096 bytes, expected at least 8192"):
+        memory.slice("r", 0, 8192).write(tensor)
+
+
 def test_text_is_written_in_wire_layout(memory: SystemMemory, create: Create) -> None:
     path = create(bytes(16))
     register(memory, "r", path)

@@ -13,6 +13,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Buffer
 
@@ -45,6 +46,7 @@ class SharedObject:
             os.close(self._file)
             raise
         self._view = memoryview(memory)[skipped:]
+        self._address = _address(self._view)
 
     def __del__(self) -> None:
         # Not with the region: a request that was given a part of it may still have to write there.
@@ -65,14 +67,24 @@ class SharedObject:
         return self._view[offset : offset + byte_size]
 
     def write(self, offset: int, data: Buffer) -> None:
-        """Copy ``data`` into the object, in the kernel, without the interpreter lock. Raises as :meth:`check` does."""
+        """Copy ``data`` into the object, in the kernel, without the interpreter lock. Raises as :meth:`check` does.
+
+        Where ``data`` is that very part of it, as with a model that works in place, there is nothing to copy.
+        """
         remaining = memoryview(data).cast("B")
         self.check(offset + remaining.nbytes)
+        if not remaining or _address(remaining) == self._address + offset:
+            return
         position = self._offset + offset
         while remaining:
             written = os.pwrite(self._file, remaining, position)
             position += written
             remaining = remaining[written:]
+
+
+def _address(view: memoryview) -> int:
+    address: int = np.frombuffer(view, np.uint8).__array_interface__["data"][0]
+    return address
 
 
 def _open(key: str) -> int:
