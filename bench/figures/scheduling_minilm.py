@@ -1,7 +1,11 @@
 """MiniLM in one thread, dynamic batching, 32 concurrent, sequences of 8 to 64 tokens, beside a loop and Triton.
 
-The loop has 32 sequences waiting, as the servers have, and every fixed batch size; the best one counts. Triton runs
-ONNX Runtime in a Python model, which Trivet runs unchanged too, beside its own ONNX backend.
+The loop has 32 sequences waiting, as the servers have. Each fixed batch size is tried, in order and with the waiting
+sequences nearest in length, and the best one is measured beside the servers. Triton runs ONNX Runtime in a Python
+model, which Trivet runs unchanged too, beside its own ONNX backend, which pads.
+
+Beside the rates stands the processor time that they took, all threads and processes of a server together: that is the
+same on a machine that others use.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from numpy.typing import NDArray
 from bench import servers
 from bench.calls import Call
 from bench.http_load import in_flight
-from bench.peers.mixed_lengths import LENGTHS, SIZES
+from bench.peers.mixed_lengths import LENGTHS
 from bench.report import Report, at_least
 from bench.repositories import MODELS, SENTENCE_EMBEDDING, repository
 from bench.servers import Server
@@ -36,6 +40,9 @@ parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 parameters { key: "inter_op_thread_count" value: { string_value: "1" } }
 """
 LOOP, ONNX, PYTHON, TRITON = "loop", "Trivet, ONNX backend", "Trivet, Python model", "Triton, Python model"
+_PROCESSOR = ", per processor second"
+_Rates = tuple[float, float]
+"""Sequences a second, and for each second of processor time."""
 
 
 def run(settings: Settings, report: Report) -> None:
@@ -55,16 +62,21 @@ def run(settings: Settings, report: Report) -> None:
             for server in (onnx, python, triton):
                 for call in calls[:4]:
                     call.verify(server, session.run(None, call.inputs)[0])
-            measurements = {LOOP: lambda: _loop(settings)} | {
+            size, way = _best_loop(settings.seconds / 2)
+            measurements = {LOOP: lambda: _loop(settings.seconds, size, way)[0][2:]} | {
                 name: partial(_served, server, calls, settings.seconds)
                 for name, server in ((ONNX, onnx), (PYTHON, python), (TRITON, triton))
             }
             for order in rounds(settings, report, tuple(measurements)):
                 for name in order:
-                    report.add(name, report.quietly(measurements[name]), "sequences/s")
+                    rate, processor_rate = report.quietly(measurements[name])
+                    report.add(name, rate, "sequences/s")
+                    report.add(f"{name}{_PROCESSOR}", processor_rate, "sequences/s")
     for name in (ONNX, PYTHON):
         report.ratio(f"{name} / loop", name, LOOP, at_least(0.95))
         report.ratio(f"{name} / Triton", name, TRITON, at_least(1))
+        report.ratio(f"{name} / loop{_PROCESSOR}", f"{name}{_PROCESSOR}", f"{LOOP}{_PROCESSOR}")
+        report.ratio(f"{name} / Triton{_PROCESSOR}", f"{name}{_PROCESSOR}", f"{TRITON}{_PROCESSOR}")
 
 
 def tokens(length: int) -> dict[str, NDArray[Any]]:
@@ -73,15 +85,30 @@ def tokens(length: int) -> dict[str, NDArray[Any]]:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
 
 
-def _served(server: Server, calls: list[Call], seconds: float) -> float:
-    return in_flight(server, calls, CONCURRENT, seconds).only(200).rate
+def _served(server: Server, calls: list[Call], seconds: float) -> _Rates:
+    used = server.processor_s()
+    outcome = in_flight(server, calls, CONCURRENT, seconds).only(200)
+    return outcome.rate, outcome.answered / (server.processor_s() - used)
 
 
-def _loop(settings: Settings) -> float:
-    """Sequences a second of the best batch size, in a process of its own; all sizes take as long as one server."""
-    seconds = settings.seconds / len(SIZES)
-    command = [sys.executable, "-m", "bench.peers.mixed_lengths", str(SENTENCE_EMBEDDING), str(seconds)]
+def _best_loop(seconds: float) -> tuple[int, str]:
+    """The batch size and the way that need the least processor time."""
+    lines = _loop(seconds)
+    for size, way, _, processor_rate in lines:
+        print(f"    loop of {size} {way}: {processor_rate:.0f} sequences per processor second", flush=True)
+    size, way, *_ = max(lines, key=lambda line: line[3])
+    return size, way
+
+
+def _loop(seconds: float, *only: object) -> list[tuple[int, str, float, float]]:
+    """Each size and way with its rates, or one, in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "bench.peers.mixed_lengths",
+        str(SENTENCE_EMBEDDING),
+        str(seconds),
+        *map(str, only),
+    ]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    size, way, rate = max(map(json.loads, lines), key=lambda line: float(line[2]))
-    print(f"    the best loop takes {size} {way}", flush=True)
-    return float(rate)
+    return [tuple(json.loads(line)) for line in lines]

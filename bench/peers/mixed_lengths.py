@@ -1,9 +1,10 @@
 """MiniLM without a server on sequences of mixed length: one session of one thread, 32 sequences waiting at any time.
 
-    python -m bench.peers.mixed_lengths MODEL SECONDS
+    python -m bench.peers.mixed_lengths MODEL SECONDS [SIZE WAY]
 
 Tries each batch size two ways: the sequences that wait longest, and the one that waits longest with those nearest to it
-in length; padded to the longest of the batch. Prints a line of JSON for each: size, way, sequences a second.
+in length; padded to the longest of the batch. Or one of them. Prints a line of JSON for each: size, way, sequences a
+second, and sequences for each second of processor time, which other programs do not take away.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ SIZES = (1, 2, 4, 8, 16, 32)
 IN_ORDER, ALIKE = "in order", "alike"
 
 
-def main(model: str, seconds: float) -> None:
+def main(model: str, seconds: float, only: tuple[int, str] | None = None) -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     _run(session, [64] * 8)
-    for size in SIZES:
-        for way in (IN_ORDER,) if size in (1, WAITING) else (IN_ORDER, ALIKE):
-            print(json.dumps([size, way, _rate(session, size, way, seconds)]), flush=True)
+    every = [(size, way) for size in SIZES for way in ((IN_ORDER,) if size in (1, WAITING) else (IN_ORDER, ALIKE))]
+    for size, way in every if only is None else [only]:
+        print(json.dumps([size, way, *_rates(session, size, way, seconds)]), flush=True)
 
 
-def _rate(session: ort.InferenceSession, size: int, way: str, seconds: float) -> float:
+def _rates(session: ort.InferenceSession, size: int, way: str, seconds: float) -> tuple[float, float]:
     coming = cycle(LENGTHS)
     waiting = [next(coming) for _ in range(WAITING)]
-    count, began = 0, time.perf_counter()
+    count, began, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() < began + seconds:
         first = waiting[0]
         if way == ALIKE:
@@ -48,7 +49,7 @@ def _rate(session: ort.InferenceSession, size: int, way: str, seconds: float) ->
         count += size
         waiting = [length for index, length in enumerate(waiting) if index not in batch]
         waiting += [next(coming) for _ in range(size)]
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), count / (time.process_time() - used)
 
 
 def _run(session: ort.InferenceSession, lengths: list[int]) -> None:
@@ -61,4 +62,4 @@ def _run(session: ort.InferenceSession, lengths: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], float(sys.argv[2]), (int(sys.argv[3]), sys.argv[4]) if len(sys.argv) > 3 else None)
