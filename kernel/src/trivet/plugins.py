@@ -56,6 +56,7 @@ FAMILIES: Mapping[str, tuple[str, type[Offer]]] = {
 KNOWN_BACKENDS: Mapping[str, str] = {
     "onnxruntime": "pip install 'trivet-backend-onnx[cpu]'",
     "python": "pip install trivet-backend-python",
+    "pytorch": "pip install 'trivet-backend-torch[cpu]'",
 }
 """How to get the backends of Triton's names, for the error that a missing one gives."""
 

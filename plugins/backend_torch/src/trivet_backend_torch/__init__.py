@@ -1,0 +1,1 @@
+"""PyTorch as a backend of Trivet (``backend: "pytorch"``, ``platform: "pytorch_libtorch"``)."""

@@ -1,0 +1,85 @@
+"""Filling in what a configuration leaves out, from what the model's file tells.
+
+A ``torch.export`` program tells everything. TorchScript, packages of AOTInductor and Python code have names at most,
+and no element types and shapes: then the load fails and names the arguments that are to be described.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from trivet.config import ModelConfig
+from trivet.errors import InvalidArgumentError
+
+from trivet_backend_torch.naming import scheduler_inputs
+from trivet_backend_torch.signature import Signature, TensorSpec
+
+
+def is_complete(config: ModelConfig) -> bool:
+    """Whether inputs and outputs are there: then nothing is filled in, not ``max_batch_size`` either."""
+    return bool((config.input or config.batch_input) and config.output)
+
+
+def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger) -> None:
+    """Fill in ``max_batch_size``, ``dynamic_batching``, ``input`` and ``output`` where they are missing.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where the file does not tell, and for a ``max_batch_size`` that
+    the model cannot have.
+    """
+    needed = [argument for argument in signature.arguments if not argument.optional]
+    if not signature.output_specs or any(argument.spec is None for argument in needed):
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': the model's file has no datatypes and shapes, so"
+            " config.pbtxt must"
+            f" describe inputs and outputs; the network takes {signature.described}"
+            + (f" and gives {', '.join(signature.outputs)}" if signature.outputs else "")
+        )
+    _complete_max_batch_size(config, signature, default_max_batch_size, logger)
+    given = scheduler_inputs(config)
+    taken = {state.output_name for state in config.sequence_batching.state}
+    if not config.input:
+        for argument in needed:
+            if argument.name not in given:
+                _add(config, config.input, "input", argument.name, argument.spec)
+    if not config.output:
+        for name, spec in zip(signature.outputs or (), signature.output_specs, strict=True):
+            if name not in taken:
+                _add(config, config.output, "output", name, spec)
+
+
+def _complete_max_batch_size(
+    config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
+) -> None:
+    allowed = signature.max_batch_size
+    if config.max_batch_size > allowed:
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': "
+            + (
+                f"the program was exported for batches of at most {allowed}"
+                if allowed
+                else "model does not support batching while non-zero max_batch_size is specified"
+            )
+        )
+    if config.max_batch_size == 0 and allowed and default_max_batch_size > 0:
+        config.max_batch_size = min(default_max_batch_size, allowed)
+        logger.info(
+            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
+            config.name,
+            config.max_batch_size,
+        )
+    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
+        config.dynamic_batching.SetInParent()
+
+
+def _add(config: ModelConfig, target: Any, what: str, name: str, spec: TensorSpec | None) -> None:
+    if spec is None or spec.datatype is None:
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': {what} '{name}' has a datatype that requests cannot carry"
+        )
+    tensor = target.add(name=name, data_type=spec.datatype.config_value)
+    dims = spec.dims[1:] if config.max_batch_size > 0 else spec.dims
+    tensor.dims.extend(dims or (1,))
+    if not dims and config.max_batch_size > 0:
+        # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
+        tensor.reshape.SetInParent()

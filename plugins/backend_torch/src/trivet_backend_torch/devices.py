@@ -1,0 +1,130 @@
+"""Where an instance computes: how inputs get there, and how results come back.
+
+On a GPU an instance has a stream of its own, which is the current one on its thread. Copies from the host are staged in
+pinned memory and do not wait; tensors that are on a GPU already come in by DLPack, which orders the streams. What waits
+before the answer waits for this stream alone, never for the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from numpy.typing import NDArray
+from trivet.backend import InstanceContext
+from trivet.datatypes import BF16, DataType
+from trivet.errors import UnavailableError
+from trivet.tensor import Tensor
+
+from trivet_backend_torch.runtime import torch
+from trivet_backend_torch.values import host_array, host_tensor
+
+_CUDA_INSTALL = (
+    "install a torch with CUDA (pip install 'trivet-backend-torch[gpu]'), check the driver with nvidia-smi, or set"
+    " instance_group { kind: KIND_CPU }"
+)
+
+
+class Host:
+    """The CPU, or the devices that a model of ``KIND_MODEL`` chose itself."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.device = device
+
+    def feed(self, tensor: Tensor) -> Any:
+        """A tensor for the network."""
+        return host_tensor(tensor)
+
+    def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
+        """Results as host arrays; those in the network's ``own_memory`` are copied."""
+        fetched: dict[str, Any] = {}
+        for name, value in results.items():
+            given = value
+            if isinstance(value, torch.Tensor):
+                if value.device.type != "cpu":
+                    given = value.cpu()
+                elif copied and value.untyped_storage().data_ptr() in copied:
+                    given = value.clone()
+            fetched[name] = host_array(given, datatypes[name], name)
+        return fetched
+
+    def close(self) -> None:
+        """Give back what the device holds for this instance."""
+        return
+
+
+class Cuda(Host):
+    """One GPU. Made on the instance's thread, whose current device and stream it sets."""
+
+    def __init__(self, index: int, *, keep_outputs: bool, clean_cache: bool) -> None:
+        super().__init__(torch.device("cuda", index))
+        torch.cuda.set_device(index)
+        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        torch.cuda.set_stream(self.stream)
+        self._keep = keep_outputs
+        self._clean = clean_cache
+
+    def feed(self, tensor: Tensor) -> Any:
+        """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting.
+
+        PyTorch's allocator of pinned memory uses a block again only when the copy out of it is done.
+        """
+        if tensor.on_device:
+            given = torch.utils.dlpack.from_dlpack(tensor.dlpack()).reshape(tensor.shape)
+            if tensor.datatype is BF16 and given.dtype is not torch.bfloat16:
+                given = given.view(torch.bfloat16)
+            # The network works on its own copy where it would else write into another model's output.
+            return given.to(self.device, non_blocking=True)
+        array = tensor.numpy()
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        dtype = torch.bfloat16 if tensor.datatype is BF16 else _torch_dtype(array)
+        staged = torch.empty(array.shape, dtype=dtype, pin_memory=True)
+        view = staged.view(torch.int16).numpy().view(array.dtype) if dtype is torch.bfloat16 else staged.numpy()
+        view[...] = array
+        return staged.to(self.device, non_blocking=True)
+
+    def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
+        """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
+        fetched: dict[str, Any] = {}
+        staged: dict[str, Any] = {}
+        for name, value in results.items():
+            if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
+                fetched[name] = host_array(value, datatypes[name], name)
+            elif self._keep:
+                kept = value.detach()
+                fetched[name] = kept.clone() if kept.untyped_storage().data_ptr() in copied else kept.contiguous()
+            else:
+                staged[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+                staged[name].copy_(value.detach(), non_blocking=True)
+        self.stream.synchronize()
+        fetched |= {name: host_array(value, datatypes[name], name) for name, value in staged.items()}
+        if self._clean:
+            torch.cuda.empty_cache()
+        return fetched
+
+    def close(self) -> None:
+        """Give cached memory back to the device."""
+        with contextlib.suppress(RuntimeError):
+            torch.cuda.empty_cache()
+
+
+def _torch_dtype(array: NDArray[Any]) -> Any:
+    return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1)[:0].copy()).dtype
+
+
+def open_device(context: InstanceContext, model: str, *, keep_outputs: bool, clean_cache: bool) -> Host:
+    """The device of an instance, on its thread. Raises :class:`~trivet.errors.UnavailableError` where there is none."""
+    if context.kind == "MODEL":
+        return Host()
+    if context.kind == "CPU":
+        return Host(torch.device("cpu"))
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        reason = "is built without CUDA" if torch.version.cuda is None else "finds no usable GPU"
+        raise UnavailableError(f"model '{model}' needs a GPU, and torch {torch.__version__} {reason}; {_CUDA_INSTALL}")
+    if context.device_id >= torch.cuda.device_count():
+        raise UnavailableError(
+            f"model '{model}' needs GPU {context.device_id}, and torch sees {torch.cuda.device_count()};"
+            f" {_CUDA_INSTALL}"
+        )
+    return Cuda(context.device_id, keep_outputs=keep_outputs, clean_cache=clean_cache)

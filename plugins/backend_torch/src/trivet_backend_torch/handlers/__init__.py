@@ -1,0 +1,1 @@
+"""TorchServe's archives and handlers, served as models."""

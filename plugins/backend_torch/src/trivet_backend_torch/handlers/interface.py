@@ -1,0 +1,27 @@
+"""The modules that handlers import from TorchServe, under its names, where TorchServe itself is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+
+_MODULES = (
+    "ts",
+    "ts.context",
+    "ts.torch_handler",
+    "ts.torch_handler.base_handler",
+    "ts.utils",
+    "ts.utils.util",
+)
+_lock = threading.Lock()
+
+
+def provide() -> None:
+    """Make ``from ts.torch_handler.base_handler import BaseHandler`` work. Once per process, from any thread."""
+    with _lock:
+        if "ts" in sys.modules or importlib.util.find_spec("ts") is not None:
+            return
+        for name in _MODULES:
+            sys.modules[name] = importlib.import_module(f"trivet_backend_torch.{name}")

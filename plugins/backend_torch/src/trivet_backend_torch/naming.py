@@ -1,0 +1,149 @@
+"""Which input of a configuration is which argument of the network, and which output is which of its results.
+
+Source: Triton's pytorch_backend, "naming convention". Inputs are all named as arguments of ``forward``, or all
+``NAME__INDEX``, or else taken in the configuration's order; outputs are ``NAME__INDEX`` or in order. A network that
+takes or gives a dictionary goes by its keys. The messages are Triton's where it has one, since people search for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trivet.config import ModelConfig
+from trivet.errors import InvalidArgumentError
+
+from trivet_backend_torch.signature import Argument, Signature
+
+
+def index_of(name: str) -> int | None:
+    """The index of ``NAME__INDEX``; ``None`` for another name."""
+    _, separator, index = name.partition("__")
+    return int(index) if separator and index.isascii() and index.isdigit() and len(index) < 6 else None
+
+
+def scheduler_inputs(config: ModelConfig) -> list[str]:
+    """Inputs that no request has, since a scheduler makes them: sequence controls, states, batch inputs."""
+    sequence = config.sequence_batching
+    return [
+        *(control.name for control in sequence.control_input),
+        *(state.input_name for state in sequence.state),
+        *(name for batch_input in config.batch_input for name in batch_input.target_name),
+    ]
+
+
+def start_control(config: ModelConfig) -> str:
+    """The input that tells where a sequence begins; "" where the configuration has none."""
+    for control_input in config.sequence_batching.control_input:
+        for control in control_input.control:
+            if control.kind == control.CONTROL_SEQUENCE_START:
+                return str(control_input.name)
+    return ""
+
+
+def bind_inputs(config: ModelConfig, signature: Signature, consumed: str = "") -> dict[str, Argument]:
+    """The argument that each input is; for a dictionary, an argument of the input's own name.
+
+    ``consumed`` names a control that the network need not have. Arguments with a default may be left out. Raises
+    :class:`~trivet.errors.InvalidArgumentError` where configuration and network disagree.
+    """
+    inputs = [message.name for message in config.input]
+    extra = [name for name in scheduler_inputs(config) if name != consumed or _knows(signature, name)]
+    if signature.takes_dict:
+        return {name: Argument(name, "tensor") for name in (*inputs, *extra)}
+    if any(argument.kind == "dict" for argument in signature.arguments):
+        raise InvalidArgumentError(
+            f"unable to load model '{config.name}': a dictionary must be the only argument of the network, which takes"
+            f" {signature.described}"
+        )
+    _check_count(config, signature, len(inputs) + len(extra))
+    arguments = {argument.name: argument for argument in signature.arguments}
+    if all(name in arguments for name in inputs):
+        bound = {name: arguments[name] for name in inputs}
+    elif all(index_of(name) is not None for name in inputs):
+        bound = {name: _at(config, signature, name, index_of(name) or 0) for name in inputs}
+    else:
+        bound = {name: _at(config, signature, name, index) for index, name in enumerate(inputs)}
+    for position, name in enumerate(extra, start=len(inputs)):
+        index = index_of(name)
+        if name in arguments:
+            bound[name] = arguments[name]
+        elif index is not None:
+            bound[name] = _at(config, signature, name, index)
+        elif any(name in batch_input.target_name for batch_input in config.batch_input):
+            bound[name] = _at(config, signature, name, position)
+        else:
+            raise InvalidArgumentError(
+                f"unable to load model '{config.name}', input '{name}' does not follow <name>__<index> naming"
+                f" convention and is no argument of the network, which takes {signature.described}"
+            )
+    _check_complete(config, signature, bound)
+    return bound
+
+
+def bind_outputs(config: ModelConfig, signature: Signature, names: Sequence[str]) -> dict[str, int | str]:
+    """Where each output is among the results: an index, or the key of a dictionary.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where the network is known not to have it.
+    """
+    known = signature.outputs
+    if known is not None and known and all(name in known for name in names) and index_of(known[0]) is None:
+        return {name: name for name in names}
+    configured = [message.name for message in config.output]
+    by_index = all(index_of(name) is not None for name in configured)
+    bound: dict[str, int | str] = {}
+    for name in names:
+        index = index_of(name) if by_index or name not in configured else configured.index(name)
+        if index is None:
+            raise InvalidArgumentError(
+                f"PyTorch model '{config.name}' is using sequence batching with state but state '{name}' does not"
+                " follow the <name>__<index> naming convention"
+            )
+        if known is not None and index >= len(known):
+            raise no_such_output(name, len(known))
+        bound[name] = index if known is None or index_of(known[0]) is not None else known[index]
+    return bound
+
+
+def no_such_output(name: str, count: int) -> InvalidArgumentError:
+    """In Triton's words."""
+    return InvalidArgumentError(
+        f"The output {name} in the model configuration refers to an output index which doesn't exist. This model has"
+        f" {count} outputs"
+    )
+
+
+def _knows(signature: Signature, name: str) -> bool:
+    return any(argument.name == name for argument in signature.arguments)
+
+
+def _check_count(config: ModelConfig, signature: Signature, configured: int) -> None:
+    most = len(signature.arguments)
+    least = sum(not argument.optional for argument in signature.arguments)
+    if configured < least or (configured > most and not signature.open):
+        raise InvalidArgumentError(
+            f"unable to load model '{config.name}', configuration expects {configured} inputs, model provides"
+            f" {least if configured < least else most} ({signature.described})"
+        )
+
+
+def _at(config: ModelConfig, signature: Signature, name: str, index: int) -> Argument:
+    if index < len(signature.arguments):
+        return signature.arguments[index]
+    if signature.open:
+        return Argument(f"*{index}")
+    raise InvalidArgumentError(
+        f"unable to load model '{config.name}', input '{name}' refers to argument {index}, which doesn't exist. The"
+        f" network takes {signature.described}"
+    )
+
+
+def _check_complete(config: ModelConfig, signature: Signature, bound: dict[str, Argument]) -> None:
+    names = [argument.name for argument in bound.values()]
+    missing = [a.name for a in signature.arguments if not a.optional and a.name not in names]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if missing or twice:
+        raise InvalidArgumentError(
+            f"unable to load model '{config.name}': "
+            + (f"no input is the argument {', '.join(missing)}" if missing else f"two inputs are argument {twice[0]}")
+            + f" of the network, which takes {signature.described}"
+        )

@@ -1,0 +1,110 @@
+"""``ts.torch_handler.base_handler``: the class that handlers derive from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from trivet_backend_torch.code import ModelCode
+from trivet_backend_torch.ts.utils.util import list_classes_from_module, load_label_mapping
+
+_MAPPING = "index_to_name.json"
+
+
+class BaseHandler:
+    """Loads the archive's network, and runs it between :meth:`preprocess` and :meth:`postprocess`."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.mapping: dict[str, Any] | None = None
+        self.device: Any = None
+        self.map_location: str | None = None
+        self.initialized = False
+        self.context: Any = None
+        self.model_pt_path: str | None = None
+        self.manifest: dict[str, Any] | None = None
+        self.explain = False
+        self.target = 0
+        self.profiler_args: dict[str, Any] = {}
+        self.model_yaml_config: dict[str, Any] | None = None
+
+    def initialize(self, context: Any) -> None:
+        """Choose the device and load the network and ``index_to_name.json`` from ``context``'s ``model_dir``.
+
+        Raises :class:`RuntimeError` where the manifest names files that are not there.
+        """
+        properties = context.system_properties
+        gpu = properties.get("gpu_id")
+        on_gpu = torch.cuda.is_available() and gpu is not None
+        self.map_location = "cuda" if on_gpu else "cpu"
+        self.device = torch.device(f"cuda:{gpu}" if on_gpu else "cpu")
+        self.context = context
+        self.manifest = context.manifest
+        self.model_yaml_config = getattr(context, "model_yaml_config", None)
+        folder = properties.get("model_dir")
+        described = context.manifest["model"]
+        model_file = described.get("modelFile", "")
+        serialized = described.get("serializedFile", "")
+        self.model_pt_path = str(Path(folder, serialized)) if serialized else None
+        if self.model_pt_path is not None and not Path(self.model_pt_path).is_file():
+            raise RuntimeError(f"the manifest names serializedFile '{serialized}', which the archive does not hold")
+        if model_file:
+            self.model = self._load_pickled_model(folder, model_file, self.model_pt_path)
+            self.model.to(self.device)
+            self.model.eval()
+        elif self.model_pt_path is not None:
+            self.model = self._load_torchscript_model(self.model_pt_path)
+            self.model.eval()
+        else:
+            raise RuntimeError("the manifest names neither serializedFile nor modelFile")
+        self.mapping = load_label_mapping(Path(folder, _MAPPING))
+        self.initialized = True
+
+    def _load_torchscript_model(self, model_pt_path: str) -> Any:
+        """A TorchScript archive on this handler's device."""
+        return torch.jit.load(model_pt_path, map_location=self.device)  # type: ignore[no-untyped-call]
+
+    def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
+        """The one class of ``model_file``, with the state_dict of ``model_pt_path``: tensors, no other pickle."""
+        path = Path(model_dir, model_file)
+        if not path.is_file():
+            raise RuntimeError(f"the manifest names modelFile '{model_file}', which the archive does not hold")
+        code = getattr(self.context, "model_code", None) or ModelCode(Path(model_dir))
+        classes = list_classes_from_module(code.load(path.stem), torch.nn.Module)
+        if len(classes) != 1:
+            raise ValueError(f"Expected only one class as model definition, and '{model_file}' has {len(classes)}")
+        model = classes[0]()
+        if model_pt_path is not None:
+            model.load_state_dict(torch.load(model_pt_path, map_location=self.map_location, weights_only=True))
+        return model
+
+    def preprocess(self, data: Any) -> Any:
+        """A tensor of the requests' rows on the handler's device; handlers for images and text write their own."""
+        rows = [next(iter(row.values())) if isinstance(row, dict) and len(row) == 1 else row for row in data]
+        if rows and all(isinstance(row, np.ndarray) for row in rows):
+            return torch.from_numpy(np.stack(rows)).to(self.device)
+        return torch.as_tensor(rows, device=self.device)
+
+    def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
+        """The network's answer."""
+        with torch.inference_mode():
+            return self.model(data.to(self.device), *args, **kwargs)
+
+    def postprocess(self, data: Any) -> list[Any]:
+        """An answer for each row, as Python lists."""
+        answers: list[Any] = data.tolist()
+        return answers
+
+    def handle(self, data: Any, context: Any) -> Any:
+        """All three steps."""
+        began = time.perf_counter()
+        self.context = context
+        answers = self.postprocess(self.inference(self.preprocess(data)))
+        metrics = getattr(context, "metrics", None)
+        if metrics is not None:
+            metrics.add_time("HandlerTime", round((time.perf_counter() - began) * 1000, 2), None, "ms")
+        return answers

@@ -1,0 +1,56 @@
+"""``ts.utils.util``: labels for classes, and the error with a status of its own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class PredictionException(Exception):  # noqa: N818 - TorchServe's name
+    """A handler's own error for its caller; ``error_code`` is an HTTP status."""
+
+    def __init__(self, message: str, error_code: int = 500) -> None:
+        super().__init__(message)
+        self.message = message
+        self.error_code = error_code
+
+
+def load_label_mapping(mapping_file_path: str | Path) -> dict[str, Any] | None:
+    """The labels of ``index_to_name.json`` by index, as text; ``None`` where there is no such file.
+
+    An entry is a label or a list of names, of which the last is the label. Raises :class:`ValueError` for other
+    content.
+    """
+    path = Path(mapping_file_path)
+    if not path.is_file():
+        return None
+    mapping = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path.name} holds a {type(mapping).__name__}, expected an object of labels by index")
+    mapping = mapping.get("object_type_names", mapping)
+    if isinstance(mapping, list):
+        return {str(index): label for index, label in enumerate(mapping)}
+    return {str(key): value[-1] if isinstance(value, list) else value for key, value in mapping.items()}
+
+
+def map_class_to_label(
+    probs: list[list[float]], mapping: dict[str, Any] | None = None, lbl_classes: list[list[int]] | None = None
+) -> list[dict[str, float]]:
+    """For each row of probabilities, a dictionary from label to probability. ``lbl_classes`` are the rows' classes."""
+    classes = lbl_classes if lbl_classes is not None else [list(range(len(row))) for row in probs]
+    return [
+        {str(mapping[str(index)]) if mapping is not None else str(index): probability for index, probability in pairs}
+        for pairs in (zip(row_classes, row, strict=True) for row_classes, row in zip(classes, probs, strict=True))
+    ]
+
+
+def list_classes_from_module(module: ModuleType, parent_class: type | None = None) -> list[type]:
+    """The classes that a module defines itself, all or those of one parent."""
+    return [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if member.__module__ == module.__name__ and (parent_class is None or issubclass(member, parent_class))
+    ]
