@@ -15,6 +15,7 @@ FIGURES = (
     "goodput",
     "sequences",
     "cache",
+    "tracing",
     "scheduling_minilm",
     "overload",
     "streaming",

@@ -168,8 +168,6 @@ def test_each_request_step_and_call_has_its_place(models: Path, tmp_path: Path) 
     assert attributes(first) == {
         "triton.model_name": "plain",
         "triton.model_version": 1,
-        "triton.trace_id": 1,
-        "triton.trace_parent_id": 0,
         "triton.request_id": "a",
         "trivet.batch_size": 1,
         "network.protocol.name": "http",

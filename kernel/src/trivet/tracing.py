@@ -52,7 +52,8 @@ class TracedRequest:
         "received_ns", "request_id", "sends", "taken_ns", "tensors", "trace",
     )  # fmt: skip
 
-    def __init__(self, trace: Trace, id: int, parent_id: int, request: InferenceRequest) -> None:
+    def __init__(self, trace: Trace, id: int, parent_id: int) -> None:
+        # What is only known at the end is only set there: a server that traces every request makes one for each.
         self.trace = trace
         self.id = id
         """Unique in this process."""
@@ -60,34 +61,27 @@ class TracedRequest:
         """Of the request that led to this one; 0 for the first of the trace."""
         self.taken_ns = perf_counter_ns()
         """When the engine was given the request: received and decoded."""
-        self.received_ns = request.received_ns
-        self.context: Any = request.trace_context
-        self.protocol = request.protocol
-        self.request_id = request.id
-        self.model_name = request.model_name
-        self.model_version = 0
-        """0 where it was refused before it reached a model."""
-        self.batch_size = 0
-        self.cache_hit = False
-        self.computed = False
-        """It was executed by an instance of its model."""
-        self.error: TrivetError | None = None
         self.sends: list[tuple[int, int]] = []
         """Of each response, when it was given to the caller's protocol, and when that had passed it on."""
-        self.tensors: list[TracedTensor] = []
-        self.queued_ns = self.compute_start_ns = self.input_end_ns = self.infer_end_ns = self.compute_end_ns = 0
-        self.answered_ns = 0
+        self.tensors: Sequence[TracedTensor] = ()
 
     def _end(self, request: InferenceRequest, error: TrivetError | None) -> None:
         model = request.model
-        if model is not None:
-            self.model_version = model.version
-            self.computed = bool(model.instances) and request.compute_start_ns > 0
-            self.cache_hit = request.cache_access is not None and not request.compute_start_ns and error is None
+        compute_start_ns = request.compute_start_ns
+        self.model_name = request.model_name
+        self.model_version = 0 if model is None else model.version
+        """0 where it was refused before it reached a model."""
+        self.request_id = request.id
+        self.protocol = request.protocol
+        self.context: Any = request.trace_context
         self.batch_size = request.batch_size
+        self.computed = compute_start_ns > 0 and model is not None and bool(model.instances)
+        """It was executed by an instance of its model."""
+        self.cache_hit = request.cache_access is not None and not compute_start_ns and error is None
         self.error = error
+        self.received_ns = request.received_ns
         self.queued_ns = request.queued_ns
-        self.compute_start_ns = request.compute_start_ns
+        self.compute_start_ns = compute_start_ns
         self.input_end_ns = request.input_end_ns
         self.infer_end_ns = request.infer_end_ns
         self.compute_end_ns = request.compute_end_ns
@@ -134,10 +128,14 @@ class TraceSink(ABC):
 class Sampler:
     """Chooses requests as one :class:`TraceSettings` says. Settings that change make a new one."""
 
-    __slots__ = ("created", "finished", "remaining", "retired", "seen", "settings")
+    __slots__ = ("active", "created", "finished", "remaining", "retired", "seen", "settings", "tensors")
 
-    def __init__(self, settings: TraceSettings) -> None:
+    def __init__(self, settings: TraceSettings, mode: str = TRITON) -> None:
         self.settings = settings
+        # A caller's own trace is traced whatever rate and count say.
+        self.active = bool(settings.level) and (mode == OPENTELEMETRY or settings.problem(mode) is None)
+        """Whether a request might be traced."""
+        self.tensors = "TENSORS" in settings.level
         self.remaining = settings.count
         self.seen = 0
         self.created = 0
@@ -175,7 +173,7 @@ class Tracing:
         self._start = options.settings
         self._changed: dict[str, dict[Field, Any]] = {"": {}}
         """What was set while the server ran, by model; "" for all models."""
-        self._samplers: dict[str, Sampler] = {"": Sampler(options.settings)}
+        self._samplers: dict[str, Sampler] = {"": Sampler(options.settings, options.mode)}
         self._ids = count(1)
         self._switch()
 
@@ -221,14 +219,14 @@ class Tracing:
             if problem is not None:
                 raise InvalidArgumentError(f"Attempting to set invalid trace setting :{problem}")
             self._changed[model] = changed
-            self._samplers[model] = Sampler(settings)
+            self._samplers[model] = Sampler(settings, self.mode)
         if before is not None:
             before.retired = True
             if self.sink is not None and before.finished == before.created:
                 self.sink.retire(before)
 
     def _switch(self) -> None:
-        self.on = self.sink is not None and any(_may_trace(s.settings, self.mode) for s in self._samplers.values())
+        self.on = self.sink is not None and any(sampler.active for sampler in self._samplers.values())
 
     # --- requests
 
@@ -241,7 +239,7 @@ class Tracing:
         """Choose whether a caller's request is traced. Only where :attr:`on` is set."""
         samplers = self._samplers
         sampler = samplers.get(request.model_name) or samplers[""]
-        if not _may_trace(sampler.settings, self.mode):
+        if not sampler.active:
             return
         wanted = None
         if request.trace_context is not None and self.sink is not None:
@@ -258,20 +256,20 @@ class Tracing:
             self._add(parent.trace, parent.id, request)
 
     def _add(self, trace: Trace, parent_id: int, request: InferenceRequest) -> None:
-        request.trace = traced = TracedRequest(trace, next(self._ids), parent_id, request)
+        request.trace = traced = TracedRequest(trace, next(self._ids), parent_id)
         trace.requests.append(traced)
         trace.open += 1
 
     def queued(self, traced: TracedRequest, request: InferenceRequest) -> None:
         """A traced request is valid and about to be queued."""
-        if "TENSORS" in traced.trace.sampler.settings.level:
+        if traced.trace.sampler.tensors:
             _note(traced, "TENSOR_QUEUE_INPUT", list(request.inputs.values()))
 
     def delivered(self, traced: TracedRequest, request: InferenceRequest, response: InferenceResponse, ns: int) -> None:
         """A response of a traced request was given to its caller, beginning at ``ns``."""
         if not traced.parent_id:
             traced.sends.append((ns, perf_counter_ns()))
-        if "TENSORS" in traced.trace.sampler.settings.level:
+        if traced.trace.sampler.tensors:
             _note(traced, "TENSOR_BACKEND_OUTPUT", response.outputs)
         if response.final:
             self.end(traced, request, response.error)
@@ -305,16 +303,9 @@ class Tracing:
 _FIELDS: tuple[Field, ...] = ("level", "rate", "count", "log_frequency")
 
 
-def _may_trace(settings: TraceSettings, mode: str) -> bool:
-    if not settings.level:
-        return False
-    # A caller's own trace is traced whatever rate and count say.
-    return mode == OPENTELEMETRY or settings.problem(mode) is None
-
-
 def _note(traced: TracedRequest, activity: str, tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         try:
-            traced.tensors.append(TracedTensor(activity, tensor))
+            traced.tensors = (*traced.tensors, TracedTensor(activity, tensor))
         except Exception as error:  # noqa: BLE001 - a framework's tensor that cannot be read
             logger.debug("tensor '%s' cannot be traced: %s", tensor.name, error)

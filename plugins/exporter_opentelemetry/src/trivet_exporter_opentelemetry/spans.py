@@ -1,8 +1,8 @@
 """Traces as OpenTelemetry's spans.
 
-The spans are made of timestamps that are there already, when a request is over, so they are written straight as
-protobuf messages: a span of the SDK, with its context, lock and processors, costs ten times as much, on the interpreter
-that serves requests. Runs on the batcher's thread.
+The spans are made of timestamps that are there already, when a request is over, so they are written straight as the
+protocol's messages, without the SDK: its spans, with their contexts, locks and processors, would cost many times as
+much, on the interpreter that serves requests. Runs on the batcher's thread.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from trivet.errors import message_of
 from trivet.tracing import Trace, TracedRequest
 
+from trivet_exporter_opentelemetry.attributes import all_attributes, text
+from trivet_exporter_opentelemetry.usual_spans import FLAGS, PHASES, RequestSpans, field
+from trivet_exporter_opentelemetry.usual_spans import phases as phase_spans
+
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
 _SAMPLED = 1
-# opentelemetry.proto.trace.v1.SpanFlags: whether the parent is in another process is known, and it is.
-_KNOWN, _REMOTE = 0x100, 0x200
+# opentelemetry.proto.trace.v1.SpanFlags: the parent is in another process.
+_REMOTE = 0x200
 
 
 class Caller(NamedTuple):
@@ -67,12 +70,10 @@ def phases(traced: TracedRequest) -> Iterator[Phase]:
         return
     answered_ns = traced.answered_ns
     marks = (
-        ("queue", traced.queued_ns, traced.compute_start_ns),
-        ("compute_input", traced.compute_start_ns, traced.input_end_ns),
-        ("compute_infer", traced.input_end_ns, traced.infer_end_ns),
-        ("compute_output", traced.infer_end_ns, traced.compute_end_ns),
+        *(traced.queued_ns, traced.compute_start_ns, traced.input_end_ns, traced.infer_end_ns),
+        traced.compute_end_ns,
     )
-    for name, start_ns, end_ns in marks:
+    for name, start_ns, end_ns in zip(PHASES, marks, marks[1:], strict=False):
         if not start_ns or start_ns > answered_ns:
             return
         yield Phase(name, start_ns, min(end_ns, answered_ns) if end_ns else answered_ns)
@@ -80,104 +81,105 @@ def phases(traced: TracedRequest) -> Iterator[Phase]:
 
 def count_spans(trace: Trace) -> int:
     """How many spans a trace makes."""
-    return sum(1 + sum(1 for _ in phases(traced)) for traced in trace.requests)
+    return sum(1 + (len(PHASES) if _is_usual(traced) else sum(1 for _ in phases(traced))) for traced in trace.requests)
 
 
 class SpanEncoder:
     """Turns traces into the protocol's messages."""
 
     def __init__(self, resource: Mapping[str, str], version: str) -> None:
-        self._resource = Resource(attributes=[_text(key, value) for key, value in resource.items()])
-        self._scope = InstrumentationScope(name="trivet", version=version)
+        attributes = [text(key, value) for key, value in resource.items()]
+        self._resource = field(b"\x0a", Resource(attributes=attributes).SerializeToString())
+        self._scope = field(b"\x0a", InstrumentationScope(name="trivet", version=version).SerializeToString())
+        self._requests = RequestSpans()
         # Ids need be unique, not secret; the operating system would be asked for each.
-        self._random = random.Random()  # noqa: S311
+        self._random_bits = random.Random().getrandbits  # noqa: S311
 
     def encode(self, traces: Sequence[Trace]) -> bytes:
         """An ``ExportTraceServiceRequest`` with the spans of all of them."""
         # Taken each time, as the time of day may be set while the server runs.
         epoch_ns = time.time_ns() - time.perf_counter_ns()
-        spans: list[Span] = []
+        spans: list[bytes] = []
         for trace in traces:
             self._add(trace, epoch_ns, spans)
-        scope = ScopeSpans(scope=self._scope, spans=spans)
-        return ExportTraceServiceRequest(
-            resource_spans=[ResourceSpans(resource=self._resource, scope_spans=[scope])]
-        ).SerializeToString()
+        # ExportTraceServiceRequest.resource_spans, ResourceSpans.scope_spans, each with their first field in front.
+        scope_spans = field(b"\x12", self._scope + b"".join(spans))
+        return field(b"\x0a", self._resource + scope_spans)
 
-    def _id(self, size: int) -> bytes:
-        return (self._random.getrandbits(8 * size) or 1).to_bytes(size, "big")
+    def _id(self) -> int:
+        return self._random_bits(64) or 1
 
-    def _add(self, trace: Trace, epoch_ns: int, spans: list[Span]) -> None:
-        caller = caller_of(trace.requests[0].context)
-        trace_id = caller.trace_id if caller is not None else self._id(16)
-        state = caller.state if caller is not None else ""
-        ids = {traced.id: self._id(8) for traced in trace.requests}
-        for traced in trace.requests:
-            own = ids[traced.id]
-            first = not traced.parent_id
-            start_ns = traced.received_ns if first else traced.taken_ns
-            end_ns = max(traced.answered_ns, traced.sends[-1][1] if traced.sends else 0)
+    def _add(self, trace: Trace, epoch_ns: int, spans: list[bytes]) -> None:
+        requests = trace.requests
+        context = requests[0].context
+        caller = None if context is None else caller_of(context)
+        trace_id = self._random_bits(128).to_bytes(16, "little") if caller is None else caller.trace_id
+        ids: dict[int, int] = {0: 0}
+        for traced in requests:
+            own = ids[traced.id] = self._id()
+            parent = ids[traced.parent_id]
+            answered_ns = traced.answered_ns + epoch_ns
+            if parent:
+                start_ns, end_ns = traced.taken_ns + epoch_ns, answered_ns
+            else:
+                start_ns = traced.received_ns + epoch_ns
+                end_ns = traced.sends[-1][1] + epoch_ns if traced.sends else answered_ns
+            if caller is None and _is_usual(traced):
+                spans.append(self._requests.encode(traced, trace_id, own, parent, start_ns, end_ns))
+                times = (
+                    traced.queued_ns + epoch_ns,
+                    traced.compute_start_ns + epoch_ns,
+                    traced.input_end_ns + epoch_ns,
+                    traced.infer_end_ns + epoch_ns,
+                    traced.compute_end_ns + epoch_ns,
+                )
+                spans.append(phase_spans(trace_id, own, (self._id(), self._id(), self._id(), self._id()), times))
+                continue
             span = Span(
                 trace_id=trace_id,
-                span_id=own,
-                trace_state=state,
+                span_id=_bytes(own),
                 name=traced.model_name,
-                kind=Span.SPAN_KIND_SERVER if first else Span.SPAN_KIND_INTERNAL,
-                start_time_unix_nano=start_ns + epoch_ns,
-                end_time_unix_nano=end_ns + epoch_ns,
-                attributes=_attributes(traced, first),
-                flags=_SAMPLED | _KNOWN,
+                kind=Span.SPAN_KIND_INTERNAL if parent else Span.SPAN_KIND_SERVER,
+                start_time_unix_nano=start_ns,
+                end_time_unix_nano=end_ns,
+                attributes=all_attributes(traced),
+                flags=FLAGS,
             )
-            if not first:
-                span.parent_span_id = ids[traced.parent_id]
+            if parent:
+                span.parent_span_id = _bytes(parent)
             elif caller is not None:
                 span.parent_span_id = caller.span_id
-                span.flags = _SAMPLED | _KNOWN | _REMOTE
+                span.flags = FLAGS | _REMOTE
             if traced.error is not None:
                 span.status.CopyFrom(Status(code=Status.STATUS_CODE_ERROR, message=message_of(traced.error)))
-            spans.append(span)
-            spans += [
+            below = [
                 Span(
                     trace_id=trace_id,
-                    span_id=self._id(8),
-                    parent_span_id=own,
-                    trace_state=state,
-                    name=name,
+                    span_id=_bytes(self._id()),
+                    parent_span_id=_bytes(own),
+                    name=phase.name,
                     kind=Span.SPAN_KIND_INTERNAL,
-                    start_time_unix_nano=phase_start_ns + epoch_ns,
-                    end_time_unix_nano=phase_end_ns + epoch_ns,
-                    flags=_SAMPLED | _KNOWN,
+                    start_time_unix_nano=phase.start_ns + epoch_ns,
+                    end_time_unix_nano=phase.end_ns + epoch_ns,
+                    flags=FLAGS,
                 )
-                for name, phase_start_ns, phase_end_ns in phases(traced)
+                for phase in phases(traced)
             ]
+            for each in (span, *below):
+                if caller is not None:
+                    each.trace_state = caller.state
+                spans.append(field(b"\x12", each.SerializeToString()))
 
 
-def _attributes(traced: TracedRequest, first: bool) -> list[KeyValue]:
-    """Triton's attributes under their names, and Trivet's own."""
-    attributes = [
-        _text("triton.model_name", traced.model_name),
-        _number("triton.model_version", traced.model_version),
-        _number("triton.trace_id", traced.id),
-        _number("triton.trace_parent_id", traced.parent_id),
-        _number("trivet.batch_size", traced.batch_size),
-    ]
-    if traced.request_id:
-        attributes.append(_text("triton.request_id", traced.request_id))
-    if first and traced.protocol:
-        attributes.append(_text("network.protocol.name", traced.protocol.lower()))
-    if len(traced.sends) > 1:
-        attributes.append(_number("trivet.responses", len(traced.sends)))
-    if traced.cache_hit:
-        attributes.append(KeyValue(key="trivet.cache_hit", value=AnyValue(bool_value=True)))
-    if traced.error is not None:
-        attributes.append(_text("error.type", traced.error.code.value))
-    return attributes
+def _is_usual(traced: TracedRequest) -> bool:
+    """Executed, answered once and without error."""
+    return (
+        traced.computed
+        and traced.error is None
+        and len(traced.sends) <= 1
+        and 0 < traced.compute_end_ns <= traced.answered_ns
+    )
 
 
-def _text(key: str, value: str) -> KeyValue:
-    # Texts of clients may hold what is not UTF-8, as surrogate escapes.
-    return KeyValue(key=key, value=AnyValue(string_value=value.encode("utf-8", "backslashreplace").decode()))
-
-
-def _number(key: str, value: int) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(int_value=value))
+def _bytes(id: int) -> bytes:
+    return id.to_bytes(8, "little")

@@ -1,0 +1,87 @@
+"""What tracing costs: the smallest model over HTTP, with every request traced, one in 100, and none.
+
+Spans go to a collector in a process of its own, which takes them and does nothing with them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from bench import servers
+from bench.calls import doubling
+from bench.load import checked, wrk
+from bench.report import Report, at_least
+from bench.repositories import EXAMPLES, repository
+from bench.settings import Settings, rounds
+
+# Reads requests as fast as they come, and answers each with 200.
+_COLLECTOR = """
+import asyncio
+
+async def serve(reader, writer):
+    try:
+        while True:
+            head = await reader.readuntil(b"\\r\\n\\r\\n")
+            length = next(line for line in head.lower().split(b"\\r\\n") if line.startswith(b"content-length:"))
+            await reader.readexactly(int(length.partition(b":")[2]))
+            writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 0\\r\\n\\r\\n")
+    except asyncio.IncompleteReadError:
+        writer.close()
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**24)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+def run(settings: Settings, report: Report) -> None:
+    call, doubled = doubling()
+    with repository() as models, _collector() as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        models.link(EXAMPLES / "double")
+        spans = ["mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS"]
+        file = [f"triton,file={Path(folder, 'trace.json')}", "triton,log-frequency=1000", "level=TIMESTAMPS"]
+        contenders = [
+            stack.enter_context(servers.trivet(models.path, *_options(*config), name=name))
+            for name, config in (
+                ("no tracing", ()),
+                ("spans of every request", (*spans, "rate=1")),
+                ("spans of one in 100", (*spans, "rate=100")),
+                ("a file of every request", (*file, "rate=1")),
+                ("a file of one in 100", (*file, "rate=100")),
+            )
+        ]
+        for server in contenders:
+            call.verify(server, doubled)
+            checked(wrk, server, call, 32, 1)
+        for order in rounds(settings, report, contenders):
+            for server in order:
+                load = report.quietly(partial(checked, wrk, server, call, 32, settings.seconds))
+                report.add(server.name, load.rate, "requests/s")
+                report.add(f"{server.name}, processor time", load.server_us, "µs/request")
+    for what, target in (("every request", 0.85), ("one in 100", 0.99)):
+        for kind in ("spans of", "a file of"):
+            name = f"{kind} {what}"
+            report.ratio(f"{name} / no tracing", name, "no tracing", at_least(target))
+
+
+def _options(*config: str) -> list[str]:
+    return [f"--trace-config={each}" for each in config]
+
+
+@contextmanager
+def _collector() -> Iterator[str]:
+    with subprocess.Popen([sys.executable, "-c", _COLLECTOR], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1/traces"
+        finally:
+            process.kill()
