@@ -54,7 +54,8 @@ class TracedRequest:
 
     def __init__(self, trace: Trace, id: int, parent_id: int) -> None:
         # What is only known at the end is only set there: a server that traces every request makes one for each.
-        self.trace = trace
+        self.trace: Trace | None = trace
+        """``None`` once all of the trace is answered: no cycle is left for the garbage collector to find."""
         self.id = id
         """Unique in this process."""
         self.parent_id = parent_id
@@ -252,7 +253,7 @@ class Tracing:
 
     def begin_nested(self, request: InferenceRequest, parent: TracedRequest) -> None:
         """Trace a request that a traced one led to."""
-        if parent.trace.open:
+        if parent.trace is not None:
             self._add(parent.trace, parent.id, request)
 
     def _add(self, trace: Trace, parent_id: int, request: InferenceRequest) -> None:
@@ -262,14 +263,14 @@ class Tracing:
 
     def queued(self, traced: TracedRequest, request: InferenceRequest) -> None:
         """A traced request is valid and about to be queued."""
-        if traced.trace.sampler.tensors:
+        if traced.trace is not None and traced.trace.sampler.tensors:
             _note(traced, "TENSOR_QUEUE_INPUT", list(request.inputs.values()))
 
     def delivered(self, traced: TracedRequest, request: InferenceRequest, response: InferenceResponse, ns: int) -> None:
         """A response of a traced request was given to its caller, beginning at ``ns``."""
         if not traced.parent_id:
             traced.sends.append((ns, perf_counter_ns()))
-        if traced.trace.sampler.tensors:
+        if traced.trace is not None and traced.trace.sampler.tensors:
             _note(traced, "TENSOR_BACKEND_OUTPUT", response.outputs)
         if response.final:
             self.end(traced, request, response.error)
@@ -278,9 +279,12 @@ class Tracing:
         """A traced request has its final response, or was refused."""
         traced._end(request, error)
         trace = traced.trace
+        assert trace is not None
         trace.open -= 1
         if trace.open:
             return
+        for each in trace.requests:
+            each.trace = None
         sampler = trace.sampler
         sampler.finished += 1
         sink = self.sink

@@ -37,14 +37,18 @@ class Batcher(Generic[T]):
         """``encode`` runs on the batcher's thread; ``dropped`` hears of losses, on any thread."""
         self._what = what
         self._sender = sender
-        self._batching = batching
+        self._max_queue = batching.max_queue
+        self._max_batch = batching.max_batch
+        self._delay_s = batching.delay_s
         self._encode = encode
         self._dropped = dropped
         self._items: deque[tuple[T, int]] = deque()
-        self._waiting = 0
+        # Each is written by one side only, so that neither waits for a lock.
+        self._added = 0
+        self._taken = 0
         self._lost = 0
         self._last_log = -_LOG_EVERY_S
-        self._lock = threading.Lock()
+        self._losing = threading.Lock()
         self._full = threading.Event()
         """There is a batch, or an end."""
         self._closing = False
@@ -56,16 +60,15 @@ class Batcher(Generic[T]):
         self._thread.start()
 
     def put(self, item: T, things: int = 1) -> None:
-        """Queue an item, or drop it where there is no room. From any thread; never waits for the collector."""
-        with self._lock:
-            fits = self._waiting + things <= self._batching.max_queue and not self._closing
-            if fits:
-                self._items.append((item, things))
-                self._waiting += things
-                full = self._waiting >= self._batching.max_batch
-        if not fits:
+        """Queue an item, or drop it where there is no room; waits for nobody. From one thread at a time."""
+        before = self._added - self._taken
+        waiting = before + things
+        if waiting > self._max_queue or self._closing:
             self._lose(things, "the queue is full (bsp_max_queue_size)")
-        elif full and not self._full.is_set():
+            return
+        self._items.append((item, things))
+        self._added += things
+        if waiting >= self._max_batch > before:
             self._full.set()
 
     def close(self, grace_s: float) -> None:
@@ -73,8 +76,7 @@ class Batcher(Generic[T]):
         if not self._thread.is_alive():
             return
         self._deadline = time.monotonic() + grace_s
-        with self._lock:
-            self._closing = True
+        self._closing = True
         # One try each, now.
         self._sender.close()
         self._full.set()
@@ -82,11 +84,11 @@ class Batcher(Generic[T]):
 
     def _run(self) -> None:
         while True:
-            self._full.wait(self._batching.delay_s)
+            self._full.wait(self._delay_s)
             self._full.clear()
             while batch := self._take():
                 self._send(batch)
-                if self._waiting < self._batching.max_batch and not self._closing:
+                if self._added - self._taken < self._max_batch and not self._closing:
                     break
             if self._closing and not self._items:
                 self._sender.disconnect()
@@ -95,12 +97,12 @@ class Batcher(Generic[T]):
     def _take(self) -> list[tuple[T, int]]:
         batch: list[tuple[T, int]] = []
         things = 0
-        with self._lock:
-            while self._items and (not batch or things + self._items[0][1] <= self._batching.max_batch):
-                item = self._items.popleft()
-                batch.append(item)
-                things += item[1]
-            self._waiting -= things
+        items = self._items
+        while items and (not batch or things + items[0][1] <= self._max_batch):
+            item = items.popleft()
+            batch.append(item)
+            things += item[1]
+        self._taken += things
         return batch
 
     def _send(self, batch: Sequence[tuple[T, int]]) -> None:
@@ -118,7 +120,7 @@ class Batcher(Generic[T]):
 
     def _lose(self, things: int, why: str) -> None:
         self._dropped(things)
-        with self._lock:
+        with self._losing:
             self._lost += things
             now = time.monotonic()
             if now - self._last_log < _LOG_EVERY_S:

@@ -107,7 +107,8 @@ class SpanEncoder:
         return field(b"\x0a", self._resource + scope_spans)
 
     def _id(self) -> int:
-        return self._random_bits(64) or 1
+        """Of a request's span; those that follow it are for its phases."""
+        return (self._random_bits(61) << 3) + 1
 
     def _add(self, trace: Trace, epoch_ns: int, spans: list[bytes]) -> None:
         requests = trace.requests
@@ -133,7 +134,7 @@ class SpanEncoder:
                     traced.infer_end_ns + epoch_ns,
                     traced.compute_end_ns + epoch_ns,
                 )
-                spans.append(phase_spans(trace_id, own, (self._id(), self._id(), self._id(), self._id()), times))
+                spans.append(phase_spans(trace_id, own, times))
                 continue
             span = Span(
                 trace_id=trace_id,
@@ -155,7 +156,7 @@ class SpanEncoder:
             below = [
                 Span(
                     trace_id=trace_id,
-                    span_id=_bytes(self._id()),
+                    span_id=_bytes(own + index),
                     parent_span_id=_bytes(own),
                     name=phase.name,
                     kind=Span.SPAN_KIND_INTERNAL,
@@ -163,7 +164,7 @@ class SpanEncoder:
                     end_time_unix_nano=phase.end_ns + epoch_ns,
                     flags=FLAGS,
                 )
-                for phase in phases(traced)
+                for index, phase in enumerate(phases(traced), 1)
             ]
             for each in (span, *below):
                 if caller is not None:

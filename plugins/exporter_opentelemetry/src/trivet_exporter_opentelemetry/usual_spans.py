@@ -1,7 +1,7 @@
 """The usual request as bytes of OTLP: executed by a model, answered once and without error.
 
 Its five spans differ from those of the next request in ids and times alone, at fixed places. Protobuf's own objects
-make the same bytes in nearly ten times as long, on the interpreter that serves requests; what is unusual is left to
+make the same bytes in several times as long, on the interpreter that serves requests; what is unusual is left to
 them (:mod:`trivet_exporter_opentelemetry.spans`), and a test holds both to the same result.
 
 Source: ``opentelemetry/proto/trace/v1/trace.proto``; "Encoding" in protobuf's documentation.
@@ -60,16 +60,18 @@ _BEGINNINGS = [_begin(Span(name=name, kind=Span.SPAN_KIND_INTERNAL, flags=FLAGS)
 _LAYOUT = struct.Struct("<" + "".join(f"{len(begin)}s{_IDS_AND_TIMES}" for begin in _BEGINNINGS))
 
 
-def phases(trace_id: bytes, parent: int, ids: Sequence[int], times: Sequence[int]) -> bytes:
-    """The four spans below a request; each begins where the one before ends, so there are five ``times``."""
+def phases(trace_id: bytes, parent: int, times: Sequence[int]) -> bytes:
+    """The four spans below a request; each begins where the one before ends, so there are five ``times``.
+
+    Their ids are those that follow ``parent``.
+    """
     queue, compute_input, compute_infer, compute_output = _BEGINNINGS
-    first, second, third, fourth = ids
     queued, started, read, inferred, ended = times
     return _LAYOUT.pack(
-        *(queue, _TRACE, trace_id, _SPAN, first, _PARENT, parent, _START, queued, _END, started),
-        *(compute_input, _TRACE, trace_id, _SPAN, second, _PARENT, parent, _START, started, _END, read),
-        *(compute_infer, _TRACE, trace_id, _SPAN, third, _PARENT, parent, _START, read, _END, inferred),
-        *(compute_output, _TRACE, trace_id, _SPAN, fourth, _PARENT, parent, _START, inferred, _END, ended),
+        *(queue, _TRACE, trace_id, _SPAN, parent + 1, _PARENT, parent, _START, queued, _END, started),
+        *(compute_input, _TRACE, trace_id, _SPAN, parent + 2, _PARENT, parent, _START, started, _END, read),
+        *(compute_infer, _TRACE, trace_id, _SPAN, parent + 3, _PARENT, parent, _START, read, _END, inferred),
+        *(compute_output, _TRACE, trace_id, _SPAN, parent + 4, _PARENT, parent, _START, inferred, _END, ended),
     )
 
 
