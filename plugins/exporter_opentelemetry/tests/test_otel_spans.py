@@ -56,6 +56,7 @@ def trace_of(*, id: str = "", name: str = "m", batch_size: int = 1, protocol: st
 
 
 def encoded(traces: list[Trace], monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> ExportTraceServiceRequest:
+    """As a collector reads it, spans in the order of their ids: a request, then its phases."""
     with monkeypatch.context() as patch:
         if not fast:
             patch.setattr(spans, "_is_usual", lambda _: False)
@@ -63,7 +64,10 @@ def encoded(traces: list[Trace], monkeypatch: pytest.MonkeyPatch, *, fast: bool)
         patch.setattr(spans.time, "perf_counter_ns", lambda: 0)
         encoder = SpanEncoder({"service.name": "x"}, "1")
         encoder._random_bits = random.Random(1).getrandbits
-        return ExportTraceServiceRequest.FromString(encoder.encode(traces))
+        message = ExportTraceServiceRequest.FromString(encoder.encode(traces))
+    spans_of_all = message.resource_spans[0].scope_spans[0].spans
+    spans_of_all.sort(key=lambda span: int.from_bytes(span.span_id, "little"))
+    return message
 
 
 @pytest.mark.parametrize(
@@ -90,10 +94,9 @@ def test_the_fast_way_gives_the_same_spans(fields: dict[str, Any], monkeypatch: 
     assert found[0].kind == Span.SPAN_KIND_SERVER
 
 
-@given(st.integers(0, 2**64 - 1))
+@given(st.integers(0, 2**32 - 1))
 def test_numbers_are_protobufs(number: int) -> None:
-    assert Span.FromString(b"\x50" + varint(number & 0xFFFFFFFF)).dropped_attributes_count == number & 0xFFFFFFFF
-    assert int.from_bytes(varint(number)[:1], "little") & 0x7F == number & 0x7F
+    assert Span.FromString(b"\x50" + varint(number)).dropped_attributes_count == number
 
 
 def test_a_callers_context_is_read() -> None:

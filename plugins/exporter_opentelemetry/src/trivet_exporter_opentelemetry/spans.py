@@ -20,8 +20,7 @@ from trivet.errors import message_of
 from trivet.tracing import Trace, TracedRequest
 
 from trivet_exporter_opentelemetry.attributes import all_attributes, text
-from trivet_exporter_opentelemetry.usual_spans import FLAGS, PHASES, RequestSpans, field
-from trivet_exporter_opentelemetry.usual_spans import phases as phase_spans
+from trivet_exporter_opentelemetry.usual_spans import FLAGS, PHASES, Kinds, UsualSpans, field
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
 _SAMPLED = 1
@@ -91,7 +90,7 @@ class SpanEncoder:
         attributes = [text(key, value) for key, value in resource.items()]
         self._resource = field(b"\x0a", Resource(attributes=attributes).SerializeToString())
         self._scope = field(b"\x0a", InstrumentationScope(name="trivet", version=version).SerializeToString())
-        self._requests = RequestSpans()
+        self._kinds = Kinds()
         # Ids need be unique, not secret; the operating system would be asked for each.
         self._random_bits = random.Random().getrandbits  # noqa: S311
 
@@ -99,18 +98,20 @@ class SpanEncoder:
         """An ``ExportTraceServiceRequest`` with the spans of all of them."""
         # Taken each time, as the time of day may be set while the server runs.
         epoch_ns = time.time_ns() - time.perf_counter_ns()
+        usual = UsualSpans(self._kinds, epoch_ns)
         spans: list[bytes] = []
         for trace in traces:
-            self._add(trace, epoch_ns, spans)
+            self._add(trace, epoch_ns, usual, spans)
+        spans.append(usual.encode())
         # ExportTraceServiceRequest.resource_spans, ResourceSpans.scope_spans, each with their first field in front.
         scope_spans = field(b"\x12", self._scope + b"".join(spans))
         return field(b"\x0a", self._resource + scope_spans)
 
     def _id(self) -> int:
         """Of a request's span; those that follow it are for its phases."""
-        return (self._random_bits(61) << 3) + 1
+        return (self._random_bits(60) << 3) + 1
 
-    def _add(self, trace: Trace, epoch_ns: int, spans: list[bytes]) -> None:
+    def _add(self, trace: Trace, epoch_ns: int, usual: UsualSpans, spans: list[bytes]) -> None:
         requests = trace.requests
         context = requests[0].context
         caller = None if context is None else caller_of(context)
@@ -119,30 +120,21 @@ class SpanEncoder:
         for traced in requests:
             own = ids[traced.id] = self._id()
             parent = ids[traced.parent_id]
-            answered_ns = traced.answered_ns + epoch_ns
             if parent:
-                start_ns, end_ns = traced.taken_ns + epoch_ns, answered_ns
+                start_ns, end_ns = traced.taken_ns, traced.answered_ns
             else:
-                start_ns = traced.received_ns + epoch_ns
-                end_ns = traced.sends[-1][1] + epoch_ns if traced.sends else answered_ns
+                start_ns = traced.received_ns
+                end_ns = traced.sends[-1][1] if traced.sends else traced.answered_ns
             if caller is None and _is_usual(traced):
-                spans.append(self._requests.encode(traced, trace_id, own, parent, start_ns, end_ns))
-                times = (
-                    traced.queued_ns + epoch_ns,
-                    traced.compute_start_ns + epoch_ns,
-                    traced.input_end_ns + epoch_ns,
-                    traced.infer_end_ns + epoch_ns,
-                    traced.compute_end_ns + epoch_ns,
-                )
-                spans.append(phase_spans(trace_id, own, times))
+                usual.add(traced, trace_id, own, parent, start_ns, end_ns)
                 continue
             span = Span(
                 trace_id=trace_id,
                 span_id=_bytes(own),
                 name=traced.model_name,
                 kind=Span.SPAN_KIND_INTERNAL if parent else Span.SPAN_KIND_SERVER,
-                start_time_unix_nano=start_ns,
-                end_time_unix_nano=end_ns,
+                start_time_unix_nano=start_ns + epoch_ns,
+                end_time_unix_nano=end_ns + epoch_ns,
                 attributes=all_attributes(traced),
                 flags=FLAGS,
             )
