@@ -159,7 +159,7 @@ def config_fields() -> str:
     registry = own_registry()
     for plugin in registry.plugins:
         for family, offer in plugin.offers:
-            if family == "backend":
+            if family in ("backend", "exporter"):
                 claimed |= dict.fromkeys(getattr(offer, "config_fields"), f"`{plugin.package}`")  # noqa: B009
             elif family == "scheduler":
                 names = (offer.name, *getattr(offer, "config_fields"))  # noqa: B009

@@ -124,7 +124,7 @@ def test_metrics_statistics_and_client_agree_on_every_request(server: RunningSer
     assert set(bounded) <= {"ok", "rejected"}
 
     found = scrape(server)
-    tags = {"model": "plain", "version": "1", "team": "a"}
+    tags = {"model": "plain", "version": "1", "_team": "a"}
     for model, labels, counts in (
         ("plain", tags, plain),
         ("bounded", {"model": "bounded", "version": "1"}, bounded),
@@ -149,6 +149,12 @@ def test_metrics_statistics_and_client_agree_on_every_request(server: RunningSer
     assert sample(found, "nv_cache_num_hits_per_model", **labels) == statistics.cache_hit.count
     assert sample(found, "nv_cache_num_misses_per_model", **labels) == statistics.cache_miss.count
     assert statistics.cache_hit.count + statistics.cache_miss.count == 200
+    for what, duration in (("hit", statistics.cache_hit), ("miss", statistics.cache_miss)):
+        assert sample(found, f"nv_cache_{what}_summary_per_model_count", **labels) == duration.count
+        median = sample(found, f"nv_cache_{what}_summary_per_model", **labels, quantile="0.5")
+        assert 0 < median <= duration.ns / 1000
+    # Requests that the cache answered were not computed in no time: they were not computed.
+    assert sample(found, "nv_inference_compute_infer_summary_us", **labels, quantile="0.5") > 0
     assert sample(found, "trivet_cache_insertions_total", cache="local") == statistics.cache_miss.count
     assert sample(found, "nv_cache_num_entries") == 10
     executed = sum(
@@ -168,7 +174,7 @@ def test_a_request_whose_caller_gave_up_is_counted_as_cancelled(server: RunningS
         engine.cancel(request)
 
     server.call(submit_and_cancel)
-    labels = {"model": "plain", "version": "1", "team": "a"}
+    labels = {"model": "plain", "version": "1", "_team": "a"}
     assert sample(scrape(server), "nv_inference_request_failure", **labels, reason="CANCELED") == 1
 
 

@@ -37,6 +37,21 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy() + b"!")])
                 for request in requests]
 """
+# Gives back its input, and keeps it.
+ECHO = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.kept = None
+
+    def execute(self, requests):
+        answers = []
+        for request in requests:
+            self.kept = request.inputs()[0].as_numpy()
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", self.kept)]))
+        return answers
+"""
 REPEAT = """
 import triton_python_backend_utils as pb_utils
 
@@ -66,6 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, trivet_server: Callable[...
     for name, code, datatype, more in (
         ("double", DOUBLE, "TYPE_FP32", "dynamic_batching {}"),
         ("shout", SHOUT, "TYPE_STRING", ""),
+        ("echo", ECHO, "TYPE_FP32", ""),
         ("repeat", REPEAT, "TYPE_FP32", DECOUPLED),
     ):
         folder: Path = repository / name / "1"
@@ -147,6 +163,19 @@ def test_one_region_holds_inputs_and_outputs_side_by_side(api: ModuleType, clien
         shm.set_shared_memory_region(memory, [X])
         client.infer("double", [shared_input(api, "both", X.shape)], outputs=[shared_output(api, "both", offset=SIZE)])
         assert shm.get_contents_as_numpy(memory, np.float32, (2, COUNT)).tolist() == [*X.tolist(), *(2 * X).tolist()]
+
+
+def test_a_model_that_gives_back_its_input(api: ModuleType, client: Any) -> None:
+    big = np.arange(1 << 16, dtype=np.float32).reshape(1, -1)
+    with region(client, "in", big.nbytes) as source, region(client, "out", big.nbytes) as target:
+        for value in (1, 2):
+            shm.set_shared_memory_region(source, [big * value])
+            asked = shared_input(api, "in", big.shape, byte_size=big.nbytes)
+            # In a region of its own, and where the input lies.
+            client.infer("echo", [asked], outputs=[shared_output(api, "out", byte_size=big.nbytes)])
+            assert (shm.get_contents_as_numpy(target, np.float32, big.shape) == big * value).all()
+            client.infer("echo", [asked], outputs=[shared_output(api, "in", byte_size=big.nbytes)])
+            assert (shm.get_contents_as_numpy(source, np.float32, big.shape) == big * value).all()
 
 
 def test_text_in_shared_memory(api: ModuleType, client: Any) -> None:

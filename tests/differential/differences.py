@@ -269,6 +269,13 @@ DIFFERENCES: dict[str, Difference] = {
         "Counts as a failure, of the reason `BACKEND`",
         "Its caller got an error; an alert on failures should see it.",
     ),
+    "rejections count": Difference(
+        "models",
+        "A request that is refused because its model's queue is full, in statistics and metrics",
+        "Counts nowhere",
+        "Counts as a failure, of the reason `REJECTED`",
+        "It is what an operator has to know of overload.",
+    ),
     "response statistics": Difference(
         "models",
         "`response_stats` of a decoupled Python model",

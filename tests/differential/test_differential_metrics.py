@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,50 @@ pytestmark = pytest.mark.differential
 
 MODELS = Path(__file__).parent / "models"
 # What a run decides: how long something took, how busy the machine is.
-MEASURED = re.compile(r"duration|util|memory|summary_us")
+MEASURED = re.compile(r"duration|util|memory|summary")
 # Trivet keeps no pool of pinned memory.
 ABSENT = {"nv_pinned_memory_pool_total_bytes", "nv_pinned_memory_pool_used_bytes"}
+
+# Read at intervals by Triton, and so not yet of what was just counted.
+READ_NOW_AND_THEN = re.compile(r"^nv_cache_num_(entries|hits|misses|lookups|evictions)$")
+
+OWN_MODEL = """
+import time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        family = pb_utils.MetricFamily
+        labels = {"model": args["model_name"]}
+        self.requests = family(name="seen_requests", description="Requests that it saw", kind=family.COUNTER)
+        self.counter = self.requests.Metric(labels=labels)
+        self.size = family(name="seen_size", description="Size of the last one", kind=family.GAUGE)
+        self.gauge = self.size.Metric(labels=labels)
+        self.wait_s = 0.5 if args["model_name"] == "bounded" else 0
+
+    def execute(self, requests):
+        time.sleep(self.wait_s)
+        answers = []
+        for request in requests:
+            x = request.inputs()[0].as_numpy()
+            self.counter.increment(1)
+            self.gauge.set(x.size)
+            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]))
+        return answers
+"""
+TENSORS = """
+max_batch_size: 8
+input { name: "X" data_type: TYPE_FP32 dims: -1 }
+output { name: "Y" data_type: TYPE_FP32 dims: -1 }
+"""
+STEP = """step {{ model_name: "{}" model_version: -1
+  input_map {{ key: "X" value: "{}" }} output_map {{ key: "Y" value: "{}" }} }}"""
+OWN_MODELS = {
+    "plain": "",
+    "cached": "response_cache { enable: true }",
+    "tagged": 'metric_tags { key: "team" value: "a b" } metric_tags { key: "tier" value: "1" }',
+    "bounded": "dynamic_batching { default_queue_policy { max_queue_size: 1 } }",
+}
 
 
 class Shown(NamedTuple):
@@ -119,3 +161,82 @@ def test_an_error_of_a_python_model_is_a_failure_here_and_a_success_there(
             )
         )
     assert grown == [(1, 0), (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Both servers after the same requests to models with metrics and tags, a cache, a short queue, and an ensemble."""
+    models = tmp_path_factory.mktemp("models")
+    for name, config in OWN_MODELS.items():
+        (models / name / "1").mkdir(parents=True)
+        (models / name / "1" / "model.py").write_text(OWN_MODEL)
+        (models / name / "config.pbtxt").write_text(f'backend: "python" {TENSORS} {config}')
+    steps = STEP.format("plain", "X", "between") + STEP.format("tagged", "between", "Y")
+    (models / "pipeline" / "1").mkdir(parents=True)
+    (models / "pipeline" / "config.pbtxt").write_text(
+        f'platform: "ensemble" {TENSORS} ensemble_scheduling {{ {steps} }}'
+    )
+    config = ["summary_latencies=true"]
+    with running_pair(
+        models,
+        tmp_path_factory.mktemp("counted"),
+        options=["--cache-config=local,size=1000000", "--metrics-config=summary_latencies=true"],
+        cache_config=["local,size=1000000"],
+        metrics_config=config,
+    ) as running:
+        for server in running:
+            for model in ("plain", *["cached"] * 5, "tagged", "pipeline", "pipeline"):
+                _ask(server, model)
+            with ThreadPoolExecutor(16) as threads:
+                list(threads.map(lambda _, server=server: _ask(server, "bounded"), range(16)))
+        yield running
+
+
+def _ask(server: Endpoints, model: str) -> None:
+    x = {"name": "X", "datatype": "FP32", "shape": [2, 2], "data": [1.0] * 4}
+    _post(f"http://{server.http}/v2/models/{model}/infer", {"inputs": [x]})
+
+
+def test_metrics_of_models_tags_caches_and_ensembles(counted: Pair) -> None:
+    theirs, ours = map(_scrape, counted)
+    assert set(theirs) - set(ours) <= ABSENT
+    for name in theirs.keys() - ABSENT:
+        assert ours[name][:2] == theirs[name][:2], name
+        expected, found = theirs[name].samples, ours[name].samples
+        assert found.keys() >= expected.keys(), name
+        if not MEASURED.search(name) and not READ_NOW_AND_THEN.match(name):
+            assert _without(found, "bounded", expected) == _without(expected, "bounded", expected), name
+
+
+def test_counts_and_sums_of_summaries(counted: Pair) -> None:
+    theirs, ours = map(_scrape, counted)
+    for name, shown in theirs.items():
+        for key, value in shown.samples.items():
+            if shown.kind == "summary" and key[0].endswith("_count") and ("model", "bounded") not in key[1]:
+                assert ours[name].samples[key] == value, key
+
+
+def test_a_full_queue_rejects_and_is_counted_here_alone(counted: Pair) -> None:
+    assert "rejections count" in DIFFERENCES
+    labels = frozenset({("model", "bounded"), ("version", "1")})
+    reasons = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+    refused = []
+    for server in counted:
+        shown = _scrape(server)
+        answered = shown["nv_inference_request_success"].samples["nv_inference_request_success", labels]
+        assert shown["seen_requests"].samples["seen_requests", frozenset({("model", "bounded")})] == answered < 16
+        failures = shown["nv_inference_request_failure"].samples
+        by_reason = [failures["nv_inference_request_failure", labels | {("reason", reason)}] for reason in reasons]
+        refused.append((16 - answered, by_reason))
+    (_, theirs), (missing, ours) = refused
+    assert theirs == [0, 0, 0, 0]
+    assert ours == [missing, 0, 0, 0]
+
+
+def _without(
+    samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
+    model: str,
+    shown: Mapping[tuple[str, frozenset[tuple[str, str]]], float],
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Those of ``samples`` that ``shown`` has as well, but for one model, whose counts chance decides."""
+    return {key: samples[key] for key in shown if ("model", model) not in key[1]}

@@ -54,6 +54,7 @@ class InferenceRequest:
         "answered_ns",
         "batch_size",
         "cache_access",
+        "cache_ns",
         "cancelled",
         "compute_end_ns",
         "compute_start_ns",
@@ -177,6 +178,8 @@ class InferenceRequest:
         self.infer_end_ns = 0
         self.compute_end_ns = 0
         self.answered_ns = 0
+        self.cache_ns = 0
+        """What the response cache took of its time, in nanoseconds: looking up, and remembering the response."""
         self.responses = 0
         """How many responses of a decoupled model there were so far."""
         self.responded_ns = 0

@@ -141,11 +141,13 @@ class ModelStatistics:
         self.success.add(end_ns - request.received_ns)
         self.queue.add(lookup_start_ns - request.queued_ns)
         self.cache_hit.add(lookup_ns)
+        request.cache_ns = lookup_ns
 
     def request_missed(self, request: InferenceRequest, end_ns: int, cache_ns: int) -> None:
         """Count one answered request that the response cache did not know, and its lookup and insertion."""
         self.request_succeeded(request, end_ns)
         self.cache_miss.add(cache_ns)
+        request.cache_ns = cache_ns
 
     def request_failed(self, request: InferenceRequest, end_ns: int, reason: FailureReason) -> None:
         """Count one request that ended in an error, a rejection or a cancellation."""

@@ -50,6 +50,8 @@ class TritonInstance(RequestInstance):
         # Outputs for the sequence scheduler, which no caller sees.
         self._states = frozenset(state.output_name for state in config.sequence_batching.state)
         self._undeclared: set[str] = set()
+        # The response cache takes its copy when the model may have gone on already.
+        self._cached = config.response_cache.enable
         self._service = Service(
             self._answer,
             self._declared,
@@ -190,7 +192,7 @@ class TritonInstance(RequestInstance):
         placed = () if self._concurrent or request.regions is None else request.regions
         wanted = self._states.union(self._declared if outputs is None else [output.name for output in outputs])
         tensors = [
-            tensor._to_output(stays_on_device=tensor._name in placed)
+            tensor._to_output(stays_on_device=tensor._name in placed, stays=tensor._name in placed and not self._cached)
             for tensor in response._tensors
             if tensor._name in wanted
         ]

@@ -16,6 +16,7 @@ from time import perf_counter_ns, time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, with_label
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.lifecycle import LoadedModel
-    from trivet.statistics import Duration, ModelStatistics
+    from trivet.statistics import Duration
 
     from trivet_exporter_prometheus.options import MetricsSettings
 
@@ -38,8 +39,9 @@ _WINDOW_NS = 60 * 10**9
 _WINDOW_SIZE = 2048
 """Requests of a model that its quantiles are made of, at most; those of the last minute."""
 
-_Recent = tuple[int, int, int, int, int, int]
-"""When a request ended, and its five durations, in nanoseconds."""
+_Recent = tuple[int, int, int, int, int, int, int]
+"""When a request ended, its five durations, and what the response cache took, in nanoseconds. The time of computing is
+negative for one that the cache answered."""
 
 _SUMMARIES = (
     (
@@ -62,6 +64,10 @@ _SUMMARIES = (
         "nv_inference_compute_output_summary_us",
         "Cumulative inference compute output duration in microseconds (does not include cached requests)",
     ),
+)
+_CACHE_SUMMARIES = (
+    ("nv_cache_hit_summary_per_model", "Summary of cache hit counts/durations per model, in microseconds."),
+    ("nv_cache_miss_summary_per_model", "Summary of cache miss counts/durations per model, in microseconds."),
 )
 
 
@@ -154,7 +160,7 @@ class Latencies:
                 series.queue.exemplify(queue_ns, trace_id)
                 series.total.exemplify(total_ns, trace_id)
         if series.recent is not None:
-            series.recent.append((answered_ns, total_ns, queue_ns, *_parts(request)))
+            series.recent.append((answered_ns, total_ns, queue_ns, *_parts(request), request.cache_ns))
         if series.first_response is not None and request.infer_end_ns:
             series.first_response.pending.append(request.infer_end_ns - request.received_ns)
 
@@ -179,7 +185,7 @@ class Latencies:
         rows = [
             (
                 labels,
-                [(part.count, part.ns) for part in _durations(model.statistics)],
+                [(part.count, part.ns) for part in _durations(model)],
                 list(self._series[model].recent or ()),
             )
             for model, labels in models.items()
@@ -203,31 +209,47 @@ class Summaries:
 
     def collect(self) -> list[Family]:
         """The families; a quantile is NaN where no request was answered since ``since_ns``."""
-        families = [Family(name, description, "summary") for name, description in _SUMMARIES]
-        nothing = [[math.nan] * len(_SUMMARIES) for _ in self._quantiles]
+        families = [Family(name, description, "summary") for name, description in (*_SUMMARIES, *_CACHE_SUMMARIES)]
         for labels, durations, recent in self._rows:
-            window = [parts[1:] for parts in recent if parts[0] >= self._since_ns]
-            found = (np.quantile(window, self._quantiles, axis=0) / 1000).tolist() if window else nothing
-            for column, (family, (count, ns)) in enumerate(zip(families, durations, strict=True)):
-                for quantile, values in zip(self._quantiles, found, strict=True):
-                    family.add(with_label(labels, "quantile", f"{quantile:g}"), values[column])
+            window = np.array([parts for parts in recent if parts[0] >= self._since_ns], np.int64).reshape(-1, 7)
+            computed = window[window[:, 3] >= 0]
+            # By column, and hits and misses of the cache apart.
+            whole = self._quantiles_of(window[:, 1:3])
+            parts = self._quantiles_of(computed[:, 3:6])
+            hits = self._quantiles_of(window[window[:, 3] < 0][:, 6:])
+            misses = self._quantiles_of(computed[computed[:, 6] > 0][:, 6:])
+            # A model without a cache has no durations of one.
+            for family, (count, ns), values in zip(families, durations, (*whole, *parts, *hits, *misses), strict=False):
+                for quantile, value in zip(self._quantiles, values, strict=True):
+                    family.add(with_label(labels, "quantile", f"{quantile:g}"), value)
                 family.add(labels, count, "_count")
                 family.add(labels, ns // 1000, "_sum")
-        return families
+        return [family for family in families if family.samples]
+
+    def _quantiles_of(self, columns: NDArray[np.int64]) -> list[list[float]]:
+        """Of each column, in microseconds."""
+        if not len(columns):
+            return [[math.nan] * len(self._quantiles)] * columns.shape[1]
+        quantiles: list[list[float]] = (np.quantile(columns, self._quantiles, axis=0) / 1000).T.tolist()
+        return quantiles
 
 
-def _durations(statistics: ModelStatistics) -> Sequence[Duration]:
-    """In the order of :data:`_SUMMARIES`."""
+def _durations(model: LoadedModel) -> Sequence[Duration]:
+    """In the order of :data:`_SUMMARIES` and :data:`_CACHE_SUMMARIES`."""
+    statistics = model.statistics
     return (
         statistics.success,
         statistics.queue,
         statistics.compute_input,
         statistics.compute_infer,
         statistics.compute_output,
+        *((statistics.cache_hit, statistics.cache_miss) if model.cache is not None else ()),
     )
 
 
 def _parts(request: InferenceRequest) -> tuple[int, int, int]:
+    if not request.compute_start_ns:
+        return -1, -1, -1
     return (
         request.input_end_ns - request.compute_start_ns,
         request.infer_end_ns - request.input_end_ns,

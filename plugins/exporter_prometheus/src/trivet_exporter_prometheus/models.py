@@ -84,7 +84,7 @@ _CACHE: tuple[tuple[str, str, Read], ...] = (
     ),
     (
         "nv_cache_miss_duration_per_model",
-        "Total cache miss duration per model, in microseconds",
+        "Total cache miss (insert+lookup) duration per model, in microseconds",
         lambda statistics: statistics.cache_miss.ns // 1000,
     ),
 )
@@ -100,7 +100,7 @@ class ModelLabels:
 
     def of(self, engine: Engine) -> Mapping[LoadedModel, str]:
         """Those of the models that are ready now: name and version, as in Triton, and the configuration's
-        ``metric_tags``.
+        ``metric_tags``, which Triton begins with a ``_``.
         """
         known = self._texts
         self._texts = {model: known.get(model) or _text(model) for model in engine.ready_models()}
@@ -108,7 +108,8 @@ class ModelLabels:
 
 
 def _text(model: LoadedModel) -> str:
-    return label_text({"model": model.name, "version": str(model.version), **model.config.metric_tags})
+    tags = {f"_{tag}": value for tag, value in model.config.metric_tags.items()}
+    return label_text({"model": model.name, "version": str(model.version), **tags})
 
 
 class ModelFamilies:

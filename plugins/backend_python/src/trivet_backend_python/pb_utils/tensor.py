@@ -160,10 +160,11 @@ class Tensor:
         assert self._source is not None
         return self._source.dlpack()
 
-    def _to_output(self, *, stays_on_device: bool = False) -> KernelTensor:
+    def _to_output(self, *, stays_on_device: bool = False, stays: bool = False) -> KernelTensor:
         """The tensor to answer with, in memory that the model cannot change any more.
 
-        With ``stays_on_device`` one on a device is left there: it is copied elsewhere before the model goes on.
+        With ``stays_on_device`` one on a device is left there: it is copied elsewhere before the model goes on. With
+        ``stays`` so is a numpy array, wherever it is.
         A small one and one of ``BYTES`` are put into wire layout at once, which the protocols want anyway. A large one
         is copied if the model may have kept it; see :func:`~trivet_backend_python.memory.is_released`.
         """
@@ -179,6 +180,8 @@ class Tensor:
             return KernelTensor.from_numpy(self._name, host if is_copy else host.copy(), datatype)
         if datatype is BYTES:
             return KernelTensor.from_wire(self._name, datatype, array.shape, encode_bytes(array))
+        if stays:
+            return KernelTensor.from_numpy(self._name, array, datatype)
         if array.nbytes <= SMALL:
             return KernelTensor.from_wire(self._name, datatype, array.shape, array.tobytes())
         del array
