@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, InstanceKind, ModelContext
 from trivet.config.model_config_pb2 import ModelInstanceGroup
+from trivet.datatypes import BYTES
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.host_policy import HostPolicy
 from trivet.tensor import Tensor
@@ -27,7 +28,7 @@ from trivet_backend_onnx.runtime import (
 from trivet_backend_onnx.session import create_session, model_file
 from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
 from trivet_backend_onnx.signature import Signature
-from trivet_backend_onnx.tensors import feed_for, fetch_for
+from trivet_backend_onnx.tensors import feed_for, feed_on, fetch_for, is_on_device
 from trivet_backend_onnx.validation import validate
 
 
@@ -111,7 +112,8 @@ class OnnxModel(BackendModel):
             session = self._create_session(context, f"instance '{context.name}' of model {self._name}")
         signature = Signature.of(session)
         validate(self._context.config, signature)
-        return OnnxInstance(self._context, self._settings, session, signature)
+        device_id = context.device_id if context.kind == "GPU" else None
+        return OnnxInstance(self._context, self._settings, session, signature, device_id)
 
     def _shared_session(self, context: InstanceContext) -> Any:
         """The session of the device, made by the first instance that asks while the others wait."""
@@ -138,12 +140,30 @@ class OnnxModel(BackendModel):
 class OnnxInstance(ArrayInstance):
     """Runs a session on this instance's thread. ``session.run`` releases the GIL while it computes."""
 
-    def __init__(self, context: ModelContext, settings: SessionSettings, session: Any, signature: Signature) -> None:
+    def __init__(
+        self,
+        context: ModelContext,
+        settings: SessionSettings,
+        session: Any,
+        signature: Signature,
+        device_id: int | None = None,
+    ) -> None:
+        """``device_id`` is that of the session's GPU, where it has one."""
         config = context.config
         self._name = f"'{context.name}' version {context.version}"
         self._session = session
         inputs = signature.inputs | signature.optional_inputs
         self._feeds = {name: feed_for(tensor, config.max_batch_size) for name, tensor in inputs.items()}
+        # Inputs that are bound cannot be text; a model that takes any gets all of its inputs from the host.
+        self._binds = (
+            device_id is not None
+            and hasattr(ort.OrtValue, "from_dlpack")
+            and all(tensor.datatype is not BYTES for tensor in inputs.values())
+        )
+        if device_id is not None and self._binds:
+            for name, tensor in inputs.items():
+                if tensor.dims or config.max_batch_size > 0:
+                    self._feeds[name] = feed_on(device_id, self._feeds[name])
         self._fetches = {
             output.name: fetch_for(signature.outputs[output.name], _scalar_shape(output, config.max_batch_size))
             for output in config.output
@@ -169,7 +189,9 @@ class OnnxInstance(ArrayInstance):
         feeds = self._feeds
         values = {name: feeds[name](tensor) for name, tensor in inputs.items()}
         try:
-            if self._bfloat16.isdisjoint(outputs):
+            if self._binds and any(map(is_on_device, values.values())):
+                results = self._run_bound(values, outputs, on_device=True)
+            elif self._bfloat16.isdisjoint(outputs):
                 results = self._session.run(outputs, values, self._options)
             else:
                 results = self._run_bound(values, outputs)
@@ -179,14 +201,21 @@ class OnnxInstance(ArrayInstance):
             raise InternalError(f"{describe(error)} (model {self._name})") from error
         return {name: self._fetches[name](value) for name, value in zip(outputs, results, strict=True)}
 
-    def _run_bound(self, values: Mapping[str, Any], outputs: Sequence[str]) -> Sequence[Any]:
-        """As ``session.run``, but the results are ``OrtValue`` objects: numpy has no bfloat16 for ``run`` to return."""
+    def _run_bound(
+        self, values: Mapping[str, Any], outputs: Sequence[str], *, on_device: bool = False
+    ) -> Sequence[Any]:
+        """As ``session.run``, but the results are ``OrtValue`` objects on the host: numpy has no bfloat16 to return.
+
+        With ``on_device`` some of ``values`` are in GPU memory, where they may still be being computed.
+        """
         binding = self._session.io_binding()
         for name, value in values.items():
             if isinstance(value, ort.OrtValue):
                 binding.bind_ortvalue_input(name, value)
             else:
                 binding.bind_cpu_input(name, value)
+        if on_device:
+            binding.synchronize_inputs()
         for name in outputs:
             binding.bind_output(name)
         self._session.run_with_iobinding(binding, self._options)

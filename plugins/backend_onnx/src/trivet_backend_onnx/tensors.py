@@ -26,6 +26,11 @@ Fetch = Callable[[Any], NDArray[Any]]
 # onnx.TensorProto.BFLOAT16
 _BFLOAT16 = 16
 
+# DLDeviceType of dlpack.h: kDLCUDA
+_CUDA = 2
+# What CUDA's allocators give, so that kernels rely on it; one that reads across its alignment ends all work on the GPU.
+_ALIGNMENT = 256
+
 
 def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
     """How to give an input to the session. The result views the tensor's memory where that is possible."""
@@ -40,6 +45,26 @@ def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
     # A scalar travels as [1]. ONNX Runtime shows a tensor of unknown rank in the same way; like Triton we take it for a
     # scalar.
     return lambda tensor: feed(tensor.reshaped(()))
+
+
+def feed_on(device_id: int, feed: Feed) -> Feed:
+    """The same for a session on a GPU: a tensor that is there already is an ``OrtValue`` over its memory."""
+
+    def feed_in_place(tensor: Tensor) -> Any:
+        if tensor.on_device:
+            source = tensor.dlpack()
+            if tuple(source.__dlpack_device__()) == (_CUDA, device_id):
+                value = ort.OrtValue.from_dlpack(source)
+                if value.data_ptr() % _ALIGNMENT == 0:
+                    return value
+        return feed(tensor)
+
+    return feed_in_place
+
+
+def is_on_device(value: Any) -> bool:
+    """Whether a value for the session is in the memory of a GPU."""
+    return isinstance(value, ort.OrtValue) and value.device_name() == "cuda"
 
 
 def fetch_for(signature: TensorSignature, scalar_shape: tuple[int, ...] | None) -> Fetch:

@@ -1,0 +1,111 @@
+"""Inputs that are on the session's GPU already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from trivet.backend import ArrayInstance
+from trivet.datatypes import BF16, FP32
+from trivet.placement import gpu_count
+from trivet.tensor import Tensor
+from trivet_backend_onnx.providers import CUDA
+from trivet_backend_onnx.runtime import ort
+from trivet_backend_onnx.tensors import feed_on, is_on_device
+
+Instance = Callable[..., ArrayInstance]
+
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not gpu_count() or CUDA not in ort.get_available_providers(), reason="needs a GPU and onnxruntime-gpu"
+    ),
+]
+
+
+def gpu(test: Any) -> Any:
+    for mark in GPU:
+        test = mark(test)
+    return test
+
+
+def test_what_is_on_the_host_is_fed_as_ever() -> None:
+    tensor = Tensor.from_numpy("x", np.ones(4, np.float32))
+    fed: list[Tensor] = []
+    assert feed_on(0, lambda given: fed.append(given) or "fed")(tensor) == "fed"
+    assert fed == [tensor]
+    assert not is_on_device(tensor.numpy())
+
+
+def test_onnx_runtime_views_memory_by_dlpack() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    value = ort.OrtValue.from_dlpack(array)
+    assert value.data_ptr() == array.ctypes.data
+    assert value.shape() == [2, 3]
+    assert not is_on_device(value)
+
+
+@pytest.fixture
+def torch() -> Any:
+    found = pytest.importorskip("torch")
+    if not found.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    return found
+
+
+@gpu
+def test_an_input_is_read_where_it_is(add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any) -> None:
+    made = instance(context(add_sub), kind="GPU")
+    with torch.cuda.stream(torch.cuda.Stream()):
+        # Long enough that a run that did not wait for it would be seen.
+        slow = torch.ones((4096, 4096), device="cuda")
+        for _ in range(20):
+            slow = slow @ slow / 4096
+        a = Tensor.from_dlpack("a", slow[:1, :4], FP32, (1, 4))
+        b = Tensor.from_numpy("b", np.full((1, 4), 3, np.float32))
+        results: Any = made.execute({"a": a, "b": b}, ["sum", "difference"])
+    assert results["sum"].tolist() == [[4, 4, 4, 4]]
+    assert results["difference"].tolist() == [[-2, -2, -2, -2]]
+    assert a._array is None  # nobody has read it to the host
+
+
+@gpu
+def test_an_input_across_its_alignment_goes_by_the_host(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any
+) -> None:
+    made = instance(context(add_sub), kind="GPU")
+    a = Tensor.from_dlpack("a", torch.arange(5.0, device="cuda")[1:].reshape(1, 4), FP32, (1, 4))
+    results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum"])
+    assert results["sum"].tolist() == [[2, 4, 6, 8]]
+    assert a._array is not None
+
+
+@gpu
+def test_bfloat16(identity: Callable[..., onnx.ModelProto], context: Any, instance: Instance, torch: Any) -> None:
+    made = instance(context(identity(TensorProto.BFLOAT16)), kind="GPU")
+    x = Tensor.from_dlpack("x", torch.ones((1, 2), device="cuda", dtype=torch.bfloat16), BF16, (1, 2))
+    results: Any = made.execute({"x": x}, ["y"])
+    assert results["y"].tolist() == [[0x3F80, 0x3F80]]
+
+
+@gpu
+def test_beside_text_an_input_goes_by_the_host(
+    build_model: Callable[..., onnx.ModelProto], context: Any, instance: Instance, torch: Any
+) -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Identity", ["s"], ["t"])]
+    model = build_model(
+        nodes,
+        {"x": (TensorProto.FLOAT, (None, 2)), "s": (TensorProto.STRING, (None, 1))},
+        {"y": (TensorProto.FLOAT, (None, 2)), "t": (TensorProto.STRING, (None, 1))},
+    )
+    made = instance(context(model), kind="GPU")
+    x = Tensor.from_dlpack("x", torch.ones((1, 2), device="cuda"), FP32, (1, 2))
+    s = Tensor.from_numpy("s", np.array([[b"ab"]], object))
+    results: Any = made.execute({"x": x, "s": s}, ["y", "t"])
+    assert results["y"].tolist() == [[-1, -1]]
+    assert results["t"].tolist() == [[b"ab"]]
+    assert x._array is not None
