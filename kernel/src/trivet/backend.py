@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,6 +162,10 @@ class BackendInstance:
 
 class ArrayInstance(BackendInstance, ABC):
     """Executes a batch of tensors at once."""
+
+    placed: Collection[str] = ()
+    """Outputs that go into the caller's shared memory when ``execute`` returns: best left on a device, if they are on
+    one, where others had better be on the host. Set before each ``execute``."""
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:

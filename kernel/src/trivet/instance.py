@@ -179,6 +179,8 @@ class Instance:
             try:
                 inputs = gather(self._spec, requests, batch.extra_inputs)
                 names = self._wanted(requests, batch.extra_outputs)
+                # Of several requests each gets its rows, which are cut out of a batch on the host.
+                backend.placed = requests[0].regions or () if len(requests) == 1 else ()
                 input_end = perf_counter_ns()
                 results = backend.execute(inputs, names)
                 infer_end = perf_counter_ns()

@@ -109,3 +109,19 @@ def test_beside_text_an_input_goes_by_the_host(
     assert results["y"].tolist() == [[-1, -1]]
     assert results["t"].tolist() == [[b"ab"]]
     assert x._array is not None
+
+
+@gpu
+def test_an_output_that_goes_into_a_region_is_left_there(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any
+) -> None:
+    made = instance(context(add_sub), kind="GPU")
+    made.placed = {"sum"}
+    a = Tensor.from_numpy("a", np.arange(4, dtype=np.float32).reshape(1, 4))
+    results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum", "difference"])
+    assert results["difference"].tolist() == [[0, 0, 0, 0]]
+    left = Tensor.from_dlpack("sum", results["sum"], FP32, results["sum"].shape)
+    assert left.on_device
+    seen = torch.from_dlpack(left.dlpack())
+    assert seen.is_cuda
+    assert seen.tolist() == left.numpy().tolist() == [[0, 2, 4, 6]]

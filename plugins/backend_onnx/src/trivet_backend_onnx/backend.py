@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, InstanceKind, ModelContext
+from trivet.backend import (
+    ArrayInstance,
+    Backend,
+    BackendModel,
+    InstanceContext,
+    InstanceKind,
+    ModelContext,
+    OutputValue,
+)
 from trivet.config.model_config_pb2 import ModelInstanceGroup
-from trivet.datatypes import BYTES
+from trivet.datatypes import BF16, BYTES
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.host_policy import HostPolicy
 from trivet.tensor import Tensor
@@ -28,7 +35,7 @@ from trivet_backend_onnx.runtime import (
 from trivet_backend_onnx.session import create_session, model_file
 from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
 from trivet_backend_onnx.signature import Signature
-from trivet_backend_onnx.tensors import feed_for, feed_on, fetch_for, is_on_device
+from trivet_backend_onnx.tensors import DeviceResult, feed_for, feed_on, fetch_for, is_on_device
 from trivet_backend_onnx.validation import validate
 
 
@@ -157,10 +164,18 @@ class OnnxInstance(ArrayInstance):
         # Inputs that are bound cannot be text; a model that takes any gets all of its inputs from the host.
         self._binds = (
             device_id is not None
-            and hasattr(ort.OrtValue, "from_dlpack")
+            and hasattr(ort.OrtValue, "from_dlpack")  # newer versions have the other direction too
             and all(tensor.datatype is not BYTES for tensor in inputs.values())
         )
+        self._device_id = device_id
+        # Outputs that can be left on the GPU.
+        self._leaves: frozenset[str] = frozenset()
         if device_id is not None and self._binds:
+            self._leaves = frozenset(
+                name
+                for name, tensor in signature.outputs.items()
+                if tensor.dims and tensor.datatype not in (BYTES, BF16)
+            )
             for name, tensor in inputs.items():
                 if tensor.dims or config.max_batch_size > 0:
                     self._feeds[name] = feed_on(device_id, self._feeds[name])
@@ -180,8 +195,10 @@ class OnnxInstance(ArrayInstance):
         for key, value in settings.run_config_entries:
             self._options.add_run_config_entry(key, value)
 
-    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
         """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.
+
+        Those that go into a region are left on the GPU.
 
         Raises :class:`~trivet.errors.InvalidArgumentError` for text that is not UTF-8, and
         :class:`~trivet.errors.InternalError` with ONNX Runtime's message where the run fails.
@@ -189,8 +206,9 @@ class OnnxInstance(ArrayInstance):
         feeds = self._feeds
         values = {name: feeds[name](tensor) for name, tensor in inputs.items()}
         try:
-            if self._binds and any(map(is_on_device, values.values())):
-                results = self._run_bound(values, outputs, on_device=True)
+            left = self._leaves.intersection(self.placed) if self.placed else self.placed
+            if left or (self._binds and any(map(is_on_device, values.values()))):
+                results = self._run_bound(values, outputs, left)
             elif self._bfloat16.isdisjoint(outputs):
                 results = self._session.run(outputs, values, self._options)
             else:
@@ -199,14 +217,17 @@ class OnnxInstance(ArrayInstance):
             raise InternalError(f"model {self._name} computed text that is not valid UTF-8: {error}") from error
         except Exception as error:
             raise InternalError(f"{describe(error)} (model {self._name})") from error
-        return {name: self._fetches[name](value) for name, value in zip(outputs, results, strict=True)}
+        return {
+            name: DeviceResult(value) if name in left else self._fetches[name](value)
+            for name, value in zip(outputs, results, strict=True)
+        }
 
     def _run_bound(
-        self, values: Mapping[str, Any], outputs: Sequence[str], *, on_device: bool = False
+        self, values: Mapping[str, Any], outputs: Sequence[str], left: Collection[str] = ()
     ) -> Sequence[Any]:
-        """As ``session.run``, but the results are ``OrtValue`` objects on the host: numpy has no bfloat16 to return.
+        """As ``session.run``, but the results are ``OrtValue`` objects: numpy has no bfloat16 for ``run`` to return.
 
-        With ``on_device`` some of ``values`` are in GPU memory, where they may still be being computed.
+        Those of ``left`` stay on the GPU. So may ``values`` be there, and still be being computed.
         """
         binding = self._session.io_binding()
         for name, value in values.items():
@@ -214,10 +235,13 @@ class OnnxInstance(ArrayInstance):
                 binding.bind_ortvalue_input(name, value)
             else:
                 binding.bind_cpu_input(name, value)
-        if on_device:
+        if any(map(is_on_device, values.values())):
             binding.synchronize_inputs()
         for name in outputs:
-            binding.bind_output(name)
+            if name in left:
+                binding.bind_output(name, "cuda", self._device_id)
+            else:
+                binding.bind_output(name)
         self._session.run_with_iobinding(binding, self._options)
         results: Sequence[Any] = binding.get_outputs()
         return results

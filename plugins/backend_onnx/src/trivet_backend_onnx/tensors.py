@@ -26,8 +26,8 @@ Fetch = Callable[[Any], NDArray[Any]]
 # onnx.TensorProto.BFLOAT16
 _BFLOAT16 = 16
 
-# DLDeviceType of dlpack.h: kDLCUDA
-_CUDA = 2
+# DLDeviceType of dlpack.h: kDLCPU, kDLCUDA
+_CPU, _CUDA = 1, 2
 # What CUDA's allocators give, so that kernels rely on it; one that reads across its alignment ends all work on the GPU.
 _ALIGNMENT = 256
 
@@ -65,6 +65,25 @@ def feed_on(device_id: int, feed: Feed) -> Feed:
 def is_on_device(value: Any) -> bool:
     """Whether a value for the session is in the memory of a GPU."""
     return isinstance(value, ort.OrtValue) and value.device_name() == "cuda"
+
+
+class DeviceResult:
+    """A result in GPU memory, for other frameworks by DLPack. It is complete: a run waits for its stream."""
+
+    __slots__ = ("_value", "shape")
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self.shape = tuple(value.shape())
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, number = self._value._get_c_value().__dlpack_device__()
+        return int(kind), int(number)
+
+    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **_: Any) -> Any:
+        if dl_device is not None and dl_device[0] == _CPU:
+            return self._value.numpy().__dlpack__()
+        return self._value._get_c_value().__dlpack__()
 
 
 def fetch_for(signature: TensorSignature, scalar_shape: tuple[int, ...] | None) -> Fetch:
