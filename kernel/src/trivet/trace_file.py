@@ -119,8 +119,10 @@ def _request(traced: TracedRequest, timestamps: bool) -> Iterator[str]:
         about += f',"parent_id":{traced.parent_id}'
     yield about + "}"
     if timestamps:
-        for name, ns in _timestamps(traced):
-            yield f'{{"id":{id},"timestamps":[{{"name":"{name}","ns":{ns}}}]}}'
+        # An entry for each point in time, all of which begin alike.
+        begin = f'{{"id":{id},"timestamps":[{{"name":"'
+        points = [f'{name}","ns":{ns}' for name, ns in _timestamps(traced)]
+        yield begin + ("}]}," + begin).join(points) + "}]}"
     for tensor in traced.tensors:
         entry = {"id": id, "activity": tensor.activity, "tensor": _tensor(tensor)}
         yield json.dumps(entry, separators=(",", ":"))
