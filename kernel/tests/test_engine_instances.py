@@ -17,10 +17,12 @@ from arithmetic_backend import ArithmeticPlugin, Arrays, Journal, Model
 from test_scheduling import Pairs, PairsPlugin
 from trivet.backend import InstanceContext
 from trivet.checking import check_repository
+from trivet.datatypes import DataType
 from trivet.engine import Engine, EngineOptions
 from trivet.errors import Code, InvalidArgumentError, TrivetError
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.memory import RegionSlice
 from trivet.plugins import PluginRegistry
 from trivet.resources import ResourceSize
 from trivet.tensor import Tensor
@@ -323,3 +325,40 @@ async def test_an_instance_is_created_and_executes_on_the_cores_of_its_policy(
         repository.add("c", 'host_policy: "never defined"')
         await engine.load("c")
         assert found[2:] == [everywhere]
+
+
+class Place(RegionSlice):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[float] = []
+
+    def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
+        raise NotImplementedError
+
+    def write(self, tensor: Tensor) -> int:
+        self.written = tensor.numpy().tolist()
+        return 4
+
+
+async def test_an_instance_knows_which_results_go_into_a_region(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[str]] = []
+    execute = Arrays.execute
+
+    def noting(self: Arrays, *args: Any) -> Any:
+        seen.append(set(self.placed))
+        return execute(self, *args)
+
+    monkeypatch.setattr(Arrays, "execute", noting)
+    repository.add("m", "count: 1")
+    async with repository.serve() as engine:
+        plain = await engine.infer(request("m"))
+        name, value = plain.outputs[0].name, plain.outputs[0].numpy().tolist()
+        placed, place = request("m"), Place()
+        placed.regions = {name: place}
+        await engine.infer(placed)
+        await engine.infer(request("m"))
+    assert seen == [set(), {name}, set()]
+    assert place.written == value
