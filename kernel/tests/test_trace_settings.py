@@ -96,6 +96,13 @@ def test_tracing_is_on_while_anything_could_be_traced() -> None:
     assert not settings.on
 
 
+def test_a_level_without_a_file_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    assert not Tracing(trace_options(["level=TIMESTAMPS"]), Nowhere()).on
+    assert "nothing is traced, though a trace level is given: trace file name is not given" in caplog.text
+    assert Tracing(trace_options(["level=TIMESTAMPS", "triton,file=f"]), Nowhere()).on
+    assert len(caplog.records) == 1
+
+
 def test_a_refused_change_changes_nothing() -> None:
     settings = Tracing(TraceOptions(), Nowhere())
     before = settings.settings()

@@ -177,6 +177,8 @@ class Tracing:
         self._samplers: dict[str, Sampler] = {"": Sampler(options.settings, options.mode)}
         self._ids = count(1)
         self._switch()
+        if options.settings.level and not self._samplers[""].active:
+            logger.warning("nothing is traced, though a trace level is given: %s", options.settings.problem(self.mode))
 
     # --- settings
 
