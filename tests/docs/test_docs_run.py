@@ -25,6 +25,7 @@ NOT_RUN = {
     "README.md": ["it runs this test", _INSTALLS],
     "docs/benchmarks.md": ["it takes the machine for minutes, and measures nothing beside other tests"],
     "docs/how-to/share-memory.md": ["it needs a GPU"] * 3,
+    "docs/how-to/test-a-plugin.md": [_INSTALLS],
     "docs/tutorials/first-model.md": [_INSTALLS],
     "kernel/README.md": [_INSTALLS],
     "plugins/backend_onnx/README.md": [_INSTALLS],

@@ -120,6 +120,7 @@ class Simulation:
                 continue
             request.compute_end_ns = self.now_ns
             for response in self._respond(request):
+                request.done = response.final
                 if self.scheduler.orders_responses:
                     self.scheduler.deliver(request, response)
                 else:
@@ -181,6 +182,8 @@ class Simulation:
         if response.final:
             self.in_flight.remove(request)
             self.answered.append(request)
+            if request.on_done is not None:
+                request.on_done(request)
 
     def _at(self, at_ns: int, callback: Callable[[], None]) -> SimulatedTimer:
         timer = SimulatedTimer(callback)

@@ -1,0 +1,205 @@
+"""The kits find what is wrong with a plugin, and say which rule it broke."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from trivet import hookimpl
+from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, ModelContext
+from trivet.datatypes import FP32
+from trivet.errors import InvalidArgumentError
+from trivet.hookspecs import BackendPlugin, SchedulerPlugin
+from trivet.inference import InferenceRequest
+from trivet.plugins import PluginRegistry
+from trivet.scheduling import Batch, DefaultScheduler, Scheduler
+from trivet.tensor import Tensor
+from trivet.testing.conformance import BackendConformance, SchedulerConformance
+from trivet.testing.conformance.requests import Arrays
+
+KEPT: list[object] = []
+"""What a backend that leaks holds on to."""
+
+
+class ScaleBackend(Backend):
+    """``y = w x``, with ``w`` in a text file. ``fault`` is what is wrong with it."""
+
+    fault = ""
+
+    def auto_complete(self, context: ModelContext) -> None:
+        if not context.config.input:
+            context.config.max_batch_size = 8
+            context.config.input.add(name="x", data_type=FP32.config_value, dims=[3])
+            context.config.output.add(name="y", data_type=FP32.config_value, dims=[3])
+
+    def load(self, context: ModelContext) -> BackendModel:
+        try:
+            scale = float((context.version_path / "scale.txt").read_text())
+        except (OSError, ValueError) as error:
+            if self.fault != "loads anything":
+                raise InvalidArgumentError(f"'{context.version_path}/scale.txt' has no number: {error}") from error
+            scale = 0
+        model = ScaleModel(scale, self.fault)
+        if self.fault == "leaks":
+            KEPT.append(model)
+        return model
+
+
+class ScaleModel(BackendModel):
+    def __init__(self, scale: float, fault: str) -> None:
+        self.scale = scale
+        self.fault = fault
+
+    def create_instance(self, context: InstanceContext) -> ArrayInstance:
+        return ScaleInstance(self)
+
+
+class ScaleInstance(ArrayInstance):
+    def __init__(self, model: ScaleModel) -> None:
+        self.model = model
+
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, Any]:
+        x = inputs["x"].numpy()
+        if (x < 0).any():
+            raise InvalidArgumentError("x must not be negative")
+        if self.model.fault == "mixes rows":
+            x = x[::-1]
+        if self.model.fault == "wrong values":
+            x = x + 1
+        return {"y": (self.model.scale * x).astype(np.float32)}
+
+
+class HoardingScheduler(DefaultScheduler):
+    """Keeps every third request for itself."""
+
+    count = 0
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        self.count += 1
+        if self.count % 3:
+            super().enqueue(request)
+
+
+class RepeatingScheduler(Scheduler):
+    """Executes everything twice."""
+
+    def enqueue(self, request: InferenceRequest) -> None:
+        for _ in range(2):
+            self.context.submit_any(Batch((request,)))
+
+    @property
+    def queued(self) -> int:
+        return 0
+
+
+class Plugin:
+    def __init__(self, scheduler: type[Scheduler] = DefaultScheduler) -> None:
+        self._scheduler = scheduler
+
+    @hookimpl
+    def trivet_backends(self) -> Sequence[BackendPlugin]:
+        return [BackendPlugin(name="scale", factory=ScaleBackend, description="Scales", model_filenames=("scale.txt",))]
+
+    @hookimpl
+    def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
+        return [SchedulerPlugin(name="dynamic_batching", factory=self._scheduler, description="Schedules")]
+
+
+class ScaleKit(BackendConformance):
+    backend = "scale"
+
+    def write_model(self, folder: Path) -> None:
+        (folder / "scale.txt").write_text("3")
+
+    def inputs(self, rows: int, seed: int) -> Arrays:
+        return {"x": np.random.default_rng(seed).random((rows, 3), np.float32)}
+
+    def expected(self, inputs: Arrays) -> Arrays:
+        return {"y": 3 * inputs["x"]}
+
+    def failing_inputs(self) -> Arrays:
+        return {"x": np.full((1, 3), -1, np.float32)}
+
+
+class SchedulerKit(SchedulerConformance):
+    scheduler = "dynamic_batching"
+    config = "dynamic_batching { }"
+    seeds = 5
+
+
+def install(monkeypatch: pytest.MonkeyPatch, plugin: Plugin) -> None:
+    """Make the registry of what is installed one of this plugin alone."""
+    monkeypatch.setattr(PluginRegistry, "discover", classmethod(lambda cls: PluginRegistry.of(own=plugin)))
+
+
+def run(kit: type) -> list[str]:
+    """Run all tests of a kit that take no argument; what failed, with the first line of its message."""
+    broken = []
+    for name in dir(kit):
+        if name.startswith("test_") and name != "test_a_model_that_cannot_load_says_why_and_hurts_nobody":
+            try:
+                getattr(kit(), name)()
+            except pytest.fail.Exception as failure:
+                broken.append(f"{name}: {failure}")
+    return broken
+
+
+def test_a_good_backend_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    assert run(ScaleKit) == []
+    for files in ("missing", "corrupt"):
+        ScaleKit().test_a_model_that_cannot_load_says_why_and_hurts_nobody(files)
+
+
+@pytest.mark.parametrize(
+    ("fault", "test", "rule"),
+    [
+        ("wrong values", "test_a_model_loads_and_answers", "a request of one row gets: the expected values"),
+        ("mixes rows", "test_rows_do_not_depend_on_their_batch", "a request of 4 rows gets: the expected values"),
+        ("leaks", "test_nothing_is_left_of_a_model_that_was_unloaded", "a closed model and its instances are garbage"),
+    ],
+)
+def test_a_fault_of_a_backend_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, test: str, rule: str) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(ScaleBackend, "fault", fault)
+    try:
+        with pytest.raises(pytest.fail.Exception, match=re.escape(rule)) as caught:
+            getattr(ScaleKit(), test)()
+        assert "contract: trivet.backend." in str(caught.value)
+        assert "(docs/reference/contracts.md#trivetbackend)" in str(caught.value)
+    finally:
+        KEPT.clear()
+
+
+def test_a_backend_that_loads_anything_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(ScaleBackend, "fault", "loads anything")
+    with pytest.raises(pytest.fail.Exception, match="a model whose files are corrupt does not load"):
+        ScaleKit().test_a_model_that_cannot_load_says_why_and_hurts_nobody("corrupt")
+
+
+def test_a_backend_that_is_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PluginRegistry, "discover", classmethod(lambda cls: PluginRegistry.of()))
+    with pytest.raises(pytest.fail.Exception, match="an installed package offers 'scale' through an entry point"):
+        ScaleKit().test_a_model_loads_and_answers()
+
+
+def test_a_good_scheduler_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    assert run(SchedulerKit) == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rule"),
+    [(HoardingScheduler, "nothing waits for more to come"), (RepeatingScheduler, "a request is executed once")],
+)
+def test_a_fault_of_a_scheduler_is_found(
+    monkeypatch: pytest.MonkeyPatch, scheduler: type[Scheduler], rule: str
+) -> None:
+    install(monkeypatch, Plugin(scheduler))
+    with pytest.raises(pytest.fail.Exception, match=rule):
+        SchedulerKit().test_every_request_is_answered_once_whatever_happens()
