@@ -85,6 +85,7 @@ class TestSettings:
                 "^--grpc-server-cert=/nowhere: No such file or directory$",
             ),
             ({"grpc_max_response_pool_size": 0}, "^--grpc-max-response-pool-size=0: expected at least 1$"),
+            ({"grpc_write_timeout": 0.0}, "^--grpc-write-timeout=0: expected more than 0$"),
             ({"grpc_header_forward_pattern": "("}, r"^--grpc-header-forward-pattern=\(: "),
         ],
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -130,7 +133,7 @@ def test_a_client_that_does_not_read_holds_its_model_back(
     total = 200
     options: dict[str, Any] = {"grpc_max_response_pool_size": 4} if bound == "responses" else {}
     if bound == "bytes":
-        monkeypatch.setattr(stream, "MAX_PENDING_BYTES", 4 * 2**20)
+        monkeypatch.setattr(stream, "MAX_UNSENT_BYTES", 4 * 2**20)
     with serve(grpc_server=grpc_server, **options) as server, Rpc(server.grpc_url) as rpc:
         call = rpc.stream([request("flood", IN=int32(total))])
         first = next(call)
@@ -145,6 +148,7 @@ def test_requests_larger_than_what_may_wait_do_not_hold_their_model_back(
     serve: Callable[..., Any], grpc_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "MAX_PENDING_BYTES", 8)
+    monkeypatch.setattr(stream, "MAX_UNSENT_BYTES", 8)
     with serve(grpc_server=grpc_server) as server, Rpc(server.grpc_url) as rpc:
         answers = rpc.stream([request("repeat", IN=int32(1, 2, 3)) for _ in range(3)])
 
@@ -163,3 +167,36 @@ def test_a_client_that_leaves_lets_its_model_go(serve: Callable[..., Any], grpc_
         answer = rpc.call("ModelInfer", request("double", INPUT0=np.zeros((1, 16), np.float32)))
         assert answer.model_name == "double"
         assert call.code() is grpc.StatusCode.CANCELLED
+
+
+def test_a_client_that_takes_nothing_is_given_up(serve: Callable[..., Any], grpc_server: str) -> None:
+    with (
+        serve(grpc_server=grpc_server, grpc_max_response_pool_size=1, grpc_write_timeout=0.2) as server,
+        Rpc(server.grpc_url) as rpc,
+    ):
+        call: Any = rpc.stream([request("flood", IN=int32(200))], timeout=100)
+        next(call)
+
+        assert FLOOD.ended()  # while the client holds its call open
+        server.call(wait_until_idle, server.engine)
+        with pytest.raises(grpc.RpcError, match=r"took none of its responses for 0\.2 s") as caught:
+            list(call)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def wait_until_idle(engine: Any) -> None:
+    async with asyncio.timeout(20):
+        for model in engine.ready_models():
+            await model.drained()
+
+
+def test_a_client_that_has_nothing_to_take_is_not(serve: Callable[..., Any], grpc_server: str) -> None:
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with serve(grpc_server=grpc_server, grpc_write_timeout=0.05) as server, Rpc(server.grpc_url) as rpc:
+        answers = rpc.stream(iter(requests.get, None))
+        for _ in range(2):
+            requests.put(request("repeat", IN=int32(1)))
+            assert isinstance(next(answers), pb.ModelStreamInferResponse)
+            time.sleep(0.2)
+        requests.put(None)
+        assert list(answers) == []

@@ -51,12 +51,14 @@ class Handlers:
         *,
         compression: Compression,
         max_waiting: int,
+        write_timeout_s: float,
     ) -> None:
         self._inference = inference
         self._methods = methods
         self._reflection = reflection
         self._compression = _COMPRESSION.get(compression)
         self._max_waiting = max_waiting
+        self._write_timeout_s = write_timeout_s
         self._streams: set[InferenceStream] = set()
 
     def unary(self) -> dict[str, Handler]:
@@ -117,7 +119,12 @@ class Handlers:
                 return None
             return None if message is grpc.aio.EOF else message
 
-        stream = InferenceStream(self._inference, _metadata(context), self._max_waiting)
+        stream = InferenceStream(
+            self._inference,
+            _metadata(context),
+            max_waiting=self._max_waiting,
+            write_timeout_s=self._write_timeout_s,
+        )
         self._streams.add(stream)
         try:
             await stream.run(read, context.write)

@@ -47,6 +47,12 @@ OPTIONS: tuple[Option, ...] = (
         "How many responses of one request may wait for a client to read them; a decoupled model that is further ahead"
         " is held back. Unlimited by default.",
     ),
+    Option(
+        "grpc-write-timeout",
+        "number",
+        60.0,
+        "Seconds that a stream's client may go without taking any of its responses.",
+    ),
     Option("grpc-use-ssl", "boolean", False, "Serve gRPC over TLS; needs --grpc-server-cert and --grpc-server-key."),
     Option(
         "grpc-use-ssl-mutual",

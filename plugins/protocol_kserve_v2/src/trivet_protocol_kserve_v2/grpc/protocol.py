@@ -37,6 +37,7 @@ class GrpcProtocol(Protocol):
             reflection,
             compression=settings.compression,
             max_waiting=settings.max_waiting_responses,
+            write_timeout_s=settings.write_timeout_s,
         )
         self._settings = settings
         self._server: GrpcServer

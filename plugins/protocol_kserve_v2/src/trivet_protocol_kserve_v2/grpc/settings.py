@@ -63,6 +63,7 @@ class GrpcSettings:
     header_pattern: re.Pattern[str] | None
     max_waiting_responses: int
     """Per request on a stream; 0 for any number."""
+    write_timeout_s: float
 
     @property
     def host(self) -> str:
@@ -96,6 +97,9 @@ class GrpcSettings:
         waiting = settings["grpc_max_response_pool_size"]
         if waiting is not None and waiting < 1:
             raise InvalidArgumentError(f"--grpc-max-response-pool-size={waiting}: expected at least 1")
+        write_timeout_s = settings["grpc_write_timeout"]
+        if write_timeout_s <= 0:
+            raise InvalidArgumentError(f"--grpc-write-timeout={write_timeout_s:g}: expected more than 0")
         return cls(
             address=settings["grpc_address"],
             port=settings["grpc_port"],
@@ -107,6 +111,7 @@ class GrpcSettings:
             restrictions=parse_restrictions(settings["grpc_restricted_protocol"]),
             header_pattern=_pattern(settings["grpc_header_forward_pattern"]),
             max_waiting_responses=waiting or 0,
+            write_timeout_s=write_timeout_s,
         )
 
     def channel_arguments(self) -> list[tuple[str, int]]:

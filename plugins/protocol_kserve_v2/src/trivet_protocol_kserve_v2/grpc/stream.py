@@ -31,8 +31,10 @@ logger = logging.getLogger(__name__)
 MAX_PENDING = 1024
 """Requests in flight and responses not yet sent, on one stream; with more, no further request is read."""
 MAX_PENDING_BYTES = 256 * 2**20
-"""The same in bytes. With as many bytes of responses ready to be sent, a decoupled model waits before it answers again.
-One message may exceed it."""
+"""The same in bytes. One message may exceed it."""
+MAX_UNSENT_BYTES = 16 * 2**20
+"""Of responses ready to be sent; with more, a decoupled model waits before it answers again. One may exceed it. Tokens
+of a language model never come near, and a client that does not read costs the server no more than this."""
 
 STOPPING = "GRPC server is shutting down and has stopped accepting new requests."
 
@@ -65,9 +67,16 @@ class _Turn:
 class InferenceStream:
     """One call of ``ModelStreamInfer``, on the event loop."""
 
-    def __init__(self, inference: Inference, metadata: Metadata, max_waiting: int) -> None:
-        """``max_waiting`` responses of one decoupled request may wait for the client; 0 for any number."""
+    def __init__(
+        self, inference: Inference, metadata: Metadata, *, max_waiting: int = 0, write_timeout_s: float = 60.0
+    ) -> None:
+        """``max_waiting`` responses of one decoupled request may wait for the client; 0 for any number. A client that
+        takes nothing for ``write_timeout_s`` is given up, as it may hold a model back.
+        """
         self._inference = inference
+        self._write_timeout_s = write_timeout_s
+        self._writing_since: float | None = None
+        """On the loop's clock: since when a message waits to be taken."""
         self._max_waiting = max_waiting
         self._engine = inference.engine
         self._metadata = metadata
@@ -93,15 +102,24 @@ class InferenceStream:
         """Serve the call until the client has sent its last request and got its last response.
 
         Raises :class:`~trivet.errors.TrivetError` where the call ends with an error. Cancelling this cancels all
-        requests in flight.
+        requests in flight, and so does a client that takes nothing for too long.
         """
         if self._inference.restriction is not None:
             self._inference.restriction.check(self._metadata)
         reader = asyncio.ensure_future(self._read_all(read))
+        writer = asyncio.ensure_future(self._write_all(write))
+        watch = asyncio.ensure_future(self._watch(writer))
         try:
-            await self._write_all(write)
+            await writer
+        except asyncio.CancelledError:
+            if not watch.done():
+                raise
+            raise UnavailableError(
+                f"the client took none of its responses for {self._write_timeout_s:g} s (--grpc-write-timeout)"
+            ) from None
         finally:
             # Nothing here may wait: this task is perhaps cancelled a second time.
+            watch.cancel()
             reader.cancel()
             abandoned, self._in_flight = self._in_flight, {}
             for request, turn in abandoned.items():
@@ -128,11 +146,26 @@ class InferenceStream:
             self._reading = False
             self._changed.set()
 
+    async def _watch(self, writer: asyncio.Task[None]) -> None:
+        """Cancel ``writer`` when the client has taken nothing for too long: one look now and then for any number of
+        messages.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._write_timeout_s / 4)
+            since = self._writing_since
+            if since is not None and loop.time() - since >= self._write_timeout_s:
+                writer.cancel()
+                return
+
     async def _write_all(self, write: Write) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             while self._outbox and self._failure is None:
                 message, throttle = self._outbox.popleft()
+                self._writing_since = loop.time()
                 await write(message)
+                self._writing_since = None
                 self._sent(message, throttle)
             if self._failure is not None:
                 raise self._failure
@@ -261,7 +294,7 @@ class InferenceStream:
         Only what the client's reading alone makes less counts here: a model that waited for requests to end might
         wait for its own.
         """
-        return self._outbox_bytes >= MAX_PENDING_BYTES
+        return self._outbox_bytes >= MAX_UNSENT_BYTES
 
     def _measure_room(self) -> None:
         if len(self._in_flight) + self._unsent < MAX_PENDING and self._pending_bytes < MAX_PENDING_BYTES:
