@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from traffic_models import ACTING, ENSEMBLES, SUMMING, Act, write_models
+from traffic_models import ACTING, SUMMING, Act, write_models
 from trivet.engine import Engine
 from trivet.errors import TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
+from trivet_protocol_kserve_v2.throttle import Throttle
 
 WORKERS = 24
 ANSWER_S = 30.0
@@ -32,7 +33,8 @@ ANSWER_S = 30.0
 STALL_S = 2.0
 """The event loop is never busy this long. Far more than what it should be, as tests share their machine."""
 
-EVERY = (*ACTING, *SUMMING, "count", "calls", "iterates", *ENSEMBLES)
+COUNTING = ("count", "steps", "stream", "relay", "iterates")
+EVERY = (*ACTING, *SUMMING, "calls", "chain", *COUNTING)
 _GOOD = (Act.ANSWER, Act.SLOW, Act.LATER)
 _BAD = (Act.ERROR, Act.RAISE, Act.EXIT, Act.FEW, Act.DROP, Act.JUNK)
 
@@ -77,7 +79,7 @@ class Traffic:
 
     async def _work(self, end: float) -> None:
         while time.monotonic() < end:
-            kind = self.random.choice(("acting", "acting", "chain", "calls", "sequence", "stream", "count", "iterates"))
+            kind = self.random.choice(("acting", "acting", "chain", "calls", "sequence", *COUNTING))
             if kind == "acting":
                 await self._ask_one(self.random.choice(list(ACTING)), 1)
             elif kind == "chain":
@@ -137,10 +139,12 @@ class Traffic:
         act = self.random.choice((Act.ANSWER, Act.ANSWER, Act.ANSWER, Act.SLOW, Act.ERROR, Act.RAISE, Act.DROP))
         x = self._input(act, width=2)
         x[:, 1] = number
+        if model == "steps":
+            x = x[:1]
         responses = await self._ask(model, x)
         error = responses[-1].error
         values = [response.outputs[0].numpy() for response in responses if response.outputs]
-        steps = 2 if model == "stream" else 1
+        steps = {"stream": 2, "relay": 2, "steps": 0}.get(model, 1)
         for i, y in enumerate(values):
             assert np.array_equal(y, x + 16 * (i + steps)), f"{model}: {y} for {x}, {i}"
         if error is not None:
@@ -167,17 +171,25 @@ class Traffic:
         loop = asyncio.get_running_loop()
         responses: list[InferenceResponse] = []
         final: asyncio.Future[None] = loop.create_future()
+        # Who reads slowly takes a response after a while, and has four that wait at most.
+        slow = model in COUNTING and self.random.random() < 0.3
+        throttle = Throttle(4 if slow else 0, lambda: False)
 
         def on_response(_: InferenceRequest, response: InferenceResponse) -> None:
             assert not final.done(), f"{model}: a response after the final one"
             responses.append(response)
+            throttle.delivered()
+            loop.call_later(self.random.choice((0, 0.001, 0.005)) if slow else 0, throttle.sent)
             if response.final:
+                throttle.open()
                 final.set_result(None)
 
         if model == "ranked":
             options["priority"] = self.random.choice((0, 1, 2, 3))
             options["timeout_us"] = self.random.choice((0, 0, 500, 5000))
         request = InferenceRequest(model, {"x": Tensor.from_numpy("x", x)}, on_response=on_response, **options)  # type: ignore[arg-type]
+        if model in COUNTING:
+            request.throttle = throttle
         try:
             self.engine.submit(request)
         except TrivetError as error:

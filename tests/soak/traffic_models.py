@@ -170,6 +170,46 @@ class TritonPythonModel:
         return responses
 """
 
+_RELAYING = """
+class TritonPythonModel:
+    # Hands on what an ensemble with a decoupled member says, many requests at a time.
+    async def execute(self, requests):
+        for request in requests:
+            x, sender = x_of(request), request.get_response_sender()
+            inner = pb_utils.InferenceRequest(
+                model_name="stream", requested_output_names=["y"], inputs=[pb_utils.Tensor("x", x)])
+            async for response in await inner.async_exec(decoupled=True):
+                if response.has_error():
+                    sender.send(error(response.error().message()), flags=FINAL)
+                    break
+                if response.output_tensors():
+                    room = sender.send(pb_utils.InferenceResponse(response.output_tensors()))
+                    if room is not None:
+                        await room
+            else:
+                sender.send(flags=FINAL)
+"""
+
+_STEPPING = """
+class TritonPythonModel:
+    # One response in each step, as many as x[0, 1] says; the state is how many there were.
+    def execute(self, requests):
+        for request in requests:
+            x = x_of(request)
+            done = int(pb_utils.get_input_tensor_by_name(request, "before").as_numpy().flat[0])
+            if act_of(x) == RAISE and done == 2:
+                raise ValueError("asked to raise")
+            sender = request.get_response_sender()
+            if done < x.flat[1]:
+                outputs = [pb_utils.Tensor("y", x + 16 * done), pb_utils.Tensor("after", np.array([[done + 1]]))]
+                sender.send(pb_utils.InferenceResponse(outputs))
+                request.set_release_flags(pb_utils.TRITONSERVER_REQUEST_RELEASE_RESCHEDULE)
+            elif act_of(x) == ERROR:
+                sender.send(error("asked to fail"), flags=FINAL)
+            else:
+                sender.send(flags=FINAL)
+"""
+
 _TENSORS = """
 backend: "python"
 max_batch_size: 8
@@ -224,6 +264,9 @@ def write_models(repository: Path) -> None:
     for name, config in SUMMING.items():
         _write(repository, name, _TENSORS.replace("[ -1 ]", "[ 1 ]") + config, _SUMMING)
     _write(repository, "count", _TENSORS + _DECOUPLED + " dynamic_batching { }", _COUNTING)
+    _write(repository, "relay", _TENSORS + _DECOUPLED, _RELAYING)
+    stepping = f"sequence_batching {{ iterative_sequence: true {_STATE} oldest {{ max_candidate_sequences: 12 }} }}"
+    _write(repository, "steps", _TENSORS + _DECOUPLED + stepping, _STEPPING)
     _write(repository, "calls", _TENSORS + "dynamic_batching { }", _CALLING)
     _write(repository, "iterates", _TENSORS, _ITERATING)
     for name, steps in ENSEMBLES.items():
