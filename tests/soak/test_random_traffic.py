@@ -261,4 +261,4 @@ def test_random_traffic_for_a_moment(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(2, 6))
 def test_random_traffic_for_a_minute(tmp_path: Path, seed: int) -> None:
     with nothing_left():
-        asyncio.run(soak(tmp_path, seed, seconds=40))
+        asyncio.run(soak(tmp_path, seed, seconds=60))

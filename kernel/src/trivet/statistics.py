@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from trivet.inference import InferenceRequest, InferenceResponse
 
 
+MOST_RESPONSES = 4096
+"""Responses of one request that have statistics of their own, by their place; those beyond are counted with the last of
+these. Otherwise one long stream would cost memory for as long as its model is loaded, and every look at the statistics."""
+
+
 class FailureReason(Enum):
     """Why a request failed; the values are those of the label ``reason`` of Triton's metrics."""
 
@@ -58,7 +63,7 @@ class BatchStatistics:
 
 
 class ResponseStatistics:
-    """Responses of a decoupled model at one index of the stream."""
+    """Responses of a decoupled model at one index of the stream; see ``MOST_RESPONSES``."""
 
     __slots__ = ("cancel", "compute_infer", "compute_output", "empty_response", "fail", "success")
 
@@ -160,7 +165,7 @@ class ModelStatistics:
         Its inference began with the request's, or with the response before it, and ended when the model gave it; what
         came after, until ``now_ns``, is its output. Source: Triton's statistics extension, "response_stats".
         """
-        key = str(request.responses)
+        key = str(min(request.responses, MOST_RESPONSES - 1))
         statistics = self.responses.get(key)
         if statistics is None:
             statistics = self.responses[key] = ResponseStatistics()
