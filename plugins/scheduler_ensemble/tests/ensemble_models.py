@@ -140,6 +140,11 @@ class _Instance(RequestInstance):
         x = self._values(request)["x"]
         return self._answer(request, {"y": x} if x.flat[0] % 2 == 0 else {})
 
+    def _stack(self, request: InferenceRequest) -> InferenceResponse:
+        """y = x, of a shape that it should not have where x begins with 0."""
+        x = self._values(request)["x"]
+        return self._answer(request, {"y": x if x.flat[0] else np.stack([x, x], axis=1)})
+
     def _repeat(self, request: InferenceRequest) -> None:
         """Decoupled: y = x + 0, x + 1, ..., as often as x begins with; the last is not marked, an empty one follows."""
         x = self._values(request)["x"]

@@ -11,6 +11,7 @@ from ensemble_models import Answers, HostArray, Operations, Repository, ask, num
 from trivet.errors import Code, InternalError, InvalidArgumentError, RequestCancelledError, TrivetError
 from trivet.inference import InferenceRequest, RequestedOutput
 from trivet.testing import running_engine
+from trivet_scheduler_ensemble.scheduler import EnsembleScheduler
 
 pytestmark = pytest.mark.anyio
 
@@ -242,6 +243,29 @@ class TestFailures:
                 await engine.infer(InferenceRequest("e", tensors(I=ONE), outputs=[RequestedOutput("t")]))
             assert refused.value.code is Code.INVALID_ARGUMENT
             assert not operations.seen["m"]
+
+
+async def test_an_output_that_cannot_be_reshaped_fails_its_request_alone(
+    models: Repository, operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    models.model("m", "stack", dims=(-1,))
+    models.ensemble("e", ("m", {"x": "I"}, {"y": "O"}), dims=(-1,), most=1)
+    config = models.root / "e" / "config.pbtxt"
+    before, name, after = config.read_text().partition('name: "O"')
+    reshaped = after.replace("dims: -1", "dims: 1\n dims: -1\n reshape { shape: -1 }", 1)
+    config.write_text(before + name + reshaped)
+    async with running_engine(models.root, registry=operations.registry()) as engine:
+        for _ in range(2):
+            response = await engine.infer(InferenceRequest("e", tensors(I=[0, 1, 2])))
+            assert str(response.error).startswith(
+                "in ensemble 'e', output tensor shape does not match size of output for 'O': model 'e' gave [1, 2, 3]"
+            )
+            assert numbers(await engine.infer(InferenceRequest("e", tensors(I=ONE)))) == {"O": [[ONE]]}
+        scheduler = engine.model("e").scheduler
+        assert isinstance(scheduler, EnsembleScheduler)
+        assert scheduler.limits is not None
+        assert [limit.in_flight for limit in scheduler.limits] == [0]
+    assert not caplog.records
 
 
 async def test_statistics_are_of_the_ensemble_and_of_each_model(models: Repository, operations: Operations) -> None:

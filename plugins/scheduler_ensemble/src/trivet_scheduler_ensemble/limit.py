@@ -45,10 +45,12 @@ class StepLimit:
         if self._filling:
             return
         self._filling = True
-        while self.waiting and self.in_flight < self.most:
-            self.in_flight += 1
-            self.waiting.popleft().submit()
-        self._filling = False
+        try:
+            while self.waiting and self.in_flight < self.most:
+                self.in_flight += 1
+                self.waiting.popleft().submit()
+        finally:
+            self._filling = False
 
 
 class Backpressure:

@@ -161,7 +161,7 @@ class Run:
 
     def answered(self, call: Call, response: InferenceResponse) -> None:
         """A model gave a response."""
-        if response.final:
+        if response.final and call in self._calls:
             self._calls.discard(call)
             self._leave(call)
         if self._ended:
@@ -170,6 +170,18 @@ class Run:
             self._fail(response.error)
             return
         self._busy += 1
+        try:
+            self._use(call, response)
+        except TrivetError as error:
+            # An output whose shape is not what the ensemble's configuration makes of it.
+            self._busy -= 1
+            self._fail(error)
+            return
+        self._busy -= 1
+        self._settle()
+
+    def _use(self, call: Call, response: InferenceResponse) -> None:
+        """Hand on what a model has answered."""
         scope, step = call.scope, call.calls.step
         if response.final:
             self._add_times(call.request)
@@ -190,8 +202,6 @@ class Run:
             scope.exhausted = response.final
         if response.final:
             self._close(scope)
-        self._busy -= 1
-        self._settle()
 
     def _deliver(self, call: Call, scope: Scope, response: InferenceResponse) -> None:
         """Put a response's tensors where steps and the ensemble's response find them, and run what waited for them."""
@@ -300,6 +310,8 @@ class Run:
 
     def _fail(self, error: TrivetError) -> None:
         """Answer with the error of a step, and let go of what the others are doing."""
+        if self._ended:
+            return
         self._abandon()
         self._ensemble.respond(
             self._request, InferenceResponse(error=with_context(error, f"in ensemble '{self._ensemble.name}', "))
