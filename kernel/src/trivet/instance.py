@@ -242,10 +242,9 @@ class Instance:
                 f"model instance '{self.name}' returned {len(responses)} responses to {len(requests)} requests"
             )
         if self._spec.reshaped_outputs:
-            # All of them before the first is marked as done, as a model's output may not have the shape to be reshaped.
             for response in responses:
                 if response is not None:
-                    response.outputs = reshape_outputs(self._spec, response.outputs)
+                    self._reshape(response)
         pairs = zip(requests, responses, strict=True)
         answers = [(request, response) for request, response in pairs if response is not None]
         _place(answers)
@@ -256,6 +255,14 @@ class Instance:
             request.compute_end_ns = now
             request.done = True
         return answers
+
+    def _reshape(self, response: InferenceResponse) -> None:
+        """A model's output that does not have the shape to be reshaped costs its own request, and no other."""
+        try:
+            response.outputs = reshape_outputs(self._spec, response.outputs)
+        except TrivetError as error:
+            response.outputs = ()
+            response.error = error
 
     def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """``InferenceRequest.respond`` of the requests executing here; any thread."""

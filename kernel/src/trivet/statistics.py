@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MOST_RESPONSES = 4096
 """Responses of one request that have statistics of their own, by their place; those beyond are counted with the last of
-these. Otherwise one long stream would cost memory for as long as its model is loaded, and every look at the statistics."""
+these. Otherwise one long stream would cost memory, and every look at the statistics, until its model is unloaded."""
 
 
 class FailureReason(Enum):
