@@ -48,6 +48,11 @@ max_batch_size: 8
 input { name: "X" data_type: TYPE_FP32 dims: 4 }
 output { name: "Y" data_type: TYPE_FP32 dims: 4 }
 """
+BUCKETS = """
+model_metrics { metric_control {
+  metric_identifier { family: "nv_inference_first_response_histogram_ms" }
+  histogram_options { buckets: [ 10, 60000 ] } } }
+"""
 REPEAT = """
 import triton_python_backend_utils as pb_utils
 
@@ -74,6 +79,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
     add(tmp_path, "bounded", config="dynamic_batching { default_queue_policy { max_queue_size: 1 } }")
     add(tmp_path, "cached", config="response_cache { enable: true }")
     add(tmp_path, "repeat", REPEAT, "model_transaction_policy { decoupled: true }")
+    add(tmp_path, "buckets", REPEAT, f"model_transaction_policy {{ decoupled: true }} {BUCKETS}")
     with running_server(
         tmp_path,
         cache_config=["local,size=1000000"],
@@ -188,7 +194,16 @@ def test_first_responses_of_decoupled_models(server: RunningServer) -> None:
         assert [answers.get(timeout=30) for _ in range(3)] == [None] * 3
         client.stop_stream()
     found = scrape(server)
-    assert sample(found, "nv_inference_first_response_histogram_ms_count", model="repeat", version="1") == 1
+    name = "nv_inference_first_response_histogram_ms"
+    assert sample(found, f"{name}_count", model="repeat", version="1") == 1
+    bounds = {
+        model: [dict(labels)["le"] for of, labels in found if of == f"{name}_bucket" and ("model", model) in labels]
+        for model in ("repeat", "buckets")
+    }
+    assert bounds == {
+        "repeat": ["100.0", "500.0", "2000.0", "5000.0", "+Inf"],
+        "buckets": ["10.0", "60000.0", "+Inf"],
+    }
 
 
 def test_openmetrics_shows_the_same_and_examples_of_traces(server: RunningServer) -> None:

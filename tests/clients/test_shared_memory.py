@@ -37,20 +37,13 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy() + b"!")])
                 for request in requests]
 """
-# Gives back its input, and keeps it.
 ECHO = """
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
-    def initialize(self, args):
-        self.kept = None
-
     def execute(self, requests):
-        answers = []
-        for request in requests:
-            self.kept = request.inputs()[0].as_numpy()
-            answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", self.kept)]))
-        return answers
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())])
+                for request in requests]
 """
 REPEAT = """
 import triton_python_backend_utils as pb_utils
