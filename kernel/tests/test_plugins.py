@@ -122,3 +122,7 @@ def test_a_backend_is_found_by_name_or_platform() -> None:
         registry.backend_for("", "onnxruntime_onnx")
     with pytest.raises(InvalidArgumentError, match="install it with: pip install trivet-scheduler-ensemble"):
         registry.scheduler_for("ensemble_scheduling")
+    with pytest.raises(
+        InvalidArgumentError, match="unable to find scheduler 'lottery'; installed schedulers are: none"
+    ):
+        registry.scheduler_for("lottery")

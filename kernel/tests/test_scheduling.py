@@ -78,7 +78,9 @@ class AddingBonus(Arrays):
 class PairsPlugin:
     @hookimpl
     def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
-        return [SchedulerPlugin(name="dynamic_batching", factory=Pairs, dedicated_queues=True)]
+        return [
+            SchedulerPlugin(name=name, factory=Pairs, dedicated_queues=True) for name in ("dynamic_batching", "pairs")
+        ]
 
 
 CONFIG = """
@@ -86,6 +88,12 @@ max_batch_size: 4
 dynamic_batching {}
 instance_group { name: "pair" count: 2 kind: KIND_CPU }
 """
+
+
+def add_model(repository: Path, config: str) -> None:
+    (repository / "m" / "1").mkdir(parents=True)
+    (repository / "m" / "1" / "model.arith").write_text("10")
+    (repository / "m" / "config.pbtxt").write_text(config)
 
 
 @pytest.fixture
@@ -96,9 +104,7 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> ArithmeticPlugin:
 
 @pytest.fixture
 async def engine(tmp_path: Path, plugin: ArithmeticPlugin) -> AsyncIterator[Engine]:
-    (tmp_path / "m" / "1").mkdir(parents=True)
-    (tmp_path / "m" / "1" / "model.arith").write_text("10")
-    (tmp_path / "m" / "config.pbtxt").write_text(CONFIG)
+    add_model(tmp_path, CONFIG)
     async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=plugin, pairs=PairsPlugin())) as running:
         yield running
 
@@ -119,6 +125,33 @@ def scheduler(engine: Engine) -> Pairs:
     found = engine.model("m").scheduler
     assert isinstance(found, Pairs)
     return found
+
+
+def named(scheduler: str) -> str:
+    parameter = f'parameters {{ key: "trivet.scheduler" value {{ string_value: "{scheduler}" }} }}'
+    return CONFIG.replace("dynamic_batching {}", parameter)
+
+
+async def test_a_parameter_names_a_scheduler_that_no_field_chooses(tmp_path: Path, plugin: ArithmeticPlugin) -> None:
+    add_model(tmp_path, named("pairs"))
+    async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=plugin, pairs=PairsPlugin())) as engine:
+        assert isinstance(engine.model("m").scheduler, Pairs)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "reason"),
+    [
+        ("lottery", "unable to find scheduler 'lottery'; installed schedulers are: dynamic_batching, pairs"),
+        ("dynamic_batching", "which a configuration chooses with its field 'dynamic_batching'"),
+    ],
+)
+async def test_a_model_is_refused_whose_scheduler_there_is_not(
+    tmp_path: Path, plugin: ArithmeticPlugin, scheduler: str, reason: str
+) -> None:
+    add_model(tmp_path, named(scheduler))
+    with pytest.raises(RuntimeError, match=reason):
+        async with running_engine(tmp_path, registry=PluginRegistry.of(arithmetic=plugin, pairs=PairsPlugin())):
+            pass
 
 
 async def test_requests_share_an_execution_and_the_inputs_that_the_scheduler_adds(engine: Engine) -> None:

@@ -14,8 +14,8 @@ server with an error that names both.
 A factory given as a string is resolved by import; an import error then is reported with the package that it came from,
 and fails only what needed it.
 
-A module that sets ``TRIVET_API_VERSION`` to another number than :data:`API_VERSION` is refused. Offers of memory
-providers and repository agents are listed, and nothing in the kernel asks for one yet.
+A module that sets ``TRIVET_API_VERSION`` to another number than :data:`API_VERSION` is refused. Offers of repository
+agents are listed, and nothing in the kernel asks for one.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class SchedulerPlugin(Offer):
     """A scheduler. ``factory(trivet.scheduling.SchedulerContext) -> trivet.scheduling.Scheduler``, on the event loop.
 
     Chosen for a model whose configuration sets the field ``name`` (``dynamic_batching``, ``sequence_batching``,
-    ``ensemble_scheduling``). The kernel itself offers ``default``.
+    ``ensemble_scheduling``), or, with any other name, whose parameter ``trivet.scheduler`` says it. A model that
+    chooses none gets :class:`trivet.scheduling.DefaultScheduler`.
     """
 
     config_fields: tuple[str, ...] = ()

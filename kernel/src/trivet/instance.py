@@ -289,8 +289,12 @@ class Instance:
     def _wanted(self, requests: Sequence[InferenceRequest], extra: Mapping[str, DataType] | None) -> Sequence[str]:
         """Names of the outputs that any request asks for, in the configuration's order, and the scheduler's."""
         names: Sequence[str] = self._spec.output_names
-        if not any(request.outputs is None for request in requests):
-            wanted = {output.name for request in requests for output in request.outputs or ()}
+        wanted: set[str] = set()
+        for request in requests:
+            if request.outputs is None:
+                break
+            wanted.update(output.name for output in request.outputs)
+        else:
             names = [name for name in names if name in wanted]
         return [*names, *(name for name in extra if name not in names)] if extra else names
 

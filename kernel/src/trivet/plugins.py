@@ -237,9 +237,10 @@ class PluginRegistry:
         )
 
     def scheduler_for(self, choice: str) -> SchedulerPlugin:
-        """The scheduler of a configuration's field, for a model that cannot do without.
+        """The scheduler of that name, for a model that cannot do without.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` with the ``pip install`` line where it is not installed.
+        Raises :class:`~trivet.errors.InvalidArgumentError` where it is not installed, with the ``pip install`` line for
+        those of Triton's fields.
         """
         offer = self.schedulers.get(choice)
         if offer is not None:
@@ -248,8 +249,9 @@ class PluginRegistry:
         broken = [plugin for plugin in self.plugins if plugin.error and plugin.package == package]
         if broken:
             raise UnavailableError(f"scheduler '{choice}' of package '{package}' failed to load: {broken[0].error}")
-        hint = f"; install it with: pip install {package}" if package else ""
-        raise InvalidArgumentError(f"unable to find scheduler '{choice}'{hint}")
+        installed = ", ".join(sorted(self.schedulers)) or "none"
+        hint = f"install it with: pip install {package}" if package else f"installed schedulers are: {installed}"
+        raise InvalidArgumentError(f"unable to find scheduler '{choice}'; {hint}")
 
     def _offers(self, family: str) -> Iterator[tuple[InstalledPlugin, Offer]]:
         for plugin in self.plugins:

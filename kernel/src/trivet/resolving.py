@@ -19,6 +19,7 @@ from trivet.errors import InternalError, InvalidArgumentError, message_of
 from trivet.extensions import FoundModel
 from trivet.model_files import TemporaryFolder, file_stamps, write_files
 from trivet.placement import Placement, place, shares
+from trivet.plugins import KNOWN_SCHEDULERS
 from trivet.rate_limiter import RateLimiter
 from trivet.repository import available_versions
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from trivet.plugins import PluginRegistry
 
 logger = logging.getLogger(__name__)
+
+SCHEDULER = "trivet.scheduler"
+"""Parameter of a model that names its scheduler, for those that Triton's configuration has no field for."""
 
 
 @dataclass(slots=True)
@@ -183,10 +187,19 @@ class ModelResolver:
     def scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:
         """The plugin that the configuration chooses; ``None`` for the default scheduler.
 
-        Where the chosen one is not installed :meth:`complete` has warned, or refused the model.
+        Where the one of a field is not installed :meth:`complete` has warned, or refused the model. Raises
+        :class:`~trivet.errors.InvalidArgumentError` for a name that nothing installed has.
         """
         choice = config.WhichOneof("scheduling_choice")
-        return self._registry.schedulers.get(choice) if choice else None
+        if SCHEDULER not in config.parameters:
+            return self._registry.schedulers.get(choice) if choice else None
+        named = config.parameters[SCHEDULER].string_value
+        if named in KNOWN_SCHEDULERS:
+            raise InvalidArgumentError(
+                f"model '{config.name}': parameter '{SCHEDULER}' is '{named}', which a configuration chooses with its"
+                f" field '{named}'"
+            )
+        return self._registry.scheduler_for(named)
 
     def _unsupported(self, resolved: ResolvedModel) -> list[model_config.Unsupported]:
         """The fields that neither the kernel nor the model's backend and scheduler implement."""
