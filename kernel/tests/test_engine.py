@@ -317,7 +317,7 @@ class TestControl:
     async def test_a_version_that_hangs_does_not_keep_a_better_one_from_loading(
         self, engine: Engine, repository: Repository, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("trivet.model_control.UNLOAD_PATIENCE_S", 0.01)
+        monkeypatch.setattr("trivet.retirement.UNLOAD_PATIENCE_S", 0.01)
         with journal.gate:
             hanging = request()
             hanging.on_response = lambda *_: None

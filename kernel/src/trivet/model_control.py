@@ -34,13 +34,14 @@ from trivet.errors import (
     UnavailableError,
     message_of,
 )
-from trivet.extensions import FoundModel, ModelRepository
+from trivet.extensions import FoundModel
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
 from trivet.loading import ModelLoader
 from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
-from trivet.repository import only_place, open_repository
+from trivet.repository import Repositories
 from trivet.resolving import ResolvedModel
+from trivet.retirement import Retirement
 
 if TYPE_CHECKING:
     from trivet.engine import EngineOptions
@@ -50,9 +51,6 @@ logger = logging.getLogger(__name__)
 Override = tuple[str | None, Mapping[str, bytes] | None]
 """Configuration and files that a load brings in place of the repository's."""
 _AS_IS: Override = (None, None)
-
-UNLOAD_PATIENCE_S = 30.0
-"""How long loading a version again waits for the one of before to end what it executes."""
 
 # How the reason of a failed load names its kind, in Triton's words.
 _REASON_PREFIX: Mapping[Code, str] = {
@@ -110,20 +108,18 @@ class ModelControl:
         # still find a thread then.
         self._completing = CapacityLimiter(options.model_load_thread_count)
         self._models = table.models
-        self._repositories: list[ModelRepository] = []
+        self._repositories = Repositories()
         self._loading: set[asyncio.Task[dict[str, BaseException | None]]] = set()
-        self._closing: dict[asyncio.Task[None], LoadedModel] = {}
+        self._retirement = Retirement(table, announce)
 
     def loaded(self) -> set[LoadedModel]:
         """All that is in memory: also what is being unloaded, or was replaced and still has requests in flight."""
         versions = (version for model in self._models.values() for version in model.versions.values())
-        return {version.loaded for version in versions if version.loaded is not None} | {*self._closing.values()}
+        return {version.loaded for version in versions if version.loaded is not None} | self._retirement.leaving
 
     async def start(self) -> list[LoadFailure]:
         """See :meth:`trivet.engine.Engine.start`."""
-        self._repositories = [
-            await to_thread.run_sync(open_repository, self._registry, url) for url in self._options.model_repositories
-        ]
+        await to_thread.run_sync(self._repositories.open, self._registry, self._options.model_repositories)
         names = await self._startup_models()
         results = await self._load_together(dict.fromkeys(names, (None, None)))
         failures = []
@@ -158,7 +154,7 @@ class ModelControl:
             model.wanted = model.explicit = False
             for entry in model.versions.values():
                 if entry.state is ModelState.READY:
-                    self._retire(entry)
+                    self._retirement.retire(entry)
                 elif entry.state is ModelState.UNAVAILABLE:
                     entry.reason = UNLOADED
             model.fingerprint = None
@@ -178,7 +174,7 @@ class ModelControl:
         """See :meth:`trivet.engine.Engine.repository_index`."""
         names = set(self._models)
         if not ready_only:
-            found = await to_thread.run_sync(self._find_all)
+            found = await to_thread.run_sync(self._repositories.find_all)
             names |= found.keys()
         entries: list[IndexEntry] = []
         for name in sorted(names):
@@ -200,9 +196,8 @@ class ModelControl:
         for model in self._models.values():
             for entry in model.versions.values():
                 if entry.state is ModelState.READY:
-                    self._retire(entry)
-        if self._closing:
-            await asyncio.wait(self._closing)
+                    self._retirement.retire(entry)
+        await self._retirement.finished()
 
     async def _load_together(self, wanted: Mapping[str, Override]) -> dict[str, BaseException | None]:
         """Load models, before them those that they are made of, and after them the ensembles that need any of these.
@@ -213,7 +208,7 @@ class ModelControl:
         names: Collection[str] = wanted
         while names:
             needs = await asyncio.gather(
-                *(to_thread.run_sync(self._needs, name, *wanted.get(name, _AS_IS)) for name in names)
+                *(to_thread.run_sync(self._needs, name, wanted.get(name, _AS_IS)) for name in names)
             )
             graph.update(zip(names, needs, strict=True))
             names = {need for some in needs for need in some} - graph.keys()
@@ -248,15 +243,24 @@ class ModelControl:
 
         return await in_order({name: () if name in circles else needs for name, needs in graph.items()}, load)
 
-    def _needs(self, name: str, config: str | None, files: Mapping[str, bytes] | None) -> Collection[str]:
+    def _needs(self, name: str, override: Override) -> Collection[str]:
         """The models that a model is made of; none where it cannot be told, which its load then explains. Blocks."""
+        config, files = override
         if config is None and (model := self._models.get(name)) is not None:
-            config, _ = model.override
+            config, files = model.override
         try:
-            found = self._find(name)
+            found = self._find(name, files)
             return () if found is None else members_of(self._resolver.read(found, config))
         except (TrivetError, OSError):
             return ()
+
+    def _find(self, name: str, files: Mapping[str, bytes] | None) -> FoundModel | None:
+        """Where a model is, ``None`` where it is nowhere. Blocks."""
+        found = self._repositories.find(name)
+        if found is None and files:
+            # The files are the model's folder, and may be a model that no repository holds.
+            return FoundModel(name, "", Path(name))
+        return found
 
     async def _load(
         self,
@@ -281,10 +285,7 @@ class ModelControl:
     async def _find_and_load(
         self, name: str, config: str | None, files: Mapping[str, bytes] | None, explicit: bool
     ) -> None:
-        found = await to_thread.run_sync(self._find, name)
-        if found is None and files:
-            # The files are the model's folder, and may be a model that no repository holds.
-            found = FoundModel(name, "", Path(name))
+        found = await to_thread.run_sync(self._find, name, files)
         if found is None:
             # Callers can ask for any name: nothing is kept of those that no repository holds.
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")
@@ -332,7 +333,7 @@ class ModelControl:
         for entry in model.versions.values():
             stale = entry.loaded is not None and not self._are_current(entry.loaded.members)
             if stale and entry.state is ModelState.READY:
-                self._retire(entry)
+                self._retirement.retire(entry)
         model.refresh()
 
     async def _replace(self, model: Model, resolved: ResolvedModel) -> bool:
@@ -343,7 +344,7 @@ class ModelControl:
         for number in resolved.versions:
             entry = model.versions.setdefault(number, ModelVersion(model.name, number))
             if entry.state not in (ModelState.READY, ModelState.LOADING):
-                await self._settled(entry)
+                await self._retirement.settled(entry)
                 self._announce(entry.move(ModelState.LOADING))
         attempts = 1 + self._options.model_load_retry_count
         written = resolved.config.SerializeToString()
@@ -360,7 +361,7 @@ class ModelControl:
                 resolved.config.ParseFromString(written)
         if failures:
             for successor in loaded.values():
-                self._close_later(successor, None)
+                self._retirement.close(successor)
             for number in resolved.versions:
                 entry = model.versions[number]
                 if entry.state is ModelState.LOADING:
@@ -374,7 +375,7 @@ class ModelControl:
             raise InvalidArgumentError(f"load failed for model '{model.name}': {details}\n")
         if not self._are_current(members):
             for successor in loaded.values():
-                self._close_later(successor, None)
+                self._retirement.close(successor)
             return False
         for number, successor in loaded.items():
             entry = model.versions[number]
@@ -383,11 +384,11 @@ class ModelControl:
             successor.labels = {**inherited_labels(successor.config, members), **successor.labels}
             self._announce(entry.move(ModelState.READY, loaded=successor))
             if predecessor is not None:
-                self._close_later(predecessor, None)
+                self._retirement.close(predecessor)
         for number, entry in model.versions.items():
             if number not in loaded and entry.state is ModelState.READY:
                 # Ensembles that use it are built again next, and serve until then.
-                self._retire(entry, with_users=False)
+                self._retirement.retire(entry, with_users=False)
         model.fingerprint = resolved.fingerprint
         model.refresh()
         return True
@@ -413,15 +414,8 @@ class ModelControl:
                 failures[number] = _reason(result, resolved)
         return failures, loaded, members
 
-    def _find(self, name: str) -> FoundModel | None:
-        places = [found for repository in self._repositories if (found := repository.find(name)) is not None]
-        return only_place(places) if places else None
-
-    def _find_all(self) -> dict[str, FoundModel]:
-        return {found.name: found for repository in self._repositories for found in repository.models()}
-
     async def _startup_models(self) -> list[str]:
-        found = await to_thread.run_sync(self._find_all)
+        found = await to_thread.run_sync(self._repositories.find_all)
         wanted = list(self._options.load_models)
         if self._options.model_control_mode == "none" or "*" in wanted:
             return sorted(found)
@@ -434,50 +428,6 @@ class ModelControl:
     def _check_control(self) -> None:
         if self._options.model_control_mode != "explicit":
             raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
-
-    def _retire(self, entry: ModelVersion, *, with_users: bool = True) -> None:
-        """Take a ready version out of service and close it when its requests are answered.
-
-        So go the ensembles that use it: they are closed before it is.
-        """
-        loaded = entry.loaded
-        assert loaded is not None
-        for user in loaded.users if with_users else ():
-            ensemble = self._models[user.name]
-            version = ensemble.versions[user.version]
-            if version.loaded is user and version.state is ModelState.READY:
-                self._retire(version)
-                ensemble.refresh()
-        self._announce(entry.move(ModelState.UNLOADING, loaded=loaded))
-        self._close_later(loaded, entry)
-
-    def _close_later(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
-        task = asyncio.ensure_future(self._close(loaded, entry))
-        self._closing[task] = loaded
-        task.add_done_callback(self._closing.pop)
-
-    async def _close(self, loaded: LoadedModel, entry: ModelVersion | None) -> None:
-        await loaded.close()
-        if entry is not None and entry.state is ModelState.UNLOADING and entry.loaded is loaded:
-            self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
-
-    async def _settled(self, entry: ModelVersion) -> None:
-        """Wait until a version that is unloading is gone, so that it is not in memory twice.
-
-        Not for ever: one whose execution hangs never goes, and loading a better one in its place is the way out.
-        """
-        try:
-            async with asyncio.timeout(UNLOAD_PATIENCE_S):
-                while entry.state is ModelState.UNLOADING:
-                    await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            logger.warning(
-                "model '%s' version %d is still executing %g s after it was unloaded; loading it again beside that",
-                entry.name,
-                entry.version,
-                UNLOAD_PATIENCE_S,
-            )
-            self._announce(entry.move(ModelState.UNAVAILABLE, UNLOADED))
 
 
 def _reason(error: object, resolved: ResolvedModel) -> str:

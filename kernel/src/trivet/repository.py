@@ -81,6 +81,29 @@ def open_repository(registry: PluginRegistry, url: str) -> ModelRepository:
     return registry.create(offer, ModelRepository, url)
 
 
+class Repositories:
+    """All repositories of a server, as one place to look for models."""
+
+    def __init__(self) -> None:
+        self._opened: list[ModelRepository] = []
+
+    def open(self, registry: PluginRegistry, urls: Sequence[str]) -> None:
+        """Look in these from now on. Raises as :func:`open_repository` does."""
+        self._opened = [open_repository(registry, url) for url in urls]
+
+    def find(self, name: str) -> FoundModel | None:
+        """One model, ``None`` where there is none of that name.
+
+        Raises :class:`InvalidArgumentError` where several repositories hold one.
+        """
+        places = [found for repository in self._opened if (found := repository.find(name)) is not None]
+        return only_place(places) if places else None
+
+    def find_all(self) -> dict[str, FoundModel]:
+        """Every model by name; of several of one name any."""
+        return {found.name: found for repository in self._opened for found in repository.models()}
+
+
 def only_place(places: Sequence[FoundModel]) -> FoundModel:
     """The one place where a model was found, of one or more.
 

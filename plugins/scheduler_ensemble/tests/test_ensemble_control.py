@@ -20,6 +20,18 @@ pytestmark = pytest.mark.anyio
 
 ONE = [1.0, 2.0, 3.0, 4.0]
 M = ("m", {"x": "I"}, {"y": "O"})
+OF_N = json.dumps(
+    {
+        "platform": "ensemble",
+        "max_batch_size": 8,
+        "input": [{"name": "I", "data_type": "TYPE_FP32", "dims": [4]}],
+        "output": [{"name": "O", "data_type": "TYPE_FP32", "dims": [4]}],
+        "ensemble_scheduling": {
+            "step": [{"model_name": "n", "model_version": -1, "input_map": {"x": "I"}, "output_map": {"z": "O"}}]
+        },
+    }
+)
+"""An ensemble's configuration as a load request brings it."""
 
 
 async def answer(engine: Engine, model: str = "e") -> list[float]:
@@ -162,22 +174,23 @@ async def test_an_ensemble_may_be_configured_by_the_load_request(models: Reposit
     models.model("m")
     models.model("n")
     models.ensemble("e", M)
-    config = {
-        "platform": "ensemble",
-        "max_batch_size": 8,
-        "input": [{"name": "I", "data_type": "TYPE_FP32", "dims": [4]}],
-        "output": [{"name": "O", "data_type": "TYPE_FP32", "dims": [4]}],
-        "ensemble_scheduling": {
-            "step": [{"model_name": "n", "model_version": -1, "input_map": {"x": "I"}, "output_map": {"z": "O"}}]
-        },
-    }
     async with running_engine(models.root, registry=operations.registry(), model_control_mode="explicit") as engine:
-        await engine.load("e", config=json.dumps(config))
+        await engine.load("e", config=OF_N)
         assert await answer(engine) == [10, 20, 30, 40]
         # It is built again from what it was loaded with, not from what the repository holds.
         models.model("n", versions=(1, 2))
         await engine.load("n")
         assert await answer(engine) == [10, 20, 30, 40]
+
+
+async def test_an_ensemble_that_no_repository_holds_may_come_whole_with_the_load_request(
+    models: Repository, operations: Operations
+) -> None:
+    models.model("n")
+    async with running_engine(models.root, registry=operations.registry(), model_control_mode="explicit") as engine:
+        await engine.load("e", config=OF_N, files={"1/README": b"an ensemble's version is empty"})
+        assert await answer(engine) == [10, 20, 30, 40]
+        assert await states(engine) == {"e": "READY", "n": "READY"}
 
 
 @pytest.mark.parametrize(
