@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from time import perf_counter_ns
 from typing import Literal
 
@@ -20,8 +19,8 @@ from trivet import __version__
 from trivet.backend_pool import BackendPool
 from trivet.caching import ResponseCaching, create_cache
 from trivet.caller import EngineCaller, MemberAccess
+from trivet.delivery import Delivery
 from trivet.errors import (
-    Code,
     InternalError,
     InvalidArgumentError,
     RequestCancelledError,
@@ -31,7 +30,6 @@ from trivet.errors import (
 )
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.instance import Finished
 from trivet.lifecycle import LoadedModel, ModelEvent
 from trivet.loading import EngineWays, ModelLoader
 from trivet.loop import LoopInbox
@@ -42,7 +40,6 @@ from trivet.placement import gpu_count
 from trivet.plugins import PluginRegistry
 from trivet.resources import ResourceSize
 from trivet.statistics import FailureReason, ModelStatistics
-from trivet.throttle import Throttle
 from trivet.trace_file import TraceFiles
 from trivet.trace_settings import TraceOptions
 from trivet.tracing import Tracing
@@ -98,14 +95,15 @@ class Engine:
         """Protocol extensions for server metadata; those of the schedulers, and each protocol adds its own."""
         self.on_model_event: list[Callable[[ModelEvent], None]] = []
         """Called on the event loop when a model version changes its state."""
-        self.on_finished: list[Callable[[InferenceRequest, InferenceResponse], None]] = []
+        self.tracing = Tracing(options.trace, TraceFiles())
+        self._delivery = Delivery(self.tracing)
+        self.on_finished = self._delivery.on_finished
         """Called on the event loop with each final response, after it went out: for exporters. Must not raise. Requests
         that :meth:`submit` refused are not among them."""
         self.metrics = MetricRegistry()
         """What models measure themselves, for exporters."""
         self.on_refused: list[Callable[[InferenceRequest, TrivetError], None]] = []
         """Called on the event loop with each request that :meth:`submit` refuses, before it raises. Must not raise."""
-        self.tracing = Tracing(options.trace, TraceFiles())
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
         self._caller = EngineCaller(self, loop)
@@ -120,10 +118,10 @@ class Engine:
                 options,
                 self._backends,
                 EngineWays(
-                    inbox=LoopInbox(loop, self._finished),
-                    reject=self._reject,
-                    respond=self._respond,
-                    answer=self._answer,
+                    inbox=LoopInbox(loop, self._delivery.finished),
+                    reject=self._delivery.reject,
+                    respond=self._delivery.respond,
+                    answer=self._delivery.answer,
                     models=MemberAccess(self._models, self._enter, self.cancel),
                     caller=self._caller,
                     metrics=self.metrics,
@@ -254,7 +252,7 @@ class Engine:
         request.cancelled = True
         if request.on_cancel is not None:
             request.on_cancel(request)
-        self._reject(request, RequestCancelledError(f"[request id: {request.id or '<id_unknown>'}] Cancelled"))
+        self._delivery.reject(request, RequestCancelledError(f"[request id: {request.id or '<id_unknown>'}] Cancelled"))
         execution = request.execution
         if execution is not None and execution.cancelled:
             for made in list(execution.made):
@@ -278,105 +276,6 @@ class Engine:
         except asyncio.CancelledError:
             self.cancel(request)
             raise
-
-    def _finished(self, item: Finished) -> None:
-        """What instances post: answers, and batches that ended."""
-        for request, response in item.responses:
-            assert request.model is not None
-            scheduler = request.model.scheduler
-            if scheduler.orders_responses:
-                scheduler.deliver(request, response)
-            else:
-                self._answer(request, response)
-        batch = item.batch
-        if batch is None:
-            return
-        model = batch.requests[0].model
-        assert model is not None
-        if item.executed:
-            model.statistics.executed(item.executed)
-        for request in item.rescheduled:
-            self._reschedule(model, request)
-        model.scheduler.batch_done(item.instance, batch)
-
-    def _reschedule(self, model: LoadedModel, request: InferenceRequest) -> None:
-        """A model has executed a step of a request, and wants the request again for the next one."""
-        if request not in model.in_flight:
-            return
-        throttle = request.throttle
-        if isinstance(throttle, Throttle) and throttle.holds():
-            # Its caller has yet to read what there is; the next step would only hold up those that share it.
-            throttle.when_room(partial(self._reschedule, model, request))
-            return
-        request.rescheduled = False
-        request.responder = None
-        request.infer_end_ns = 0
-        try:
-            model.scheduler.reschedule(request)
-        except TrivetError as error:
-            self._reject(request, error)
-
-    def _answer(self, request: InferenceRequest, response: InferenceResponse) -> None:
-        model = request.model
-        assert model is not None
-        if request not in model.in_flight:
-            # It was cancelled or rejected while an instance worked on it, and has its final response.
-            return
-        if model.spec.decoupled:
-            model.statistics.responded(request, response, perf_counter_ns())
-        if response.final:
-            model.finished(request)
-            now = request.answered_ns = perf_counter_ns()
-            if response.error is not None:
-                model.statistics.request_failed(request, now, _failure_reason(request, response.error))
-            elif request.cache_access is None:
-                model.statistics.request_succeeded(request, now)
-            else:
-                request.cache_access.succeeded(model, request, response, now)
-        elif request.cache_access is not None:
-            request.cache_access.forget()
-        self._deliver(request, response)
-
-    def _reject(self, request: InferenceRequest, error: TrivetError) -> None:
-        """Give a request in flight an error as its final response."""
-        request.done = True
-        self._answer(request, InferenceResponse(error=error))
-
-    def _respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
-        """A scheduler answers a request that no instance executed."""
-        if request.done:
-            return
-        request.done = response.final
-        model = request.model
-        assert model is not None
-        if response.final and response.error is None and request in model.in_flight:
-            model.statistics.executed((request,))
-        self._answer(request, response)
-
-    def _deliver(self, request: InferenceRequest, response: InferenceResponse) -> None:
-        traced = request.trace
-        begun_ns = 0 if traced is None else perf_counter_ns()
-        if request.on_response is not None:
-            try:
-                request.on_response(request, response)
-            except Exception as error:
-                # A protocol that fails to write one answer must not cost the answers behind it, and whoever asked still
-                # waits for this one.
-                logger.exception("response to request '%s' of model '%s' failed", request.id, request.model_name)
-                if response.error is None:
-                    failure = InternalError(
-                        f"the response of model '{request.model_name}' cannot be sent: {type(error).__name__}: {error}"
-                    )
-                    self._deliver(request, InferenceResponse(error=failure, final=response.final))
-                    return
-        if traced is not None:
-            self.tracing.delivered(traced, request, response, begun_ns)
-        if response.final:
-            for observer in self.on_finished:
-                try:
-                    observer(request, response)
-                except Exception:
-                    logger.exception("observer %r failed on a response of model '%s'", observer, request.model_name)
 
     # --- models
 
@@ -448,7 +347,7 @@ class Engine:
         for model in self._control.loaded():
             for request in list(model.in_flight):
                 request.cancelled = True
-                self._reject(request, UnavailableError("Server is stopping, the request was not finished"))
+                self._delivery.reject(request, UnavailableError("Server is stopping, the request was not finished"))
 
     async def stop(self) -> None:
         """Answer what is still in flight with an error, unload every model, close every backend."""
@@ -473,8 +372,8 @@ class Engine:
         return ResponseCaching(
             name,
             create_cache(self.registry, name, dict(options)),
-            answer=self._answer,
-            reject=self._reject,
+            answer=self._delivery.answer,
+            reject=self._delivery.reject,
             find=self._models.model,
         )
 
@@ -485,13 +384,3 @@ class Engine:
             except Exception:
                 # Half-way through a load: whoever only watches must not leave a model between two states.
                 logger.exception("observer %r failed on model '%s'", observer, event.name)
-
-
-def _failure_reason(request: InferenceRequest, error: TrivetError) -> FailureReason:
-    if error.code is Code.CANCELLED:
-        return FailureReason.CANCELED
-    if request.compute_start_ns:
-        return FailureReason.BACKEND
-    if error.code in (Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.DEADLINE_EXCEEDED):
-        return FailureReason.REJECTED
-    return FailureReason.OTHER
