@@ -1,8 +1,20 @@
 from typing import Any
 
 import pytest
+from arithmetic_backend import ArithmeticPlugin, Journal
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture
+def plugin() -> ArithmeticPlugin:
+    """A backend that computes, and writes down what it was asked to do."""
+    return ArithmeticPlugin()
+
+
+@pytest.fixture
+def journal(plugin: ArithmeticPlugin) -> Journal:
+    return plugin.journal

@@ -42,16 +42,6 @@ MODELS = {
 
 
 @pytest.fixture
-def plugin() -> ArithmeticPlugin:
-    return ArithmeticPlugin()
-
-
-@pytest.fixture
-def journal(plugin: ArithmeticPlugin) -> Journal:
-    return plugin.journal
-
-
-@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     for name, config in MODELS.items():
         folder = tmp_path / name

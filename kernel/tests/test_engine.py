@@ -32,16 +32,6 @@ from trivet.testing import running_engine
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def plugin() -> ArithmeticPlugin:
-    return ArithmeticPlugin()
-
-
-@pytest.fixture
-def journal(plugin: ArithmeticPlugin) -> Journal:
-    return plugin.journal
-
-
 class Repository:
     """A model repository in the making."""
 

@@ -33,16 +33,6 @@ pytestmark = pytest.mark.anyio
 ONE_LICENCE = 'rate_limiter { resources { name: "licence" global: true count: 1 } }'
 
 
-@pytest.fixture
-def plugin() -> ArithmeticPlugin:
-    return ArithmeticPlugin()
-
-
-@pytest.fixture
-def journal(plugin: ArithmeticPlugin) -> Journal:
-    return plugin.journal
-
-
 class Repository:
     """Models that differ in their instances."""
 

@@ -40,11 +40,6 @@ class Kept(TraceSink):
 
 
 @pytest.fixture
-def plugin() -> ArithmeticPlugin:
-    return ArithmeticPlugin()
-
-
-@pytest.fixture
 def repository(tmp_path: Path) -> Path:
     for name, config in MODELS.items():
         folder = tmp_path / "models" / name
