@@ -48,7 +48,8 @@ class Simulation:
     """One scheduler with ``instances`` instances, at time 0 ns.
 
     ``compute_ns`` says how long the execution of a batch takes; without it each lasts until :meth:`finish`. ``respond``
-    gives the responses to one executed request; by default a single, empty one.
+    gives the responses to one executed request, by default a single, empty one; it may set ``request.rescheduled``
+    instead of giving a final one.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Simulation:
                 submit_any=self._submit_any,
                 waiting=lambda: len(self._queue),
                 reject=self._reject,
+                respond=self._respond_without_instance,
                 answer=self._answer,
                 call_later=lambda seconds, callback: self._at(self.now_ns + round(seconds * 1e9), callback),
                 clock_ns=lambda: self.now_ns,
@@ -115,11 +117,10 @@ class Simulation:
         batch = instance.executing
         assert batch is not None, f"{instance.name} is not executing"
         instance.executing = None
-        for request in batch.requests:
-            if request.cancelled:
-                continue
+        executed = _executed(batch)
+        for request in executed:
             request.compute_end_ns = self.now_ns
-            for response in self._respond(request):
+            for response in () if request.done else self._respond(request):
                 request.done = response.final
                 if self.scheduler.orders_responses:
                     self.scheduler.deliver(request, response)
@@ -127,6 +128,10 @@ class Simulation:
                     self._answer(request, response)
         # The instance takes what is there before the loop hears that it has finished.
         self.feed()
+        for request in executed:
+            if request.rescheduled and request in self.in_flight:
+                request.rescheduled = False
+                self._reschedule(request)
         self.scheduler.batch_done(instance, batch)
 
     def advance(self, ns: int) -> None:
@@ -159,7 +164,7 @@ class Simulation:
 
     def _begin(self, instance: SimulatedInstance, batch: Batch) -> None:
         instance.executing = batch
-        requests = [request for request in batch.requests if not request.cancelled]
+        requests = _executed(batch)
         for request in requests:
             request.compute_start_ns = self.now_ns
         if requests:
@@ -170,6 +175,17 @@ class Simulation:
     def _submit_any(self, batch: Batch) -> None:
         self._queue.append(batch)
         self.feed()
+
+    def _reschedule(self, request: InferenceRequest) -> None:
+        try:
+            self.scheduler.reschedule(request)
+        except TrivetError as error:
+            self._reject(request, error)
+
+    def _respond_without_instance(self, request: InferenceRequest, response: InferenceResponse) -> None:
+        if not request.done:
+            request.done = response.final
+            self._answer(request, response)
 
     def _reject(self, request: InferenceRequest, error: TrivetError) -> None:
         request.done = True
@@ -189,3 +205,8 @@ class Simulation:
         timer = SimulatedTimer(callback)
         heapq.heappush(self._events, (at_ns, next(self._number), timer))
         return timer
+
+
+def _executed(batch: Batch) -> list[InferenceRequest]:
+    """What an instance executes of a batch: all but what was cancelled before, unless the batch is to stay whole."""
+    return [request for request in batch.requests if batch.whole or not request.cancelled]
