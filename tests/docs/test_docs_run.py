@@ -38,6 +38,9 @@ NOT_RUN = {
     "plugins/memory_cuda/README.md": [_INSTALLS],
     "plugins/memory_system/README.md": [_INSTALLS],
     "plugins/protocol_kserve_v2/README.md": [_INSTALLS],
+    "plugins/scheduler_dynamic/README.md": [_INSTALLS],
+    "plugins/scheduler_ensemble/README.md": [_INSTALLS],
+    "plugins/scheduler_sequence/README.md": [_INSTALLS],
     "plugins/transport_http/README.md": [_INSTALLS],
 }
 
