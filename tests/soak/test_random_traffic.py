@@ -30,11 +30,13 @@ from trivet_protocol_kserve_v2.throttle import Throttle
 WORKERS = 24
 ANSWER_S = 30.0
 """No request takes this long: whoever waits longer waits for ever."""
-STALL_S = 2.0
+STALL_S = 5.0
 """The event loop is never busy this long. Far more than what it should be, as tests share their machine."""
 
 COUNTING = ("count", "steps", "stream", "relay", "iterates")
 EVERY = (*ACTING, *SUMMING, "calls", "chain", *COUNTING)
+ASKED_BY_CALLERS = ("ordered", "cached", "adaptive", *SUMMING, "calls", "chain", "steps", "relay", "iterates")
+"""Models that no other model asks."""
 _GOOD = (Act.ANSWER, Act.SLOW, Act.LATER)
 _BAD = (Act.ERROR, Act.RAISE, Act.EXIT, Act.FEW, Act.DROP, Act.JUNK)
 
@@ -46,16 +48,20 @@ class Traffic:
         self.engine = engine
         self.random = random.Random(seed)
         self.outcomes: Counter[str] = Counter()
+        self.ends: Counter[tuple[str, bool]] = Counter()
+        """Requests that ended, by model and whether with success."""
         self.longest_stall_s = 0.0
         self._number = 0
 
-    async def run(self, seconds: float) -> None:
+    async def run(self, seconds: float, *, control: bool) -> None:
+        """``control``: models are loaded and unloaded meanwhile."""
         end = time.monotonic() + seconds
         heartbeat = asyncio.create_task(self._heartbeat())
         async with asyncio.TaskGroup() as workers:
             for _ in range(WORKERS):
                 workers.create_task(self._work(end))
-            workers.create_task(self._control(end))
+            if control:
+                workers.create_task(self._control(end))
         heartbeat.cancel()
 
     async def _heartbeat(self) -> None:
@@ -98,6 +104,8 @@ class Traffic:
         if steps > 1 or model == "calls":
             act = self.random.choice((Act.ANSWER,) * 6 + (Act.RAISE, Act.ERROR))
         x = self._input(act)
+        if model == "cached" and self.random.random() < 0.8:
+            x = x[:1, :1] % 1600  # which others have asked before
         responses = await self._ask(model, x, cancel=act is Act.KEEP)
         error = responses[-1].error
         if error is not None:
@@ -182,6 +190,7 @@ class Traffic:
             loop.call_later(self.random.choice((0, 0.001, 0.005)) if slow else 0, throttle.sent)
             if response.final:
                 throttle.open()
+                self.ends[model, response.error is None] += 1
                 final.set_result(None)
 
         if model == "ranked":
@@ -193,6 +202,7 @@ class Traffic:
         try:
             self.engine.submit(request)
         except TrivetError as error:
+            self.ends[model, False] += 1
             await asyncio.sleep(0)
             return [InferenceResponse(error=error)]
         if cancel or self.random.random() < 0.1:
@@ -228,6 +238,13 @@ def nothing_left() -> Iterator[None]:
     assert len(requests) == 0, f"{len(requests)} requests are left"
 
 
+def counts(engine: Engine, model: str) -> tuple[int, int]:
+    """How many requests succeeded and failed, as the statistics have it."""
+    statistics = engine.model(model).statistics
+    assert statistics.fail.count == sum(statistics.failures.values())
+    return statistics.success.count, statistics.fail.count
+
+
 async def soak(repository: Path, seed: int, seconds: float) -> None:
     write_models(repository)
     async with running_engine(
@@ -238,8 +255,16 @@ async def soak(repository: Path, seed: int, seconds: float) -> None:
         cache_config={"local": {"size": "1000000"}},
     ) as engine:
         traffic = Traffic(engine, seed)
-        await traffic.run(seconds)
+        await traffic.run(seconds * 0.7, control=True)
+        for name in EVERY:
+            await engine.load(name)
+        before = {name: counts(engine, name) for name in ASKED_BY_CALLERS}
+        traffic.ends.clear()
+        await traffic.run(seconds * 0.3, control=False)
         print(*sorted(traffic.outcomes.items()), f"longest stall: {traffic.longest_stall_s:.3f} s", sep="\n")
+        for name, (succeeded, failed) in before.items():
+            ended = succeeded + traffic.ends[name, True], failed + traffic.ends[name, False]
+            assert counts(engine, name) == ended, name
         assert traffic.longest_stall_s < STALL_S
         assert all(traffic.outcomes[f"{model}: answered"] for model in EVERY), traffic.outcomes
         for model in engine.ready_models():

@@ -233,6 +233,11 @@ ACTING = {
     "dynamic": "dynamic_batching { } instance_group { count: 2 kind: KIND_CPU }",
     "ordered": "dynamic_batching { preserve_ordering: true max_queue_delay_microseconds: 500 } " + _LIMITED,
     "cached": "dynamic_batching { } response_cache { enable: true }",
+    "adaptive": """
+dynamic_batching { }
+parameters { key: "dynamic_batching.max_queue_delay" value { string_value: "auto" } }
+parameters { key: "dynamic_batching.latency_objective_ms" value { string_value: "5" } }
+""",
     "ranked": """
 dynamic_batching {
   priority_levels: 3 default_priority_level: 2 max_queue_delay_microseconds: 300 preferred_batch_size: [ 4 ]
