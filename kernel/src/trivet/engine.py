@@ -97,7 +97,7 @@ class Engine:
         """Called on the event loop when a model version changes its state."""
         self.tracing = Tracing(options.trace, TraceFiles())
         self._delivery = Delivery(self.tracing)
-        self.on_finished = self._delivery.on_finished
+        self.on_finished: list[Callable[[InferenceRequest, InferenceResponse], None]] = self._delivery.on_finished
         """Called on the event loop with each final response, after it went out: for exporters. Must not raise. Requests
         that :meth:`submit` refused are not among them."""
         self.metrics = MetricRegistry()
