@@ -11,6 +11,7 @@ from pathlib import Path
 
 from repository_builder.models import build_exported, build_language_model, build_light
 from repository_builder.packages import Wheels
+from repository_builder.pytorch import build_pytorch
 from repository_builder.samples import build_samples
 
 EXAMPLES = Path(__file__).resolve().parent
@@ -27,6 +28,9 @@ def main() -> None:
     parser.add_argument(
         "--language-model", action="store_true", help="SmolLM2-135M too: 98 MB, 0.7 GB when it is served"
     )
+    parser.add_argument(
+        "--pytorch", action="store_true", help="models for the PyTorch backend too (trivet-backend-torch): 78 MB"
+    )
     parser.add_argument("--output", type=Path, default=EXAMPLES / "model_repository", help="default: %(default)s")
     parser.add_argument("--samples", type=Path, default=EXAMPLES / "samples", help="default: %(default)s")
     parser.add_argument("--cache", type=Path, default=EXAMPLES / ".cache", help="default: %(default)s")
@@ -38,6 +42,8 @@ def main() -> None:
         build_exported(arguments.output, wheels, arguments.cache / "exported")
     if arguments.language_model:
         build_language_model(arguments.output, wheels)
+    if arguments.pytorch:
+        build_pytorch(arguments.output, wheels)
     build_samples(arguments.samples, wheels)
 
     names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())

@@ -5,6 +5,7 @@ FIGURES = (
     "grpc",
     "perf_analyzer",
     "minilm",
+    "torch",
     "large",
     "startup",
     "churn",
