@@ -323,6 +323,8 @@ def _place(answers: Iterable[tuple[InferenceRequest, InferenceResponse]]) -> Non
 def _as_error(error: BaseException, what: str) -> TrivetError:
     """The error for the caller; anything that is not meant for one is logged with its traceback."""
     if isinstance(error, TrivetError):
-        return error
+        # Its traceback leads to the requests that it is the answer to, and would keep their memory until the next
+        # collection.
+        return error.with_traceback(None)
     logger.error("%s", what, exc_info=error)
     return InternalError(f"{what}: {type(error).__name__}: {message_of(error)}")

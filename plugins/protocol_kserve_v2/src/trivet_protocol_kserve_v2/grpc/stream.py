@@ -216,20 +216,24 @@ class InferenceStream:
             return
         if response.final:
             self._forget(request)
-        try:
-            message = self._encode(turn, request, response)
-        except TrivetError as error:
+        # Not raised: its traceback would lead back to the request, and keep its memory until the next collection.
+        failure = response.error
+        message = None
+        if failure is None:
+            try:
+                message = self._encode(turn, request, response)
+            except TrivetError as error:
+                failure = error
+        if failure is not None:
             if self._fail_call:
-                self._failure = error
+                self._failure = failure
                 self._changed.set()
                 return
-            message = encode_stream_error(request, message_of(error), final=response.final)
+            message = encode_stream_error(request, message_of(failure), final=response.final)
         self._deliver(turn, message, last=response.final)
 
     def _encode(self, turn: _Turn, request: InferenceRequest, response: InferenceResponse) -> bytes | None:
-        """The message for a response, if it makes one. Raises :class:`~trivet.errors.TrivetError` for an error."""
-        if response.error is not None:
-            raise response.error
+        """The message for a response, if it makes one. Raises :class:`~trivet.errors.TrivetError` where it cannot."""
         if response.final and not turn.ordered and not response.outputs:
             return encode_stream_end(request) if turn.empty_final else None
         try:

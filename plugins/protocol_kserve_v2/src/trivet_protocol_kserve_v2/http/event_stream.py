@@ -91,6 +91,7 @@ class EventStream(AsyncIterator[bytes]):
                 event = encode_event(encode_generated(request, response))
         except TrivetError as error:
             status, event = http_status(error), encode_event(encode_error(error))
+            error.__traceback__ = None  # as in error_response()
         if event:
             self._events.append(event)
             self._pending_bytes += len(event)

@@ -25,6 +25,9 @@ def json_response(document: Any, status: int = 200) -> HttpResponse:
 
 def error_response(error: TrivetError, status: int | None = None, headers: Sequence[Header] = ()) -> HttpResponse:
     """The answer to a request that failed; ``status`` only where it is not the usual one of the error's code."""
+    # Its traceback leads to the request, which leads to the error. Nobody needs it any more, and it would keep the
+    # request's memory until the next collection.
+    error.__traceback__ = None
     return _error(status or http_status(error), error.message, headers)
 
 
