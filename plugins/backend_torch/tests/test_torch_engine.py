@@ -138,12 +138,43 @@ async def test_sequences_side_by_side_each_have_an_instance_with_its_state(tmp_p
             ]
 
 
+WIDE = """
+import torch
+
+class Wide(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1024, 1024)
+
+    def forward(self, x):
+        return self.layer(x)
+"""
+
+
+def write_wide(path: Path, kind: str) -> None:
+    """A network with 4 MB of weights, in a kind of file."""
+    folder = path / "wide" / "1"
+    folder.mkdir(parents=True)
+    network = torch.nn.Linear(1024, 1024).eval()
+    config = CONFIG.replace("[ 4 ]", "[ 1024 ]").replace("[ 2 ]", "[ 1024 ]")
+    if kind == "torchscript":
+        torch.jit.script(network).save(str(folder / "model.pt"))
+    elif kind == "exported":
+        batch = {0: torch.export.Dim("batch", min=1, max=16)}
+        torch.export.save(
+            torch.export.export(network, (torch.zeros(2, 1024),), dynamic_shapes=(batch,)), folder / "model.pt2"
+        )
+    else:
+        (folder / "model.py").write_text(WIDE)
+        torch.save({f"layer.{name}": value for name, value in network.state_dict().items()}, folder / "model.pt")
+    (path / "wide" / "config.pbtxt").write_text(config)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-async def test_loading_and_unloading_leaves_memory_flat(tmp_path: Path) -> None:
-    write(
-        tmp_path, "wide", torch.nn.Linear(1024, 1024), CONFIG.replace("[ 4 ]", "[ 1024 ]").replace("[ 2 ]", "[ 1024 ]")
-    )
+@pytest.mark.parametrize("kind", ["torchscript", "exported", "eager"])
+async def test_loading_and_unloading_leaves_memory_flat(kind: str, tmp_path: Path) -> None:
+    write_wide(tmp_path, kind)
     process = psutil.Process()
     async with engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
         settled = 0

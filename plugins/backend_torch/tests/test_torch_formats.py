@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from trivet.backend import ArrayInstance
-from trivet.errors import InvalidArgumentError, UnavailableError
+from trivet.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from trivet.tensor import Tensor
 
 Instance = Callable[..., ArrayInstance]
@@ -238,6 +238,32 @@ def test_an_archive_without_its_weights(context: Any, instance: Instance) -> Non
 def test_code_that_fails(context: Any, instance: Instance) -> None:
     with pytest.raises(InvalidArgumentError, match=r"failed to load model 'm': no such thing \(RuntimeError while"):
         instance(context({"model.py": "raise RuntimeError('no such thing')"}, CONFIG))
+
+
+HUGE = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.register_buffer("buffer", torch.empty(elements))
+
+    def forward(self, x):
+        return x[:, :2] if x.shape[0] == 1 else torch.empty(1 << 50)
+"""
+
+
+def test_a_network_that_does_not_fit_into_memory(context: Any, instance: Instance) -> None:
+    config = CONFIG + parameter("MODEL_ARGUMENTS", f'{{"elements": {1 << 50}}}')
+    with pytest.raises(ResourceExhaustedError, match=r"failed to load model 'm': .*can't allocate memory"):
+        instance(context({"model.py": HUGE}, config))
+
+
+def test_a_run_that_does_not_fit_into_memory_fails_alone(context: Any, instance: Instance) -> None:
+    made = instance(context({"model.py": HUGE}, CONFIG + parameter("MODEL_ARGUMENTS", '{"elements": 1}')))
+    with pytest.raises(ResourceExhaustedError, match=r"PyTorch execute failure: .*can't allocate memory"):
+        run(made)
+    assert run(made, X[:1]).tolist() == [[1, 1]]
 
 
 def test_a_gpu_that_is_not_there(context: Any, instance: Instance) -> None:

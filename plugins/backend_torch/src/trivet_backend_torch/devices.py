@@ -73,7 +73,7 @@ class Cuda(Host):
             given = torch.utils.dlpack.from_dlpack(tensor.dlpack()).reshape(tensor.shape)
             if tensor.datatype is BF16 and given.dtype is not torch.bfloat16:
                 given = given.view(torch.bfloat16)
-            # The network works on its own copy where it would else write into another model's output.
+            # No copy where it is on this GPU already: a network that works in place writes into it.
             return given.to(self.device, non_blocking=True)
         array = tensor.numpy()
         if not array.dtype.isnative:
