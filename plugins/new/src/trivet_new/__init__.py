@@ -1,0 +1,1 @@
+"""``trivet new``: packages for Trivet, written from templates."""

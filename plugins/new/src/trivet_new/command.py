@@ -1,0 +1,60 @@
+"""The command ``trivet new``. The template tool is imported when it runs."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from trivet.hookspecs import API_VERSION
+
+KINDS = ("backend", "protocol", "scheduler", "exporter", "memory")
+TEMPLATES = Path(__file__).with_name("templates")
+
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@click.command
+@click.argument("kind", type=click.Choice(KINDS))
+@click.argument("name")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write, which must be empty or not there; by default ./trivet-KIND-NAME.",
+)
+def new(kind: str, name: str, output: Path | None) -> None:
+    """Write a package that adds a backend, protocol, scheduler, exporter or memory provider.
+
+    It installs, serves, and has tests that pass: those of the contract (trivet.testing.conformance), and a place for
+    your own. NAME is in lower case with hyphens, and becomes part of the package's name: trivet-KIND-NAME.
+    """
+    if not _NAME.fullmatch(name):
+        raise click.BadParameter(
+            f"{name!r}: expected lower-case letters, digits and hyphens, such as 'my-format'", param_hint="NAME"
+        )
+    folder = output or Path(f"trivet-{kind}-{name}")
+    if folder.exists() and any(folder.iterdir()):
+        raise click.ClickException(f"'{folder}' is not empty; give another folder with --output")
+    write(kind, name, folder)
+    click.echo(f"wrote {folder}; next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest")
+
+
+def write(kind: str, name: str, folder: Path) -> None:
+    """Write the package of that kind into ``folder``."""
+    # Imported here: `trivet serve` loads this module too, and has no use for a template tool.
+    import copier  # noqa: PLC0415
+
+    identifier = name.replace("-", "_")
+    data = {
+        "kind": kind,
+        "name": name,
+        "identifier": identifier,
+        "distribution": f"trivet-{kind}-{name}",
+        "module": f"trivet_{kind}_{identifier}",
+        "class_name": "".join(part.capitalize() for part in name.split("-")),
+        "kernel_version": ".".join(version("trivet-kernel").split(".")[:2]),
+        "api_version": API_VERSION,
+    }
+    for part in ("common", kind):
+        copier.run_copy(str(TEMPLATES), folder, data={**data, "part": part}, defaults=True, quiet=True)
