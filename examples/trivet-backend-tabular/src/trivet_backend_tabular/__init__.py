@@ -1,0 +1,1 @@
+"""Models of tables for Trivet: scikit-learn, LightGBM and XGBoost."""
