@@ -6,24 +6,21 @@ import asyncio
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import anyio
 import pytest
 
-from trivet import hookimpl
 from trivet.backend import BackendInstance, BackendModel
 from trivet.engine import Engine
 from trivet.errors import TrivetError
-from trivet.hookspecs import BackendPlugin, Offer, SchedulerPlugin
-from trivet.inference import InferenceRequest
+from trivet.hookspecs import BackendPlugin, Offer
 from trivet.plugins import PluginRegistry
-from trivet.scheduling import Batch, Scheduler, SchedulerContext
 from trivet.testing.conformance import leaks
+from trivet.testing.conformance.gathering import GatheringScheduler, with_gathering
 from trivet.testing.conformance.requests import Answers, Arrays, compare, infer, is_for_callers, outputs_of, request
 from trivet.testing.conformance.rules import PluginRules, offered, require
 from trivet.testing.running import running_engine
@@ -168,8 +165,8 @@ class BackendConformance(PluginRules, ABC):
         self._run(check)
 
         async def check_batch(engine: Engine) -> None:
-            most = min(engine.model("m").spec.max_batch_size, _Gathering.size)
-            _Gathering.size = most
+            most = min(engine.model("m").spec.max_batch_size, GatheringScheduler.size)
+            GatheringScheduler.size = most
             answers = Answers(engine)
             requests = [request("m", self.inputs(1, seed)) for seed in range(most)]
             answers.submit(*requests)
@@ -179,8 +176,8 @@ class BackendConformance(PluginRules, ABC):
                 what = f"request {seed + 1} of {most} in a batch gets"
                 compare(outputs_of(answers.responses[one]), expected, self.tolerance, _EXECUTE, what)
 
-        _Gathering.size = 4
-        self._run(check_batch, "dynamic_batching { }", registry=_with_gathering())
+        GatheringScheduler.size = 4
+        self._run(check_batch, "dynamic_batching { }", registry=with_gathering())
 
     def test_an_execution_that_fails_fails_alone(self) -> None:
         """Its requests get an error for callers, and the model serves on."""
@@ -345,39 +342,3 @@ class BackendConformance(PluginRules, ABC):
         registry, offer = offered(self.backend, lambda registry: registry.backends)
         assert isinstance(offer, BackendPlugin)
         return registry, offer
-
-
-class _Gathering(Scheduler):
-    """Waits for :attr:`size` requests and makes a batch of them: what a dynamic batcher does under load."""
-
-    size: ClassVar[int] = 4
-
-    def __init__(self, context: SchedulerContext) -> None:
-        super().__init__(context)
-        self._waiting: list[InferenceRequest] = []
-
-    def enqueue(self, request: InferenceRequest) -> None:
-        self._waiting.append(request)
-        if len(self._waiting) >= self.size:
-            batch, self._waiting = self._waiting, []
-            self.context.submit_any(Batch(batch))
-
-    @property
-    def queued(self) -> int:
-        return len(self._waiting)
-
-
-class _GatheringPlugin:
-    @hookimpl
-    def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
-        return [SchedulerPlugin(name="dynamic_batching", factory=_Gathering)]
-
-
-def _with_gathering() -> PluginRegistry:
-    """What is installed, with the kit's scheduler in place of any other for ``dynamic_batching``."""
-    own = PluginRegistry.of(conformance=_GatheringPlugin()).plugins
-    others = [
-        replace(plugin, offers=[(family, offer) for family, offer in plugin.offers if offer.name != "dynamic_batching"])
-        for plugin in PluginRegistry.discover().plugins
-    ]
-    return PluginRegistry([*others, *own])
