@@ -1,7 +1,6 @@
 """TorchScript: names, batches, text, Python numbers, results; Triton's conventions."""
 
 # Annotations are read by TorchScript, which does not know those of a string.
-# ruff: noqa: FA
 
 from collections.abc import Callable
 from typing import Any
