@@ -20,8 +20,10 @@ from trivet.logs import LogOptions
 def logging_as_it_was() -> Iterator[None]:
     root = logging.getLogger()
     before = (root.handlers[:], root.level, threading.excepthook, logging.getLogger("trivet").level)
+    configured = (logs._Configured.options, logs._Configured.packages, logs._Configured.handler)
     root.handlers = []
     yield
+    logs._Configured.options, logs._Configured.packages, logs._Configured.handler = configured
     logging.captureWarnings(capture=False)
     root.handlers, root.level, threading.excepthook = before[:3]
     logging.getLogger("trivet").setLevel(before[3])

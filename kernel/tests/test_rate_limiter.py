@@ -209,6 +209,16 @@ def test_who_comes_late_does_not_make_up_for_the_turns_before() -> None:
     assert abs(counted[early] - counted[late]) <= 2
 
 
+def test_nor_does_it_when_it_comes_while_the_other_has_nothing_to_do() -> None:
+    limiter = RateLimiter()
+    early, late = Model(limiter, everywhere()), Model(limiter, everywhere())
+    run([early], 100)
+    while early.executing:
+        early.finish(early.executing[0])
+    counted = run([late, early], 20)
+    assert abs(counted[early] - counted[late]) <= 2
+
+
 def test_many_small_ones_do_not_starve_a_large_one() -> None:
     limiter = RateLimiter([ResourceSize("R", 4)])
     small, large = Model(limiter, *[on_device(1)] * 4), Model(limiter, on_device(4, priority=9))

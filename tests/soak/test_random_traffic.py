@@ -234,7 +234,7 @@ def nothing_left() -> Iterator[None]:
         assert time.monotonic() < deadline, f"threads are left: {left}"
         time.sleep(0.05)
     gc.collect()
-    requests = [found for found in gc.get_objects() if isinstance(found, InferenceRequest)]
+    requests = [found for found in gc.get_objects() if type(found) is InferenceRequest]
     assert len(requests) == 0, f"{len(requests)} requests are left"
 
 

@@ -198,10 +198,15 @@ class RateLimiter:
         self.resources.measure(slot.wants for slot in self._slots())
 
     def _join(self, slot: _Slot) -> None:
-        """The instance has work again: it starts level with the least served of those it competes with."""
+        """The instance has work again: it starts level with the least served of those it competes with.
+
+        Where none of them has work now, with the least served of all: whoever happens to come first must not be owed
+        the turns that another had while it was alone.
+        """
         for resource in slot.wants:
-            rivals = [rival.turns for rival in self._slots() if rival.active and resource in rival.wants]
-            slot.turns = max(slot.turns, min(rivals, default=0))
+            rivals = [rival for rival in self._slots() if rival is not slot and resource in rival.wants]
+            active = [rival for rival in rivals if rival.active]
+            slot.turns = max(slot.turns, min([rival.turns for rival in active or rivals], default=0))
         slot.active = True
 
     def _hand_out(self) -> None:
