@@ -113,12 +113,13 @@ def tensor(client: Any, *numbers: float) -> list[Any]:
 
 
 def test_python_to_onnx_to_python_from_many_clients(server: RunningServer) -> None:
-    with http_client.InferenceServerClient(server.http_url, concurrency=8) as client, ThreadPoolExecutor(8) as threads:
-
-        def ask(i: int) -> list[float]:
+    def ask(i: int) -> list[float]:
+        # A client of its own: the library's HTTP client belongs to one thread.
+        with http_client.InferenceServerClient(server.http_url) as client:
             result: list[float] = client.infer("chain", tensor(http_client, i, -i)).as_numpy("Y").tolist()
-            return result
+        return result
 
+    with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(ask, range(60))) == [[2 * i + 1, -2 * i + 1] for i in range(60)]
 
 
