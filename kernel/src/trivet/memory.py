@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trivet.datatypes import DataType
+from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ class RegionStatus:
     name: str
     byte_size: int
     details: Mapping[str, Any]
+
+    def check_part(self, offset: int, byte_size: int) -> None:
+        """Whether a part, both numbers as the caller wrote them, lies within the region.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError`, in Triton's words, where it does not.
+        """
+        if not 0 <= offset < self.byte_size:
+            raise InvalidArgumentError(f"Invalid offset for shared memory region: '{self.name}'")
+        if byte_size <= 0 or offset + byte_size > self.byte_size:
+            raise InvalidArgumentError(f"Invalid offset + byte size for shared memory region: '{self.name}'")
 
 
 class RegionSlice(ABC):

@@ -119,7 +119,8 @@ def test_what_is_registered_is_listed_until_it_is_forgotten(memory: SystemMemory
 
 def test_a_part_lies_within_its_region(memory: SystemMemory, create: Create) -> None:
     register(memory, "r", create(bytes(100)), 10, 50)
-    for offset, size in ((50, 1), (2**64 - 1, 1)):
+    # A negative one would reach what lies before the region: gRPC's parameters have a sign.
+    for offset, size in ((50, 1), (2**64 - 1, 1), (-1, 1), (-10, 20)):
         with pytest.raises(InvalidArgumentError, match=r"^Invalid offset for shared memory region: 'r'$"):
             memory.slice("r", offset, size)
     for offset, size in ((49, 2), (0, 51), (0, 0), (1, 2**64 - 1)):

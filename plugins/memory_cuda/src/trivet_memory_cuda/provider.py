@@ -86,10 +86,7 @@ class CudaMemory(MemoryProvider):
         if found is None:
             raise NotFoundError(f"Unable to find shared memory region: '{region}'")
         status, mapping = found
-        if offset >= status.byte_size:
-            raise InvalidArgumentError(f"Invalid offset for shared memory region: '{region}'")
-        if byte_size <= 0 or offset + byte_size > status.byte_size:
-            raise InvalidArgumentError(f"Invalid offset + byte size for shared memory region: '{region}'")
+        status.check_part(offset, byte_size)
         return CudaSlice(mapping, mapping.address + offset, byte_size)
 
 

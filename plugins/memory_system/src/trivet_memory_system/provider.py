@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trivet.datatypes import DataType
-from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.errors import AlreadyExistsError, InternalError, NotFoundError, UnavailableError
 from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
 from trivet.options import Settings
 from trivet.tensor import Tensor
@@ -52,10 +52,7 @@ class SystemMemory(MemoryProvider):
         if found is None:
             raise NotFoundError(f"Unable to find shared memory region: '{region}'")
         status, memory = found
-        if offset >= status.byte_size:
-            raise InvalidArgumentError(f"Invalid offset for shared memory region: '{region}'")
-        if byte_size <= 0 or offset + byte_size > status.byte_size:
-            raise InvalidArgumentError(f"Invalid offset + byte size for shared memory region: '{region}'")
+        status.check_part(offset, byte_size)
         return SystemSlice(memory, offset, byte_size)
 
 
