@@ -1,31 +1,143 @@
-"""BF16 tensors of frameworks as host arrays. numpy has no such type, so it is shown their bit patterns.
+"""DLPack without a framework: what a capsule says of its tensor, and memory at an address as a tensor for anybody.
 
-Source: DLPack 1.0, ``dlpack.h`` (layout of ``DLTensor``), and the Python array API standard (``__dlpack__``).
+For plugins that own memory on a device themselves, or have to know where another's tensor lies. Whoever has a framework
+uses that framework's ``from_dlpack``. Any thread.
+
+Source: DLPack 1.1, ``dlpack.h`` (layout of the structures, codes of devices and types), and the Python array API
+standard 2023.12 (``__dlpack__``, ``__dlpack_device__``, names of the capsules and who deletes what).
 """
 
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from trivet import datatypes
+from trivet.datatypes import BF16, BOOL, DataType
 
 if TYPE_CHECKING:
     from trivet.tensor import SupportsDLPack
 
-_UNSIGNED = 1  # kDLUInt of DLDataTypeCode
-# Where DLTensor.dtype.code is: after data, device and ndim; a versioned capsule has version, context, deleter and flags
-# in front of the tensor.
-_CODE_OFFSETS = {b"dltensor": 20, b"dltensor_versioned": 52}
+CPU, CUDA, CUDA_HOST = 1, 2, 3
+"""Kinds of devices: ``kDLCPU``, ``kDLCUDA``, and ``kDLCUDAHost`` for pinned host memory."""
+HOST_DEVICES = (CPU, CUDA_HOST)
+"""Those whose memory the CPU can read."""
 
-_is_valid = ctypes.pythonapi.PyCapsule_IsValid
-_is_valid.restype = ctypes.c_int
-_is_valid.argtypes = (ctypes.py_object, ctypes.c_char_p)
-_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer.restype = ctypes.c_void_p
-_pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+_KINDS = {"i": 0, "u": 1, "f": 2}  # kDLInt, kDLUInt, kDLFloat, by numpy's kind of dtype
+_BFLOAT, _BOOL = 4, 6  # kDLBfloat, kDLBool
+
+
+def _code_of(datatype: DataType) -> tuple[int, int]:
+    """``DLDataTypeCode`` and bits of an element."""
+    if datatype is BF16:
+        return _BFLOAT, 16
+    return (_BOOL if datatype is BOOL else _KINDS[datatype.numpy.kind]), 8 * datatype.itemsize
+
+
+_DATATYPES = {_code_of(datatype): datatype for datatype in datatypes.ALL if datatype is not datatypes.BYTES}
+
+_VERSION = (1, 1)
+# A consumer gives these to another name when it has taken what is inside. CPython keeps no copy of them.
+_PLAIN, _VERSIONED = b"dltensor", b"dltensor_versioned"
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _DLManagedTensor(ctypes.Structure):
+    _fields_ = (("dl_tensor", _DLTensor), ("manager_ctx", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+class _DLManagedTensorVersioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("manager_ctx", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("dl_tensor", _DLTensor),
+    )
+
+
+_STRUCTURES: dict[bytes, type[Any]] = {_PLAIN: _DLManagedTensor, _VERSIONED: _DLManagedTensorVersioned}
+
+
+# --- what a capsule says
+
+
+class Description(NamedTuple):
+    """A tensor as its capsule describes it. The capsule, or whoever consumes it, keeps the memory valid."""
+
+    device: tuple[int, int]
+    """Kind and number, as ``__dlpack_device__`` gives them."""
+    datatype: DataType | None
+    """``None`` for an element type that no tensor of the KServe protocol has."""
+    shape: tuple[int, ...]
+    address: int
+    """Of the first element, 0 where there is none."""
+    byte_size: int
+    """Of the elements, without gaps between them."""
+    is_contiguous: bool
+    """Row-major without gaps."""
+
+
+def describe(capsule: Any) -> Description:
+    """Read a capsule that nobody has consumed yet; it can still be consumed after.
+
+    Raises :class:`ValueError` for anything else.
+    """
+    tensor = _tensor_in(capsule)
+    shape = tuple(tensor.shape[: tensor.ndim])
+    count = prod(shape)
+    contiguous = True
+    if tensor.strides and count:
+        expected = 1
+        for size, stride in zip(reversed(shape), reversed(tensor.strides[: tensor.ndim]), strict=True):
+            contiguous = contiguous and (size == 1 or stride == expected)
+            expected *= size
+    return Description(
+        (tensor.device_type, tensor.device_id),
+        _DATATYPES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None,
+        shape,
+        (tensor.data or 0) + tensor.byte_offset,
+        count * tensor.bits * tensor.lanes // 8,
+        contiguous,
+    )
+
+
+def relabel(capsule: Any, datatype: DataType) -> None:
+    """Say of a capsule that nobody has consumed yet that its elements are of another type of the same size.
+
+    For BF16, which numpy has no type for. Each call of a producer makes a description of its own, so nobody else sees
+    it changed. Raises :class:`ValueError` as :func:`describe` does.
+    """
+    _tensor_in(capsule).code = _code_of(datatype)[0]
+
+
+def _tensor_in(capsule: Any) -> Any:
+    # An address and not the object: the prototypes below take the one that a capsule's destructor needs.
+    address = id(capsule)
+    for name, structure in _STRUCTURES.items():
+        if _is_valid(address, name):
+            return structure.from_address(_pointer(address, name)).dl_tensor
+    raise ValueError(f"expected a DLPack capsule that nobody has consumed, got {capsule!r}")
 
 
 class BitPatterns:
-    """Hands a BF16 tensor on as ``uint16``, over the same memory."""
+    """Hands a BF16 tensor on as ``uint16``, over the same memory, for numpy."""
 
     def __init__(self, tensor: SupportsDLPack) -> None:
         self._tensor = tensor
@@ -34,9 +146,100 @@ class BitPatterns:
         return self._tensor.__dlpack_device__()
 
     def __dlpack__(self, **options: Any) -> Any:
-        # Each call of a producer makes a description of its own, so nobody else sees this one changed.
         capsule = self._tensor.__dlpack__(**options)
-        for name, offset in _CODE_OFFSETS.items():
-            if _is_valid(capsule, name):
-                ctypes.c_uint8.from_address(_pointer(capsule, name) + offset).value = _UNSIGNED
+        relabel(capsule, datatypes.UINT16)
         return capsule
+
+
+# --- memory at an address
+
+
+class DeviceMemory:
+    """A row-major tensor at an address of a device, that ``owner`` keeps valid while anybody uses it.
+
+    ``device`` is kind and number, as ``__dlpack_device__`` gives them. What is there must be there already: consumers
+    on any stream read at once.
+    """
+
+    __slots__ = ("address", "datatype", "device", "owner", "shape")
+
+    def __init__(
+        self, owner: object, address: int, device: tuple[int, int], datatype: DataType, shape: tuple[int, ...]
+    ) -> None:
+        self.owner = owner
+        self.address = address
+        self.device = device
+        self.datatype = datatype
+        self.shape = shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return prod(self.shape) * self.datatype.itemsize
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A view of the memory. Raises :class:`BufferError` where a copy is asked for."""
+        if copy or (dl_device is not None and tuple(dl_device) != self.device):
+            raise BufferError(f"this memory is on device {self.device}, and is neither copied nor moved")
+        return _capsule(self, _VERSIONED if max_version is not None and max_version[0] >= 1 else _PLAIN)
+
+
+def _capsule(memory: DeviceMemory, name: bytes) -> Any:
+    managed = _STRUCTURES[name]()
+    if name == _VERSIONED:
+        managed.major, managed.minor = _VERSION
+    ndim = len(memory.shape)
+    shape = (ctypes.c_int64 * ndim)(*memory.shape)
+    # Not every consumer takes "no strides" for row-major, which the standard allows.
+    strides = (ctypes.c_int64 * ndim)(*(prod(memory.shape[axis + 1 :]) for axis in range(ndim)))
+    tensor = managed.dl_tensor
+    tensor.data = memory.address
+    tensor.device_type, tensor.device_id = memory.device
+    tensor.ndim = ndim
+    tensor.code, tensor.bits = _code_of(memory.datatype)
+    tensor.lanes = 1
+    tensor.shape, tensor.strides = shape, strides
+    managed.deleter = ctypes.cast(_deleter, ctypes.c_void_p)
+    address = ctypes.addressof(managed)
+    # The structure does not keep what its pointers point to.
+    _lent[address] = (memory.owner, managed, shape, strides)
+    return _new(address, name, ctypes.cast(_destructor, ctypes.c_void_p))
+
+
+_lent: dict[int, tuple[object, ...]] = {}
+"""What consumers use, by the address of the structure that they were given; it is theirs until they delete it."""
+
+
+def _delete(managed: int) -> None:
+    """The ``deleter`` of a structure: a consumer is done, on whatever thread."""
+    _lent.pop(managed, None)
+
+
+def _drop(capsule: int) -> None:
+    """The destructor of a capsule. One that kept its name was never consumed."""
+    for name in _STRUCTURES:
+        if _is_valid(capsule, name):
+            _delete(_pointer(capsule, name))
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_deleter, _destructor = _CALLBACK(_delete), _CALLBACK(_drop)
+
+# By address, as a capsule that is being destroyed must not be referred to again.
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)

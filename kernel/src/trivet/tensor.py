@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from trivet import datatypes
 from trivet.datatypes import BF16, BYTES, DataType
+from trivet.dlpack import HOST_DEVICES, BitPatterns
 from trivet.errors import InvalidArgumentError
 
 Buffer = bytes | bytearray | memoryview
@@ -37,10 +38,6 @@ class SupportsDLPack(Protocol):
     def __dlpack_device__(self) -> tuple[int, int]:
         """Kind and number of the device, as ``DLDevice`` of ``dlpack.h``."""
         ...
-
-
-# DLDeviceType of dlpack.h: kDLCPU, and kDLCUDAHost (pinned host memory), which the CPU can read too.
-_HOST_DEVICES = (1, 3)
 
 
 class Tensor:
@@ -161,7 +158,7 @@ class Tensor:
             self._array is None
             and self._wire is None
             and self._dlpack is not None
-            and self._dlpack.__dlpack_device__()[0] not in _HOST_DEVICES
+            and self._dlpack.__dlpack_device__()[0] not in HOST_DEVICES
         )
 
     @property
@@ -293,10 +290,8 @@ def _host_copy(array: SupportsDLPack | None, datatype: DataType) -> NDArray[Any]
     if array is None:
         raise ValueError("tensor has no data")
     if datatype is BF16:
-        from trivet.dlpack import BitPatterns  # noqa: PLC0415 - ctypes, for the one type that numpy does not have
-
         array = BitPatterns(array)
-    if array.__dlpack_device__()[0] in _HOST_DEVICES:
+    if array.__dlpack_device__()[0] in HOST_DEVICES:
         return np.from_dlpack(array)
     # numpy asks the producer for a host copy through DLPack's copy protocol (array API 2023.12).
     return np.from_dlpack(array, device="cpu", copy=True)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trivet.datatypes import FP32
+from trivet.dlpack import DeviceMemory
 from trivet.tensor import Tensor as KernelTensor
-from trivet_backend_python import dlpack, pb_utils
+from trivet_backend_python import pb_utils
 from trivet_backend_python.memory import SMALL, is_released, read_only, writable
 
 LARGE = SMALL // 4 + 1
@@ -171,10 +172,9 @@ class DeviceTensor:
         return (2, 0)
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        capsule = self.array.copy().__dlpack__()
-        if dl_device is None:
-            dlpack._DLTensor.from_address(dlpack._get_pointer(capsule, b"dltensor")).device_type = 2
-        return capsule
+        if dl_device is not None:
+            return self.array.copy().__dlpack__()
+        return DeviceMemory(self, address(self.array), (2, 0), FP32, self.shape).__dlpack__(max_version=max_version)
 
 
 class TestDevices:

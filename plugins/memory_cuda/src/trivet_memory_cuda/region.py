@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from trivet.datatypes import BYTES, DataType
+from trivet.dlpack import CPU, CUDA, DeviceMemory, describe
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.memory import RegionSlice
 from trivet.tensor import Tensor, element_count
-
-from trivet_memory_cuda.dlpack import CPU, CUDA, DeviceMemory, elements
 
 if TYPE_CHECKING:
     from trivet_memory_cuda.runtime import Cuda
@@ -67,8 +66,10 @@ class CudaSlice(RegionSlice):
     def write(self, tensor: Tensor) -> int:
         """From a CUDA device it goes directly, and everything else by the host. It is there when this returns."""
         if tensor.on_device and tensor.datatype is not BYTES and tensor.dlpack().__dlpack_device__()[0] == CUDA:
-            found = elements(tensor.dlpack(), self._mapping.cuda.stream(self._mapping.device))
-            if found is not None:
+            # Its producer makes our stream wait for what is still being computed; the capsule keeps the elements.
+            capsule = tensor.dlpack().__dlpack__(stream=self._mapping.cuda.stream(self._mapping.device))
+            found = describe(capsule)
+            if found.is_contiguous:
                 self._fill(tensor.name, found.address, found.byte_size)
                 return found.byte_size
         data = np.frombuffer(tensor.wire(), np.uint8)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from trivet.datatypes import BF16, BYTES
+from trivet.dlpack import HOST_DEVICES, describe, relabel
 from trivet.tensor import SupportsDLPack, encode_bytes
 from trivet.tensor import Tensor as KernelTensor
 
-from trivet_backend_python import dlpack
 from trivet_backend_python.memory import SMALL, is_released, read_only, writable
 from trivet_backend_python.pb_utils.datatypes import of_dtype
 from trivet_backend_python.pb_utils.errors import TritonModelException
@@ -74,10 +74,10 @@ class Tensor:
         """
         _check_name(name)
         if type(tensor).__name__ == "PyCapsule":
-            description = dlpack.describe(tensor)
-            tensor = dlpack.CapsuleTensor(tensor, description.device)
+            description = describe(tensor)
+            tensor = _CapsuleTensor(tensor, description.device)
         elif hasattr(tensor, "__dlpack__") and hasattr(tensor, "__dlpack_device__"):
-            description = dlpack.describe(tensor.__dlpack__())
+            description = describe(tensor.__dlpack__())
         else:
             raise TritonModelException(
                 "Provided tensor is not supported. Tensor must be a DLPack capsule or have `__dlpack__` and"
@@ -94,7 +94,7 @@ class Tensor:
         made = Tensor.__new__(Tensor)
         made._name = name
         made._datatype = datatype
-        if description.device[0] in dlpack.HOST_DEVICES and datatype is not BF16:
+        if description.device[0] in HOST_DEVICES and datatype is not BF16:
             made._array = np.from_dlpack(tensor)
             made._source = None
         else:
@@ -142,7 +142,7 @@ class Tensor:
         exchangeable = self._exchangeable()
         capsule = exchangeable.__dlpack__(stream=stream)
         if self._datatype is BF16 and isinstance(exchangeable, np.ndarray):
-            dlpack.relabel_as_bf16(capsule)
+            relabel(capsule, BF16)  # which numpy cannot say of its arrays
         return capsule
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -196,6 +196,22 @@ class Tensor:
             assert self._source is not None
             return self._source.renamed(self._name)
         return KernelTensor.from_numpy(self._name, read_only(self._array), self._datatype)
+
+
+class _CapsuleTensor:
+    """A bare capsule as the object that ``from_dlpack`` functions take. A capsule can be consumed once."""
+
+    __slots__ = ("_capsule", "_device")
+
+    def __init__(self, capsule: Any, device: tuple[int, int]) -> None:
+        self._capsule = capsule
+        self._device = device
+
+    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._device
 
 
 def _check_name(name: str) -> None:
