@@ -33,6 +33,7 @@ def main() -> int:
         help="measure again what was measured while other programs used more of the machine than this [100: never]",
     )
     parser.add_argument("--cycles", type=int, default=1000, help="loads and unloads of the figure churn [1000]")
+    parser.add_argument("--models", nargs="+", default=[], help="a backend or models of the figure backends [all]")
     arguments = parser.parse_args()
     if unknown := set(arguments.figures) - set(FIGURES):
         parser.error(f"there is no figure {', '.join(sorted(unknown))}; choose from {', '.join(FIGURES)}")
@@ -40,7 +41,9 @@ def main() -> int:
         for name in FIGURES:
             print(f"{name:19}{_summary(name)}")
         return 0
-    settings = Settings(arguments.rounds, arguments.seconds, arguments.cycles, arguments.quiet / 100)
+    settings = Settings(
+        arguments.rounds, arguments.seconds, arguments.cycles, arguments.quiet / 100, tuple(arguments.models)
+    )
     failed = [name for name in arguments.figures or FIGURES if not _run(name, settings)]
     if failed:
         print(f"\nnot measured: {', '.join(failed)}", file=sys.stderr)

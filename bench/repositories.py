@@ -25,17 +25,17 @@ class Repository:
 
     def link(self, model: Path) -> None:
         """Take a model's folder as it is. Raises :class:`FileNotFoundError`, saying how to build the examples."""
-        (self.path / model.name).symlink_to(_existing(model), target_is_directory=True)
+        (self.path / model.name).symlink_to(existing(model), target_is_directory=True)
 
     def copy(self, model: Path, name: str) -> None:
         """Take a model under another name. Raises as :meth:`link` does."""
-        shutil.copytree(_existing(model), self.path / name)
+        shutil.copytree(existing(model), self.path / name)
 
     def onnx(self, name: str, model_file: Path, config: str) -> None:
         """A model of version 1 with a configuration of its own (text of a ``config.pbtxt``)."""
         folder = self.path / name / "1"
         folder.mkdir(parents=True)
-        (folder / "model.onnx").symlink_to(_existing(model_file))
+        (folder / "model.onnx").symlink_to(existing(model_file))
         (folder.parent / "config.pbtxt").write_text(f'backend: "onnxruntime"\n{config}\n')
 
 
@@ -62,7 +62,8 @@ def tiny_onnx(path: Path) -> None:
     onnx.save(model, path)
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """The path itself, links followed. Raises :class:`FileNotFoundError`, saying how to build the examples."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; run: python examples/build_repository.py --only all")
+        raise FileNotFoundError(f"{path} does not exist; run: python examples/build_repository.py --only all --pytorch")
     return path.resolve()

@@ -22,6 +22,8 @@ class Settings:
     """Loads and unloads of the figure ``churn``."""
     quiet: float
     """How much of the machine other programs may use during a measurement, 0 to 1, for it to count."""
+    models: tuple[str, ...]
+    """Which of the figure ``backends``; none: all."""
 
 
 def rounds(settings: Settings, report: Report, contenders: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -5,7 +5,7 @@ FIGURES = (
     "grpc",
     "perf_analyzer",
     "minilm",
-    "torch",
+    "backends",
     "large",
     "startup",
     "churn",

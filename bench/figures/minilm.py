@@ -5,8 +5,6 @@ Two model instances of one thread each. What is lost against the loop is what se
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 from bench import servers
 from bench.calls import Call
 from bench.load import checked, h2load, wrk
+from bench.peers import framework_loop
 from bench.report import Report, at_least
 from bench.repositories import SENTENCE_EMBEDDING, repository
 from bench.settings import Settings, rounds
@@ -60,6 +59,8 @@ def run(settings: Settings, report: Report) -> None:
 
 
 def _loop(seconds: float) -> float:
-    """Inferences a second, of a process of its own: this one's threads and memory must not be in the way."""
-    command = [sys.executable, "-m", "bench.peers.onnx_loop", str(SENTENCE_EMBEDDING), str(SESSIONS), str(seconds)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    """Inferences a second of a thread for each session."""
+    output = "sentence_embedding"
+    return framework_loop.in_own_process(
+        "onnxruntime", SENTENCE_EMBEDDING, output, tokens(), seconds, loops=SESSIONS
+    ).rate

@@ -1,0 +1,121 @@
+"""A model without a server: threads that call its framework, as fast as they can.
+
+    python -m bench.peers.framework_loop BACKEND MODEL OUTPUT FOLDER SECONDS LOOPS
+
+Every loop has a model of its own, which has one thread. Reads ``FOLDER/inputs.npz``, an array for each input, and
+leaves ``FOLDER/answer.npy``. Prints runs a second of all loops together, and the median time of a run in ms.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+Run = Callable[[Arrays], NDArray[Any]]
+"""From the inputs by name, in the order in which the model takes them, to one output."""
+
+WARM_UP_RUNS = 10
+
+
+def onnxruntime(path: Path, output: str) -> Run:
+    """``session.run``, which takes and gives arrays."""
+    import onnxruntime as ort  # noqa: PLC0415 - only the framework that is measured
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: cast("NDArray[Any]", session.run([output], inputs)[0])
+
+
+def pytorch(path: Path, _output: str) -> Run:
+    """A TorchScript file or an exported program; the first of its outputs."""
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    exported = path.suffix == ".pt2"
+    network: Any = torch.export.load(path).module() if exported else torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
+
+    def run(inputs: Arrays) -> NDArray[Any]:
+        with torch.inference_mode():
+            answer = network(*map(torch.from_numpy, inputs.values()))
+            first: torch.Tensor = answer[0] if isinstance(answer, (tuple, list)) else answer
+            return first.numpy()
+
+    return run
+
+
+FRAMEWORKS: Mapping[str, Callable[[Path, str], Run]] = {"onnxruntime": onnxruntime, "pytorch": pytorch}
+"""By the name of the backend that serves the same: a function that loads a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of a loop."""
+
+    rate: float
+    """Runs a second of all loops together."""
+    p50_ms: float
+    answer: NDArray[Any]
+
+
+def in_own_process(
+    backend: str, model: Path, output: str, inputs: Arrays, seconds: float, *, loops: int = 1
+) -> Measured:
+    """Run this module as a process, in which the threads and the memory of a figure are not in the way."""
+    with tempfile.TemporaryDirectory() as folder:
+        # mypy takes what is unpacked for numpy's own options.
+        np.savez(Path(folder, "inputs.npz"), **cast("Any", inputs))
+        command = [sys.executable, "-m", __name__, backend, str(model), output, folder, str(seconds), str(loops)]
+        rate, p50_ms = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        return Measured(float(rate), float(p50_ms), np.load(Path(folder, "answer.npy")))
+
+
+def main(backend: str, model: str, output: str, folder: str, seconds: str, loops: str) -> None:
+    with np.load(Path(folder, "inputs.npz")) as file:
+        inputs = dict(file)
+    runs = [FRAMEWORKS[backend](Path(model), output) for _ in range(int(loops))]
+    np.save(Path(folder, "answer.npy"), runs[0](inputs))
+    print(*measure(runs, inputs, float(seconds)))
+
+
+def measure(runs: list[Run], inputs: Arrays, seconds: float) -> tuple[float, float]:
+    """Runs a second of all together, and the median time of one in ms; a thread for each, begun at the same moment."""
+    warm = threading.Barrier(len(runs))
+    took: list[list[float]] = [[] for _ in runs]
+    elapsed = [0.0] * len(runs)
+
+    def loop(index: int) -> None:
+        run, times = runs[index], took[index]
+        for _ in range(WARM_UP_RUNS):
+            run(inputs)
+        warm.wait()
+        began = now = time.perf_counter()
+        while now < began + seconds:
+            run(inputs)
+            before, now = now, time.perf_counter()
+            times.append(now - before)
+        elapsed[index] = now - began
+
+    threads = [threading.Thread(target=loop, args=(index,)) for index in range(len(runs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = sum(len(times) / total for times, total in zip(took, elapsed, strict=True))
+    return rate, statistics.median([one for times in took for one in times]) * 1e3
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
