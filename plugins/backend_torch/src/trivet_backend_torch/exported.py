@@ -6,10 +6,11 @@ of AOTInductor is machine code for one kind of device: it is as trusted as any s
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trivet_backend_torch.nesting import Unflattened, join, leaf_paths
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import torch
 from trivet_backend_torch.signature import DATATYPES, Argument, Kind, Signature, TensorSpec
@@ -26,7 +27,8 @@ def load_program(path: Path, device: Any) -> Network:
 
         program = move_to_device_pass(program, device)
     module = program.module()
-    return Network(module, signature, module)
+    spec, constants = program.call_spec.in_spec, _constants(program, signature)
+    return Network(_structured(module, spec, signature, constants), signature, module)
 
 
 def load_package(path: Path, device: Any) -> Network:
@@ -39,50 +41,81 @@ def load_package(path: Path, device: Any) -> Network:
     wanted = "cpu" if device is None else device.type
     if built_for and device is not None and built_for != wanted:
         raise ValueError(f"it was compiled for {built_for}, and the instance is on {wanted}")
-    taken, given = (_spec(text) for text in package.loader.get_call_spec())
-    positional, keywords = taken["children_spec"]
-    arguments = [Argument(f"INPUT__{index}", "tensor") for index in range(len(positional["children_spec"]))]
-    arguments += [Argument(name, "tensor", keyword_only=True) for name in json.loads(keywords["context"] or "[]")]
-    return Network(package, Signature(tuple(arguments), outputs=_package_outputs(given)))
+    spec, results = (torch.utils._pytree.treespec_loads(text) for text in package.loader.get_call_spec())
+    arguments = tuple(Argument(name, "tensor", keyword_only=keyword) for name, keyword in _leaves(spec, ()))
+    signature = Signature(arguments, outputs=_output_names(results))
+    return Network(_structured(package, spec, signature, {}), signature)
 
 
-def _spec(text: str) -> Any:
-    """A tree of ``torch.utils._pytree`` as it is written: ``[version, tree]``."""
-    return json.loads(text)[1]
+def _structured(function: Any, spec: Any, signature: Signature, constants: Mapping[str, Any]) -> Any:
+    """``function`` itself where it takes tensors only, each by itself."""
+    if not constants and all(len(way) == 2 for way in leaf_paths(spec)):
+        return function
+    return Unflattened(function, spec, [argument.name for argument in signature.arguments], constants)
 
 
-def _package_outputs(tree: Any) -> tuple[str, ...]:
-    if tree["type"] == "builtins.dict":
-        return tuple(json.loads(tree["context"]))
-    return tuple(f"OUTPUT__{index}" for index in range(len(tree["children_spec"]) or 1))
+def _leaves(spec: Any, names: Sequence[str]) -> list[tuple[str, bool]]:
+    """Name of each leaf of ``((arguments...), {keywords...})``, and whether it is a keyword's.
+
+    ``names`` are the arguments'; one that is not known is ``INPUT__0`` and so on.
+    """
+    leaves = []
+    for keyword, head, *inside in leaf_paths(spec):
+        index = head if isinstance(head, int) and not keyword else len(names)
+        whole = str(head) if keyword else names[index] if index < len(names) else f"INPUT__{head}"
+        leaves.append((join(whole, inside), bool(keyword)))
+    return leaves
+
+
+def _output_names(spec: Any) -> tuple[str, ...]:
+    """Keys of a dictionary, else ``OUTPUT__0`` and so on; with a path for what lies deeper."""
+    names = []
+    for way in leaf_paths(spec):
+        head, *inside = way or (0,)
+        names.append(join(head if isinstance(head, str) else f"OUTPUT__{head}", inside))
+    return tuple(names)
 
 
 def signature_of(program: Any) -> Signature:
     """All of it: names, element types, shapes, and how far the batch may grow."""
     nodes = {node.name: node for node in program.graph.nodes}
-    keyword_names = set(program.call_spec.in_spec.child(1).context or ())
     arguments: list[Argument] = []
     batch_symbols: list[Any] = []
-    for given in program.graph_signature.input_specs:
-        if given.kind.name != "USER_INPUT":
-            continue
+    for given, (name, keyword) in zip(_user_inputs(program), _leaves_of(program), strict=True):
         value = nodes[given.arg.name].meta.get("val") if given.arg.name in nodes else None
         if isinstance(value, torch.Tensor):
-            arguments.append(
-                Argument(
-                    given.arg.name, "tensor", spec=_tensor_spec(value), keyword_only=given.arg.name in keyword_names
-                )
-            )
+            arguments.append(Argument(name, "tensor", spec=_tensor_spec(value), keyword_only=keyword))
             batch_symbols.append(value.shape[0] if value.ndim else None)
         else:
-            arguments.append(Argument(given.arg.name, _constant_kind(value), optional=True))
-    outputs = _outputs(program)
+            kind = _constant_kind(given.arg.value)
+            arguments.append(Argument(name, kind, optional=True, keyword_only=keyword))
+    outputs = _output_names(program.call_spec.out_spec)
     results = [nodes[spec.arg.name].meta.get("val") for spec in _user_outputs(program) if spec.arg.name in nodes]
     specs = tuple(_tensor_spec(value) if isinstance(value, torch.Tensor) else None for value in results)
     batch_symbols += [value.shape[0] if isinstance(value, torch.Tensor) and value.ndim else None for value in results]
     return Signature(
         tuple(arguments), outputs=outputs, output_specs=specs, max_batch_size=_batch(program, batch_symbols)
     )
+
+
+def _user_inputs(program: Any) -> list[Any]:
+    return [spec for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
+
+
+def _leaves_of(program: Any) -> list[tuple[str, bool]]:
+    """Names go by ``forward``'s arguments, which programs of PyTorch before 2.5 do not keep: then by the graph's."""
+    spec = program.call_spec.in_spec
+    whole = program.module_call_graph[0].signature
+    names = list(getattr(whole, "forward_arg_names", None) or ())
+    if not names and all(len(way) == 2 for way in leaf_paths(spec)):
+        names = [given.arg.name for given in _user_inputs(program)]
+    return _leaves(spec, names)
+
+
+def _constants(program: Any, signature: Signature) -> dict[str, Any]:
+    """What the program was exported with for arguments that are no tensors."""
+    pairs = zip(signature.arguments, _user_inputs(program), strict=True)
+    return {argument.name: given.arg.value for argument, given in pairs if argument.optional}
 
 
 def _constant_kind(value: Any) -> Kind:
@@ -94,13 +127,6 @@ def _constant_kind(value: Any) -> Kind:
 
 def _user_outputs(program: Any) -> list[Any]:
     return [spec for spec in program.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
-
-
-def _outputs(program: Any) -> tuple[str, ...]:
-    tree = program.call_spec.out_spec
-    if tree.type is dict:
-        return tuple(tree.context)
-    return tuple(f"OUTPUT__{index}" for index in range(len(_user_outputs(program))))
 
 
 def _tensor_spec(value: Any) -> TensorSpec:

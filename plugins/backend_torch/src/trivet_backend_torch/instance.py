@@ -13,6 +13,7 @@ from trivet.tensor import Tensor
 
 from trivet_backend_torch.devices import Host
 from trivet_backend_torch.naming import bind_inputs, bind_outputs, no_such_output, start_control
+from trivet_backend_torch.nesting import described, follow, gather, split
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import execute_failure, torch
 from trivet_backend_torch.settings import Settings
@@ -40,6 +41,9 @@ class TorchInstance(ArrayInstance):
             (a.name for a in self._bound.values() if a.name.startswith("*")), key=lambda name: int(name[1:])
         )
         self._positions = positions
+        known = {argument.name for argument in network.signature.arguments}
+        self._parts = {a.name: way for a in self._bound.values() if a.name not in known and (way := split(a.name))[1]}
+        self._tuples = frozenset(a.name for a in network.signature.arguments if a.kind == "tuple")
         self._datatypes = {output.name: BY_CONFIG_VALUE[output.data_type] for output in config.output}
         self._shapes = {output.name: _model_dims(output) for output in config.output}
         for state in config.sequence_batching.state:
@@ -113,19 +117,25 @@ class TorchInstance(ArrayInstance):
         return text_list(tensor) if tensor.datatype is BYTES else self._device.feed(tensor)
 
     def _call(self, values: dict[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-        if self._network.signature.takes_dict:
-            result = self._network.call((values,), {})
-        else:
-            arguments: list[Any] = []
-            for name in self._positions:
-                if name not in values:
-                    break  # an optional one was left out: what follows goes by name
-                arguments.append(values.pop(name))
-            result = self._network.call(arguments, values)
+        if self._parts:
+            gather(values, self._parts, self._tuples)
+        elif self._network.signature.takes_dict:
+            values = {self._positions[0]: values}
+        arguments: list[Any] = []
+        for name in self._positions:
+            if name not in values:
+                break  # an optional one was left out: what follows goes by name
+            arguments.append(values.pop(name))
+        result = self._network.call(arguments, values)
         return {name: self._pick(name, result) for name in outputs}
 
     def _pick(self, name: str, result: Any) -> Any:
         where = self._where[name]
+        if isinstance(where, tuple):
+            try:
+                return follow(result, where)
+            except LookupError:
+                raise InternalError(f"the network's result has no '{name}'; it gave {described(result)}") from None
         if isinstance(result, Mapping):
             # Keys that only the run shows: by name, else by place.
             if name in result:

@@ -2,7 +2,8 @@
 
 Source: Triton's pytorch_backend, "naming convention". Inputs are all named as arguments of ``forward``, or all
 ``NAME__INDEX``, or else taken in the configuration's order; outputs are ``NAME__INDEX`` or in order. A network that
-takes or gives a dictionary goes by its keys. The messages are Triton's where it has one, since people search for them.
+takes or gives a dictionary goes by its keys, and what lies deeper has a path (:mod:`trivet_backend_torch.nesting`). The
+messages are Triton's where it has one, since people search for them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
 
-from trivet_backend_torch.signature import Argument, Signature
+from trivet_backend_torch.nesting import Path, split
+from trivet_backend_torch.signature import CONTAINERS, Argument, Signature
 
 
 def index_of(name: str) -> int | None:
@@ -41,21 +43,19 @@ def start_control(config: ModelConfig) -> str:
 
 
 def bind_inputs(config: ModelConfig, signature: Signature, consumed: str = "") -> dict[str, Argument]:
-    """The argument that each input is; for a dictionary, an argument of the input's own name.
+    """The argument, or the part of one, that each input is; for a dictionary, an argument of the input's own name.
 
     ``consumed`` names a control that the network need not have. Arguments with a default may be left out. Raises
     :class:`~trivet.errors.InvalidArgumentError` where configuration and network disagree.
     """
     inputs = [message.name for message in config.input]
     extra = [name for name in scheduler_inputs(config) if name != consumed or _knows(signature, name)]
-    if signature.takes_dict:
+    parts = {name: part for name in (*inputs, *extra) if (part := signature.part(name)) is not None}
+    if signature.takes_dict and not parts:
         return {name: Argument(name, "tensor") for name in (*inputs, *extra)}
-    if any(argument.kind == "dict" for argument in signature.arguments):
-        raise InvalidArgumentError(
-            f"unable to load model '{config.name}': a dictionary must be the only argument of the network, which takes"
-            f" {signature.described}"
-        )
-    _check_count(config, signature, len(inputs) + len(extra))
+    inputs, extra = ([name for name in names if name not in parts] for names in (inputs, extra))
+    wholes = {part.name if part in signature.arguments else split(part.name)[0] for part in parts.values()}
+    _check_count(config, signature, len(inputs) + len(extra) + len(wholes))
     arguments = {argument.name: argument for argument in signature.arguments}
     if all(name in arguments for name in inputs):
         bound = {name: arguments[name] for name in inputs}
@@ -76,22 +76,37 @@ def bind_inputs(config: ModelConfig, signature: Signature, consumed: str = "") -
                 f"unable to load model '{config.name}', input '{name}' does not follow <name>__<index> naming"
                 f" convention and is no argument of the network, which takes {signature.described}"
             )
-    _check_complete(config, signature, bound)
-    return bound
+    _check_complete(config, signature, {**bound, **parts}, wholes)
+    for name, argument in bound.items():
+        if argument.kind in CONTAINERS:
+            step = "KEY" if argument.kind == "dict" else "0"
+            raise InvalidArgumentError(
+                f"unable to load model '{config.name}': input '{name}' is one tensor, and argument '{argument.name}' of"
+                f" the network is a {argument.kind}; name what is in it: {argument.name}[{step}]"
+            )
+    return {**bound, **parts}
 
 
-def bind_outputs(config: ModelConfig, signature: Signature, names: Sequence[str]) -> dict[str, int | str]:
-    """Where each output is among the results: an index, or the key of a dictionary.
+def bind_outputs(config: ModelConfig, signature: Signature, names: Sequence[str]) -> dict[str, int | str | Path]:
+    """Where each output is among the results: an index, the key of a dictionary, or the path to a part.
 
     Raises :class:`~trivet.errors.InvalidArgumentError` where the network is known not to have it.
     """
     known = signature.outputs
-    if known is not None and known and all(name in known for name in names) and index_of(known[0]) is None:
-        return {name: name for name in names}
-    configured = [message.name for message in config.output]
+    configured = [message.name for message in config.output if _path(message.name) is None]
+    flat = [name for name in names if _path(name) is None]
+    by_key = bool(known) and all(name in (known or ()) and index_of(name) is None for name in flat)
     by_index = all(index_of(name) is not None for name in configured)
-    bound: dict[str, int | str] = {}
+    bound: dict[str, int | str | Path] = {}
     for name in names:
+        path = _path(name)
+        if path is not None:
+            _check_path(name, path, known)
+            bound[name] = path
+            continue
+        if by_key:
+            bound[name] = name
+            continue
         index = index_of(name) if by_index or name not in configured else configured.index(name)
         if index is None:
             raise InvalidArgumentError(
@@ -100,8 +115,30 @@ def bind_outputs(config: ModelConfig, signature: Signature, names: Sequence[str]
             )
         if known is not None and index >= len(known):
             raise no_such_output(name, len(known))
-        bound[name] = index if known is None or index_of(known[0]) is not None else known[index]
+        bound[name] = index if known is None else _path(known[index]) or _place(known[index])
     return bound
+
+
+def _path(name: str) -> Path | None:
+    """The path that an output's name has: ``boxes[0]``, ``OUTPUT__1[a]``, ``RESULT[1][a]``, and ``RESULT`` for all."""
+    head, path = split(name)
+    if head == "RESULT":
+        return path
+    return (_place(head), *path) if path else None
+
+
+def _place(name: str) -> int | str:
+    index = index_of(name)
+    return name if index is None else index
+
+
+def _check_path(name: str, path: Path, known: Sequence[str] | None) -> None:
+    """Raise where the network is known not to have such a result, or to have it in several parts."""
+    if known is None or (not path and len(known) == 1):
+        return
+    starts = [_path(output) or (_place(output),) for output in known]
+    if not any(path[: len(start)] == start for start in starts):
+        raise no_such_output(name, len(known))
 
 
 def no_such_output(name: str, count: int) -> InvalidArgumentError:
@@ -137,9 +174,9 @@ def _at(config: ModelConfig, signature: Signature, name: str, index: int) -> Arg
     )
 
 
-def _check_complete(config: ModelConfig, signature: Signature, bound: dict[str, Argument]) -> None:
+def _check_complete(config: ModelConfig, signature: Signature, bound: dict[str, Argument], wholes: set[str]) -> None:
     names = [argument.name for argument in bound.values()]
-    missing = [a.name for a in signature.arguments if not a.optional and a.name not in names]
+    missing = [a.name for a in signature.arguments if not a.optional and a.name not in (*names, *wholes)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if missing or twice:
         raise InvalidArgumentError(

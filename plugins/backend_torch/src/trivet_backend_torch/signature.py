@@ -25,13 +25,15 @@ from trivet.datatypes import (
     DataType,
 )
 
+from trivet_backend_torch.nesting import join, split
 from trivet_backend_torch.runtime import torch
 
-Kind = Literal["tensor", "int", "float", "bool", "str", "strings", "dict", "any"]
-"""What an argument of ``forward`` is given: a tensor, one Python value for the whole batch, a list of text, or
-(``dict``) all inputs by name. ``any``: the code does not say; it gets a tensor, or a list of text."""
+Kind = Literal["tensor", "int", "float", "bool", "str", "strings", "dict", "list", "tuple", "any"]
+"""What an argument of ``forward`` is given: a tensor, one Python value for the whole batch, a list of text, or several
+tensors. ``any``: the code does not say; it gets a tensor, or a list of text."""
 
 SCALARS: frozenset[Kind] = frozenset(("int", "float", "bool", "str"))
+CONTAINERS: frozenset[Kind] = frozenset(("dict", "list", "tuple"))
 
 DATATYPES: dict[Any, DataType] = {
     torch.bool: BOOL,
@@ -89,6 +91,25 @@ class Signature:
         """Whether all inputs go in as one dictionary. Source: Triton's pytorch_backend."""
         return len(self.arguments) == 1 and self.arguments[0].kind == "dict"
 
+    def part(self, name: str) -> Argument | None:
+        """The argument, or the part of one, that a name with a path is; ``None`` for any other name."""
+        head, path = split(name)
+        if head == "ARGS" and path:
+            heads = list(dict.fromkeys(split(a.name)[0] for a in self.arguments if not a.keyword_only))
+            index, path = path[0], path[1:]
+            head = heads[index] if isinstance(index, int) and index < len(heads) else name
+        elif head == "KWARGS" and path:
+            head, path = str(path[0]), path[1:]
+        elif not path:
+            return None
+        full = join(head, path)
+        for argument in self.arguments:
+            if argument.name == full:
+                return argument
+            if argument.name == head and argument.kind in (*CONTAINERS, "any"):
+                return Argument(full)
+        return None
+
     @property
     def described(self) -> str:
         """For messages: ``x (tensor), sr (int)``."""
@@ -125,8 +146,10 @@ def _kind_of_hint(hint: Any) -> Kind:
     origin = typing.get_origin(hint)
     if origin is dict or hint is dict:
         return "dict"
-    if origin is list and typing.get_args(hint) == (str,):
-        return "strings"
+    if origin is list:
+        return _LISTS.get(typing.get_args(hint)[0], "any")
+    if origin is tuple or hint is tuple:
+        return "tuple"
     if isinstance(hint, type):
         if issubclass(hint, torch.Tensor):
             return "tensor"
@@ -137,4 +160,5 @@ def _kind_of_hint(hint: Any) -> Kind:
     return "any"
 
 
+_LISTS: dict[Any, Kind] = {str: "strings", torch.Tensor: "list"}
 _SCALAR_TYPES: tuple[tuple[type, Kind], ...] = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))

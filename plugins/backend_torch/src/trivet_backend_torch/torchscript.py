@@ -16,7 +16,9 @@ _KINDS: dict[str, Kind] = {
     "BoolType": "bool",
     "StringType": "str",
     "DictType": "dict",
+    "TupleType": "tuple",
 }
+_LISTS: dict[str, Kind] = {"StringType": "strings", "TensorType": "list"}
 
 
 def load(path: Path, device: Any) -> Network:
@@ -49,6 +51,6 @@ def _kind(type_: Any) -> tuple[Kind, bool]:
     kind = type_.kind()
     if kind == "OptionalType":
         return _kind(type_.getElementType())[0], True
-    if kind == "ListType" and type_.getElementType().kind() == "StringType":
-        return "strings", False
+    if kind == "ListType":
+        return _LISTS.get(type_.getElementType().kind(), "any"), False
     return _KINDS.get(kind, "any"), False
