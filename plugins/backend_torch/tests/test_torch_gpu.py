@@ -12,6 +12,7 @@ import pytest
 import torch
 from trivet import datatypes
 from trivet.backend import ArrayInstance
+from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -129,3 +130,82 @@ def test_instances_compute_side_by_side_on_streams_of_their_own(context: Any, in
 
     (_, first), (_, second) = on_a_thread(stream), on_a_thread(stream)
     assert first != second
+
+
+GRAPHS = "optimization { cuda { graphs: true } }"
+
+
+MASKED = """
+import torch
+
+class Masked(torch.nn.Module):
+    def forward(self, x):
+        return x[x > 0].sum().repeat(x.shape[0], 32)
+"""
+
+
+def test_a_graph_is_replayed_for_the_shapes_that_were_recorded(context: Any, instance: Instance) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    network = torch.nn.Linear(64, 32)
+    x = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
+
+    def serve() -> Any:
+        made = instance(context({"model.pt": save(network)}, CONFIG.format("FP32") + GRAPHS), kind="GPU")
+        launched, answers = {}, {}
+        for rows in (1, 2, 5, 32):
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                answers[rows] = run(made, Tensor.from_numpy("INPUT__0", x[:rows]))
+            launched[rows] = any(event.key == "cudaGraphLaunch" for event in profiler.key_averages())
+        again = run(made, Tensor.from_numpy("INPUT__0", x[1:3]))
+        return launched, answers, again
+
+    launched, answers, again = on_a_thread(serve)
+    assert launched == {1: True, 2: True, 5: False, 32: True}
+    expected = network(torch.from_numpy(x)).detach().numpy()
+    for rows, answer in answers.items():
+        np.testing.assert_allclose(answer, expected[:rows], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(again, expected[1:3], rtol=1e-2, atol=1e-3)
+
+
+def test_outputs_on_the_device_are_not_written_over_by_the_next_replay(context: Any, instance: Instance) -> None:
+    network = torch.nn.Linear(64, 32)
+    x = torch.randn(2, 64)
+
+    def serve() -> Any:
+        config = CONFIG.format("FP32") + ON_DEVICE + GRAPHS
+        made = instance(context({"model.pt": save(network)}, config), kind="GPU")
+        first = run(made, Tensor.from_numpy("INPUT__0", x[:1].numpy()))
+        run(made, Tensor.from_numpy("INPUT__0", x[1:].numpy()))
+        return first.cpu().numpy()
+
+    np.testing.assert_allclose(on_a_thread(serve), network(x[:1]).detach().numpy(), rtol=1e-2, atol=1e-3)
+
+
+def test_a_network_that_waits_for_the_gpu_cannot_be_recorded(context: Any, instance: Instance) -> None:
+    def serve() -> Any:
+        # How many elements are kept is known on the host only when they are computed.
+        files = {"model.py": MASKED}
+        with pytest.raises(
+            InvalidArgumentError, match="failed to load model 'm': its run cannot be recorded as a CUDA"
+        ):
+            instance(context(files, CONFIG.format("FP32") + GRAPHS), kind="GPU")
+        # The GPU is as it was: others load, record and run.
+        made = instance(
+            context({"model.pt": save(torch.nn.Linear(64, 32))}, CONFIG.format("FP32") + GRAPHS, name="n"), kind="GPU"
+        )
+        return run(made, Tensor.from_numpy("INPUT__0", np.ones((4, 64), np.float32))).shape
+
+    assert on_a_thread(serve) == (4, 32)
+
+
+def test_without_pinned_memory_the_answers_are_the_same(context: Any, instance: Instance) -> None:
+    network = torch.nn.Linear(64, 32)
+    x = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    pageable = "optimization { input_pinned_memory { enable: false } output_pinned_memory { enable: false } }"
+
+    def serve() -> Any:
+        made = instance(context({"model.pt": save(network)}, CONFIG.format("FP32") + pageable), kind="GPU")
+        return run(made, Tensor.from_numpy("INPUT__0", x))
+
+    np.testing.assert_allclose(on_a_thread(serve), network(torch.from_numpy(x)).detach().numpy(), rtol=1e-2, atol=1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from trivet.backend import Backend, BackendInstance, BackendModel, InstanceContext, InstanceKind, ModelContext
@@ -10,8 +11,9 @@ from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, TrivetError
 
 from trivet_backend_torch import autocomplete, eager, exported, torchscript
-from trivet_backend_torch.devices import Host, open_device
+from trivet_backend_torch.devices import Cuda, DeviceUse, Host, open_device
 from trivet_backend_torch.files import FileKind, ModelFile, find_model
+from trivet_backend_torch.graphs import Recorder, graph_shapes
 from trivet_backend_torch.handlers.model import HandlerModel, complete_handler
 from trivet_backend_torch.instance import TorchInstance
 from trivet_backend_torch.network import Network
@@ -75,6 +77,15 @@ class TorchModel(BackendModel):
         self._context = context
         self._settings = settings
         self._file = file
+        self._graphs = graph_shapes(context.config)
+        optimization = context.config.optimization
+        self._use = DeviceUse(
+            keep_outputs=settings.outputs_on_device,
+            clean_cache=settings.cache_cleaning,
+            pinned_inputs=not optimization.HasField("input_pinned_memory") or optimization.input_pinned_memory.enable,
+            pinned_outputs=not optimization.HasField("output_pinned_memory")
+            or optimization.output_pinned_memory.enable,
+        )
         self._lock = threading.Lock()
         self._shared: dict[tuple[InstanceKind, int], Network] = {}
         self._loaded: list[Network] = []
@@ -88,20 +99,20 @@ class TorchModel(BackendModel):
         """
         settings = self._settings
         prepare_thread(settings)
-        device = open_device(
-            context,
-            self._context.name,
-            keep_outputs=settings.outputs_on_device,
-            clean_cache=settings.cache_cleaning,
-        )
+        device = open_device(context, self._context.name, self._use)
         network = self._network(context, device)
+        recorder = Recorder(network, device, self._context.name) if self._graphs and isinstance(device, Cuda) else None
+        if recorder is not None:
+            network = replace(network, forward=recorder)
         instance = TorchInstance(self._context, settings, network, device)
-        if settings.compile_options is not None:
-            try:
+        try:
+            if settings.compile_options is not None:
                 compile_now(self._context, instance, self._context.logger)
-            except BaseException:
-                instance.close()
-                raise
+            if recorder is not None:
+                recorder.record(self._context.config, instance, self._graphs)
+        except BaseException:
+            instance.close()
+            raise
         return instance
 
     def _network(self, context: InstanceContext, device: Host) -> Network:

@@ -8,6 +8,7 @@ before the answer waits for this stream alone, never for the device.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,6 +24,18 @@ _CUDA_INSTALL = (
     "install a torch with CUDA (pip install 'trivet-backend-torch[gpu]'), check the driver with nvidia-smi, or set"
     " instance_group { kind: KIND_CPU }"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceUse:
+    """How a GPU is used; the CPU knows no such choice."""
+
+    keep_outputs: bool = False
+    """Leave outputs on the GPU."""
+    clean_cache: bool = False
+    """Give cached memory back after each execution."""
+    pinned_inputs: bool = True
+    pinned_outputs: bool = True
 
 
 class Host:
@@ -56,13 +69,14 @@ class Host:
 class Cuda(Host):
     """One GPU. Made on the instance's thread, whose current device and stream it sets."""
 
-    def __init__(self, index: int, *, keep_outputs: bool, clean_cache: bool) -> None:
+    def __init__(self, index: int, use: DeviceUse) -> None:
         super().__init__(torch.device("cuda", index))
+        self._use = use
+        self.reused: set[int] = set()
+        """Where CUDA graphs leave their results: the next run writes over it."""
         torch.cuda.set_device(index)
         self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self.stream)
-        self._keep = keep_outputs
-        self._clean = clean_cache
 
     def feed(self, tensor: Tensor) -> Any:
         """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting.
@@ -79,7 +93,7 @@ class Cuda(Host):
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         dtype = torch.bfloat16 if tensor.datatype is BF16 else _torch_dtype(array)
-        staged = torch.empty(array.shape, dtype=dtype, pin_memory=True)
+        staged = torch.empty(array.shape, dtype=dtype, pin_memory=self._use.pinned_inputs)
         view = staged.view(torch.int16).numpy().view(array.dtype) if dtype is torch.bfloat16 else staged.numpy()
         view[...] = array
         return staged.to(self.device, non_blocking=True)
@@ -88,18 +102,19 @@ class Cuda(Host):
         """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
         fetched: dict[str, Any] = {}
         staged: dict[str, Any] = {}
+        copied = copied | self.reused
         for name, value in results.items():
             if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
                 fetched[name] = host_array(value, datatypes[name], name)
-            elif self._keep:
+            elif self._use.keep_outputs:
                 kept = value.detach()
                 fetched[name] = kept.clone() if kept.untyped_storage().data_ptr() in copied else kept.contiguous()
             else:
-                staged[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+                staged[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=self._use.pinned_outputs)
                 staged[name].copy_(value.detach(), non_blocking=True)
         self.stream.synchronize()
         fetched |= {name: host_array(value, datatypes[name], name) for name, value in staged.items()}
-        if self._clean:
+        if self._use.clean_cache:
             torch.cuda.empty_cache()
         return fetched
 
@@ -113,7 +128,7 @@ def _torch_dtype(array: NDArray[Any]) -> Any:
     return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1)[:0].copy()).dtype
 
 
-def open_device(context: InstanceContext, model: str, *, keep_outputs: bool, clean_cache: bool) -> Host:
+def open_device(context: InstanceContext, model: str, use: DeviceUse) -> Host:
     """The device of an instance, on its thread. Raises :class:`~trivet.errors.UnavailableError` where there is none."""
     if context.kind == "MODEL":
         return Host()
@@ -127,4 +142,4 @@ def open_device(context: InstanceContext, model: str, *, keep_outputs: bool, cle
             f"model '{model}' needs GPU {context.device_id}, and torch sees {torch.cuda.device_count()};"
             f" {_CUDA_INSTALL}"
         )
-    return Cuda(context.device_id, keep_outputs=keep_outputs, clean_cache=clean_cache)
+    return Cuda(context.device_id, use)

@@ -45,7 +45,7 @@ class TorchInstance(ArrayInstance):
         self._parts = {a.name: way for a in self._bound.values() if a.name not in known and (way := split(a.name))[1]}
         self._tuples = frozenset(a.name for a in network.signature.arguments if a.kind == "tuple")
         self._datatypes = {output.name: BY_CONFIG_VALUE[output.data_type] for output in config.output}
-        self._shapes = {output.name: _model_dims(output) for output in config.output}
+        self._shapes = {output.name: dims_of(output) for output in config.output}
         for state in config.sequence_batching.state:
             self._datatypes.setdefault(state.output_name, BY_CONFIG_VALUE[state.data_type])
             self._shapes.setdefault(state.output_name, tuple(state.dims))
@@ -182,8 +182,9 @@ def _reset_of(context: ModelContext, settings: Settings, network: Network) -> tu
     return method, start
 
 
-def _model_dims(output: Any) -> tuple[int, ...]:
-    return tuple(output.reshape.shape) if output.HasField("reshape") else tuple(output.dims)
+def dims_of(message: Any) -> tuple[int, ...]:
+    """The dimensions that the network knows of an input or output of a configuration, without the batch."""
+    return tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
 
 
 def _is_text(value: Any) -> bool:

@@ -17,7 +17,14 @@ def trivet_backends() -> Sequence[BackendPlugin]:
             description="PyTorch: TorchScript, torch.export, AOTInductor, eager models, TorchServe's handlers",
             platforms=("pytorch_libtorch",),
             model_filenames=("model.pt", "model.pt2", "model.mar"),
-            config_fields=("runtime",),
+            config_fields=(
+                "runtime",
+                "optimization.cuda.graphs",
+                "optimization.cuda.graph_spec.batch_size",
+                "optimization.cuda.graph_spec.input",
+                "optimization.input_pinned_memory",
+                "optimization.output_pinned_memory",
+            ),
             requires=("torch",),
         ),
     )

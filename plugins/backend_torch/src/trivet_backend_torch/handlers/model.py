@@ -24,7 +24,7 @@ from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Tensor, object_array
 
 from trivet_backend_torch.code import ModelCode
-from trivet_backend_torch.devices import Host, open_device
+from trivet_backend_torch.devices import DeviceUse, Host, open_device
 from trivet_backend_torch.handlers import interface
 from trivet_backend_torch.handlers.archive import Archive, unpack
 from trivet_backend_torch.runtime import describe, execute_failure, torch
@@ -90,7 +90,7 @@ class HandlerModel(BackendModel):
         """
         prepare_thread(self._settings)
         name = self._context.name
-        device = open_device(context, name, keep_outputs=False, clean_cache=False)
+        device = open_device(context, name, DeviceUse())
         from trivet_backend_torch.ts.context import Context, Metrics  # noqa: PLC0415 - no model needs it but these
 
         handler_context = Context(
