@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,14 @@ def test_an_exported_program_without_a_free_batch(context: Any, instance: Instan
     instance(made_context)
     assert made_context.config.max_batch_size == 0
     assert list(made_context.config.input[0].dims) == [2, 4]
+
+
+def test_programs_may_be_loaded_at_the_same_time(context: Any, backend: Any) -> None:
+    """PyTorch's own loader may not: it says that its deserializer is already set."""
+    contexts = [context({"model.pt2": save_program()}, name=f"m{index}") for index in range(4)]
+    with ThreadPoolExecutor(len(contexts)) as pool:
+        list(pool.map(backend.auto_complete, contexts))
+    assert [made.config.max_batch_size for made in contexts] == [4] * 4
 
 
 def test_a_batch_larger_than_the_program_allows(context: Any, instance: Instance) -> None:

@@ -6,6 +6,7 @@ of AOTInductor is machine code for one kind of device: it is as trusted as any s
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from trivet_backend_torch.runtime import torch
 from trivet_backend_torch.signature import DATATYPES, Argument, Kind, Signature, TensorSpec
 
 _UNBOUNDED = 1 << 31
+_one_at_a_time = threading.Lock()
+"""torch.export.load keeps what it is at in a variable of its module."""
 
 
 def load_program(path: Path, device: Any) -> Network:
     """Load a program onto ``device`` (``None``: where it was exported). Raises what PyTorch raises."""
-    program = torch.export.load(path)
+    with _one_at_a_time:
+        program = torch.export.load(path)
     signature = signature_of(program)
     if device is not None and device.type != "cpu":
         from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - PyTorch 2.7 and newer
