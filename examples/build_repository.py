@@ -29,7 +29,7 @@ def main() -> None:
         "--language-model", action="store_true", help="SmolLM2-135M too: 98 MB, 0.7 GB when it is served"
     )
     parser.add_argument(
-        "--pytorch", action="store_true", help="models for the PyTorch backend too (trivet-backend-torch): 78 MB"
+        "--pytorch", action="store_true", help="models for the PyTorch backend too (trivet-backend-torch): 245 MB"
     )
     parser.add_argument("--output", type=Path, default=EXAMPLES / "model_repository", help="default: %(default)s")
     parser.add_argument("--samples", type=Path, default=EXAMPLES / "samples", help="default: %(default)s")

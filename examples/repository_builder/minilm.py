@@ -106,12 +106,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def state_dict(weights: Path) -> dict[str, Tensor]:
+    """What of the checkpoint :class:`MiniLM` loads."""
+    # It also holds what sentence embeddings do not use: BERT's pooler, and 0, 1, 2, … as a tensor.
+    unused = ("pooler.", "embeddings.position_ids")
+    return {name: tensor for name, tensor in read_safetensors(weights).items() if not name.startswith(unused)}
+
+
 def export(weights: Path, model_file: Path) -> None:
     """Write the ONNX model (output ``sentence_embedding``, free batch and sequence) for the checkpoint ``weights``."""
     model = MiniLM().eval()
-    # The checkpoint also holds what sentence embeddings do not use: BERT's pooler, and 0, 1, 2, … as a tensor.
-    unused = ("pooler.", "embeddings.position_ids")
-    model.load_state_dict({k: v for k, v in read_safetensors(weights).items() if not k.startswith(unused)})
+    model.load_state_dict(state_dict(weights))
     names = ["input_ids", "attention_mask", "token_type_ids"]
     example = torch.ones(2, 16, dtype=torch.int64)
     torch.onnx.export(

