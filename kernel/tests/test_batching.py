@@ -64,6 +64,13 @@ def test_each_request_gets_the_outputs_it_asked_for_in_its_order() -> None:
     assert [[output.name for output in response.outputs] for response in responses] == [["z"], ["z", "y"]]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_output_that_there_is_none_of_is_left_out(count: int) -> None:
+    requests = [request(np.zeros((1, 2), np.float32)) for _ in range(count)]
+    responses = split(spec(), requests, {"y": None, "z": np.zeros((count, 2), np.float32)})
+    assert [[output.name for output in response.outputs] for response in responses] == [["z"]] * count
+
+
 def test_scheduler_inputs_join_the_batch_without_touching_the_request() -> None:
     asked = request(np.zeros((1, 2), np.float32))
     batch = gather(spec(), [asked], {"START": Tensor.from_numpy("START", np.ones((1, 1), np.int32))})

@@ -168,14 +168,15 @@ class ArrayInstance(BackendInstance, ABC):
     one, where others had better be on the host. Set before each ``execute``."""
 
     @abstractmethod
-    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
+    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:
         """Compute ``outputs`` (names; every output that any request of the batch wants) from ``inputs``.
 
         With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and
         each output must have it too, except where the configuration makes them ragged, scattered or shape tensors.
         Beside the configuration's inputs come the targets of ``batch_input`` and what the scheduler adds (sequence
         controls); optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays. A result may
-        be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object. An exception fails the whole batch,
+        be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object; ``None`` says that there is no such
+        output this time, and leaves it out of the responses. An exception fails the whole batch,
         and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.
         """
 

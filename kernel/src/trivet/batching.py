@@ -58,17 +58,17 @@ def share_extra_inputs(requests: Sequence[InferenceRequest], extra_inputs: Mappi
 
 
 def split(
-    spec: ModelSpec, requests: Sequence[InferenceRequest], results: Mapping[str, OutputValue]
+    spec: ModelSpec, requests: Sequence[InferenceRequest], results: Mapping[str, OutputValue | None]
 ) -> list[InferenceResponse]:
-    """One response per request from the results of one execution.
+    """One response per request from the results of one execution, without the outputs that are ``None``.
 
     Raises :class:`~trivet.errors.InternalError` where an output is missing, or its datatype or batch dimension is not
     what the configuration and the requests say.
     """
     if len(requests) == 1 and spec.layout is None:
-        names = _names(spec, requests[0])
+        names = _names(spec, requests[0], results)
         return [InferenceResponse([reshape_output(spec, _output(spec, name, results)) for name in names])]
-    wanted = [_names(spec, request) for request in requests]
+    wanted = [_names(spec, request, results) for request in requests]
     parts: dict[str, list[Tensor]] = {}
     for name in {name: None for names in wanted for name in names}:
         whole = _output(spec, name, results)
@@ -79,11 +79,11 @@ def split(
     return [InferenceResponse([parts[name][index] for name in names]) for index, names in enumerate(wanted)]
 
 
-def _output(spec: ModelSpec, name: str, results: Mapping[str, OutputValue]) -> Tensor:
+def _output(spec: ModelSpec, name: str, results: Mapping[str, OutputValue | None]) -> Tensor:
     return result_tensor(spec, name, results, spec.outputs[name].datatype)
 
 
-def result_tensor(spec: ModelSpec, name: str, results: Mapping[str, OutputValue], datatype: DataType) -> Tensor:
+def result_tensor(spec: ModelSpec, name: str, results: Mapping[str, OutputValue | None], datatype: DataType) -> Tensor:
     """An output of an execution as a tensor, in the shape that the model gave it.
 
     Raises :class:`~trivet.errors.InternalError` where it is missing or of another datatype.
@@ -107,5 +107,7 @@ def result_tensor(spec: ModelSpec, name: str, results: Mapping[str, OutputValue]
     return tensor
 
 
-def _names(spec: ModelSpec, request: InferenceRequest) -> Sequence[str]:
-    return spec.output_names if request.outputs is None else [wanted.name for wanted in request.outputs]
+def _names(spec: ModelSpec, request: InferenceRequest, results: Mapping[str, OutputValue | None]) -> Sequence[str]:
+    """The outputs of a response; one that is missing from the results altogether is among them."""
+    names = spec.output_names if request.outputs is None else [wanted.name for wanted in request.outputs]
+    return [name for name in names if name not in results or results[name] is not None]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def split_extra_outputs(
     spec: ModelSpec,
     requests: Sequence[InferenceRequest],
-    results: Mapping[str, OutputValue],
+    results: Mapping[str, OutputValue | None],
     wanted: Mapping[str, DataType],
 ) -> dict[InferenceRequest, dict[str, Tensor]]:
     """The rows of an execution's results by request and name; the tensor as it is where the batch is one request.

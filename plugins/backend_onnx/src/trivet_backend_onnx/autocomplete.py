@@ -65,11 +65,10 @@ def _complete_max_batch_size(
 
 def _complete_tensors(config: ModelConfig, target: Any, what: str, signatures: Iterable[TensorSignature]) -> None:
     for signature in signatures:
-        if signature.kind != "ONNX_TYPE_TENSOR":
+        if signature.form is None or signature.dims is None or (what == "input" and signature.form != "tensor"):
             raise InvalidArgumentError(
                 f"autofill failed for model '{config.name}': Unsupported ONNX Type '{signature.kind}' for I/O"
-                f" '{signature.name}', expected 'ONNX_TYPE_TENSOR'; export the model without it"
-                + (", or name the outputs that you want in config.pbtxt" if what == "output" else "")
+                f" '{signature.name}', expected 'ONNX_TYPE_TENSOR'; {_remedy(signature, what)}"
             )
         if signature.datatype is None:
             raise InvalidArgumentError(
@@ -82,3 +81,13 @@ def _complete_tensors(config: ModelConfig, target: Any, what: str, signatures: I
         if not dims and config.max_batch_size > 0:
             # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
             tensor.reshape.SetInParent()
+        if what == "input" and signature.optional:
+            tensor.optional = True
+
+
+def _remedy(signature: TensorSignature, what: str) -> str:
+    if signature.form == "sequence":
+        return "name the inputs and outputs in config.pbtxt with their dims, which the file does not tell of a sequence"
+    return "export the model without it" + (
+        ", or name the outputs that you want in config.pbtxt" if what == "output" else ""
+    )

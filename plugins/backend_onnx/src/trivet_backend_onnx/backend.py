@@ -1,10 +1,9 @@
-"""The backend: models, and the instances that execute them."""
+"""The backend, and the models that it loads."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,18 @@ from trivet.backend import (
     InstanceContext,
     InstanceKind,
     ModelContext,
-    OutputValue,
 )
 from trivet.config.model_config_pb2 import ModelInstanceGroup
-from trivet.datatypes import BF16, BYTES
-from trivet.errors import InternalError, InvalidArgumentError
+from trivet.errors import InvalidArgumentError
 from trivet.host_policy import HostPolicy
-from trivet.tensor import Tensor
 
 from trivet_backend_onnx import autocomplete
+from trivet_backend_onnx.instance import OnnxInstance
 from trivet_backend_onnx.providers import execution_providers
-from trivet_backend_onnx.runtime import (
-    describe,
-    forward_log,
-    ort,
-    use_global_thread_pool,
-)
+from trivet_backend_onnx.runtime import forward_log, use_global_thread_pool
 from trivet_backend_onnx.session import create_session, model_file
 from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
 from trivet_backend_onnx.signature import Signature
-from trivet_backend_onnx.tensors import DeviceResult, feed_for, feed_on, fetch_for, is_on_device
 from trivet_backend_onnx.validation import validate
 
 
@@ -142,117 +133,3 @@ class OnnxModel(BackendModel):
     def close(self) -> None:
         """Drop the sessions, whose instances are closed: that frees them, without waiting for a garbage collection."""
         self._shared.clear()
-
-
-class OnnxInstance(ArrayInstance):
-    """Runs a session on this instance's thread. ``session.run`` releases the GIL while it computes."""
-
-    def __init__(
-        self,
-        context: ModelContext,
-        settings: SessionSettings,
-        session: Any,
-        signature: Signature,
-        device_id: int | None = None,
-    ) -> None:
-        """``device_id`` is that of the session's GPU, where it has one."""
-        config = context.config
-        self._name = f"'{context.name}' version {context.version}"
-        self._session = session
-        inputs = signature.inputs | signature.optional_inputs
-        self._feeds = {name: feed_for(tensor, config.max_batch_size) for name, tensor in inputs.items()}
-        # Inputs that are bound cannot be text; a model that takes any gets all of its inputs from the host.
-        self._binds = (
-            device_id is not None
-            and hasattr(ort.OrtValue, "from_dlpack")  # newer versions have the other direction too
-            and all(tensor.datatype is not BYTES for tensor in inputs.values())
-        )
-        self._device_id = device_id
-        # Outputs that can be left on the GPU.
-        self._leaves: frozenset[str] = frozenset()
-        if device_id is not None and self._binds:
-            self._leaves = frozenset(
-                name
-                for name, tensor in signature.outputs.items()
-                if tensor.dims and tensor.datatype not in (BYTES, BF16)
-            )
-            for name, tensor in inputs.items():
-                if tensor.dims or config.max_batch_size > 0:
-                    self._feeds[name] = feed_on(device_id, self._feeds[name])
-        self._fetches = {
-            output.name: fetch_for(signature.outputs[output.name], _scalar_shape(output, config.max_batch_size))
-            for output in config.output
-        }
-        for state in config.sequence_batching.state:
-            shape = None if config.max_batch_size > 0 else tuple(state.dims)
-            self._fetches.setdefault(state.output_name, fetch_for(signature.outputs[state.output_name], shape))
-        self._bfloat16 = frozenset(
-            name for name in self._fetches if signature.outputs[name].onnx_type == "tensor(bfloat16)"
-        )
-        self._options = ort.RunOptions()
-        # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
-        self._options.log_severity_level = 4
-        for key, value in settings.run_config_entries:
-            self._options.add_run_config_entry(key, value)
-
-    def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
-        """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.
-
-        Those that go into a region are left on the GPU.
-
-        Raises :class:`~trivet.errors.InvalidArgumentError` for text that is not UTF-8, and
-        :class:`~trivet.errors.InternalError` with ONNX Runtime's message where the run fails.
-        """
-        feeds = self._feeds
-        values = {name: feeds[name](tensor) for name, tensor in inputs.items()}
-        try:
-            left = self._leaves.intersection(self.placed) if self.placed else self.placed
-            if left or (self._binds and any(map(is_on_device, values.values()))):
-                results = self._run_bound(values, outputs, left)
-            elif self._bfloat16.isdisjoint(outputs):
-                results = self._session.run(outputs, values, self._options)
-            else:
-                results = self._run_bound(values, outputs)
-        except UnicodeDecodeError as error:
-            raise InternalError(f"model {self._name} computed text that is not valid UTF-8: {error}") from error
-        except Exception as error:
-            raise InternalError(f"{describe(error)} (model {self._name})") from error
-        return {
-            name: DeviceResult(value) if name in left else self._fetches[name](value)
-            for name, value in zip(outputs, results, strict=True)
-        }
-
-    def _run_bound(
-        self, values: Mapping[str, Any], outputs: Sequence[str], left: Collection[str] = ()
-    ) -> Sequence[Any]:
-        """As ``session.run``, but the results are ``OrtValue`` objects: numpy has no bfloat16 for ``run`` to return.
-
-        Those of ``left`` stay on the GPU. So may ``values`` be there, and still be being computed.
-        """
-        binding = self._session.io_binding()
-        for name, value in values.items():
-            if isinstance(value, ort.OrtValue):
-                binding.bind_ortvalue_input(name, value)
-            else:
-                binding.bind_cpu_input(name, value)
-        if any(map(is_on_device, values.values())):
-            binding.synchronize_inputs()
-        for name in outputs:
-            if name in left:
-                binding.bind_output(name, "cuda", self._device_id)
-            else:
-                binding.bind_output(name)
-        self._session.run_with_iobinding(binding, self._options)
-        results: Sequence[Any] = binding.get_outputs()
-        return results
-
-    def close(self) -> None:
-        """Let go of the session; the last instance of a session frees it."""
-        self._session = None
-
-
-def _scalar_shape(output: Any, max_batch_size: int) -> tuple[int, ...] | None:
-    """What shape a rank-0 result takes: the configuration's, as far as the model is concerned."""
-    if max_batch_size > 0:
-        return None
-    return tuple(output.reshape.shape) if output.HasField("reshape") else tuple(output.dims)

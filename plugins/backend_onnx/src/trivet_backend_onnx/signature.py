@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
 from trivet import datatypes
 from trivet.datatypes import DataType
 
@@ -27,6 +29,9 @@ _DATATYPES: dict[str, DataType] = {
     "string": datatypes.BYTES,
 }
 
+KEYS = ".keys"
+"""After the name of an output that is a map: the output that has its keys."""
+
 _KINDS = {
     "seq": "ONNX_TYPE_SEQUENCE",
     "map": "ONNX_TYPE_MAP",
@@ -34,39 +39,80 @@ _KINDS = {
     "sparse_tensor": "ONNX_TYPE_SPARSETENSOR",
 }
 
+# A tensor, or what of its containers can be a tensor too: seq(tensor(float)), optional(seq(map(int64,tensor(float)))).
+_TYPE = re.compile(r"(optional\()?(seq\()?(?:map\((\w+),)?tensor\((\w+)\)\)*")
+
+Form = Literal["tensor", "sequence", "map", "maps"]
+"""What the model has where requests have a tensor; ``maps`` is a sequence of maps."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSignature:
-    """One input or output of the model."""
+    """One input or output of the model, or the keys of an output that is a map."""
 
     name: str
     onnx_type: str
     """As ONNX Runtime writes it, e.g. ``"tensor(float)"`` or ``"seq(tensor(float))"``."""
-    dims: tuple[int, ...]
-    """With the batch dimension; -1 is any size. Empty for a scalar, and where the file leaves the rank open."""
+    dims: tuple[int, ...] | None
+    """With the batch dimension; -1 is any size. Empty for a scalar, and where the file leaves the rank open. ``None``:
+    a sequence, of which ONNX Runtime tells no shape."""
+    keys_of: str = ""
+    """The output whose keys this is; "" for a value of the model itself."""
 
     @property
     def kind(self) -> str:
-        """``ONNX_TYPE_TENSOR``, or the name of another type that no tensor can carry."""
+        """``ONNX_TYPE_TENSOR``, or Triton's name of another type."""
         prefix = self.onnx_type.partition("(")[0]
         return "ONNX_TYPE_TENSOR" if prefix == "tensor" else _KINDS.get(prefix, "ONNX_TYPE_UNKNOWN")
 
     @property
+    def plain(self) -> bool:
+        """Whether it is a tensor and nothing else: what can be bound to a session, and be on a device."""
+        return self.onnx_type.startswith("tensor(")
+
+    @property
+    def form(self) -> Form | None:
+        """``None`` for what no tensor can stand for."""
+        match = _TYPE.fullmatch(self.onnx_type)
+        if match is None:
+            return None
+        _, sequence, key, _ = match.groups()
+        if key:
+            return "maps" if sequence else "map"
+        return "sequence" if sequence else "tensor"
+
+    @property
+    def optional(self) -> bool:
+        """Whether the model can do without it, or may have none to give."""
+        return self.onnx_type.startswith("optional(")
+
+    @property
     def datatype(self) -> DataType | None:
         """The element type; ``None`` for one that requests cannot carry."""
-        if self.kind != "ONNX_TYPE_TENSOR":
+        match = _TYPE.fullmatch(self.onnx_type)
+        if match is None:
             return None
-        return _DATATYPES.get(self.onnx_type.removeprefix("tensor(").removesuffix(")"))
+        _, _, key, value = match.groups()
+        return _DATATYPES.get(key if self.keys_of else value)
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        """What an array of it has; for a ``datatype`` that there is."""
+        assert self.datatype is not None
+        return self.datatype.numpy
 
     @property
     def batches(self) -> bool:
         """Whether the first dimension may have any size, as a batch needs."""
-        return bool(self.dims) and self.dims[0] == -1
+        return self.dims is not None and self.dims[:1] == (-1,)
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """All inputs and outputs of a model, by name, in the file's order."""
+    """All inputs and outputs of a model, by name, in the file's order.
+
+    An output that is a map, or a sequence of them, stands for two: its values, and under ``NAME.keys`` its keys.
+    """
 
     inputs: dict[str, TensorSignature]
     optional_inputs: dict[str, TensorSignature]
@@ -76,21 +122,42 @@ class Signature:
     @classmethod
     def of(cls, session: Any) -> Signature:
         """Read it from an ``onnxruntime.InferenceSession``."""
+        outputs: dict[str, TensorSignature] = {}
+        own = _read(session.get_outputs())
+        for name, output in own.items():
+            outputs[name] = output
+            keys = name + KEYS
+            if output.form in ("map", "maps") and keys not in own:
+                outputs[keys] = replace(output, name=keys, keys_of=name)
         return cls(
             inputs=_read(session.get_inputs()),
             optional_inputs=_read(session.get_overridable_initializers()),
-            outputs=_read(session.get_outputs()),
+            outputs=outputs,
         )
 
     @property
     def batches(self) -> bool:
-        """Whether every input and output has a first dimension of any size."""
-        return all(tensor.batches for tensor in (*self.inputs.values(), *self.outputs.values()))
+        """Whether every input and output has a first dimension of any size, and no input may be left out."""
+        return all(tensor.batches for tensor in (*self.inputs.values(), *self.outputs.values())) and not any(
+            tensor.optional for tensor in self.inputs.values()
+        )
 
 
 def _read(arguments: Iterable[Any]) -> dict[str, TensorSignature]:
-    """A symbolic dimension is a name in ONNX Runtime, an unknown one ``None``."""
-    return {
-        a.name: TensorSignature(a.name, a.type, tuple(dim if isinstance(dim, int) else -1 for dim in a.shape))
-        for a in arguments
-    }
+    return {a.name: _described(a) for a in arguments}
+
+
+def _described(argument: Any) -> TensorSignature:
+    """A symbolic dimension is a name in ONNX Runtime, an unknown one ``None``; only tensors have any."""
+    signature = TensorSignature(argument.name, argument.type, None)
+    dims: tuple[int, ...] | None
+    match signature.form:
+        case "sequence":
+            dims = None
+        case "map":
+            dims = (-1,)
+        case "maps":
+            dims = (-1, -1)
+        case _:
+            dims = tuple(dim if isinstance(dim, int) else -1 for dim in argument.shape)
+    return replace(signature, dims=dims)

@@ -8,7 +8,7 @@ express).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,9 @@ from trivet.datatypes import BF16, BYTES
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor, object_array
 
+from trivet_backend_onnx.containers import Feed, Fetch, feed_rows, fetch_map, fetch_rows
 from trivet_backend_onnx.runtime import ort
 from trivet_backend_onnx.signature import TensorSignature
-
-Feed = Callable[[Tensor], Any]
-Fetch = Callable[[Any], NDArray[Any]]
 
 # onnx.TensorProto.BFLOAT16
 _BFLOAT16 = 16
@@ -40,6 +38,8 @@ def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
         feed = _bfloat16
     else:
         feed = _numbers
+    if signature.form == "sequence":
+        return feed_rows(feed)
     if signature.dims or max_batch_size > 0:
         return feed
     # A scalar travels as [1]. ONNX Runtime shows a tensor of unknown rank in the same way; like Triton we take it for a
@@ -86,17 +86,33 @@ class DeviceResult:
         return self._value._get_c_value().__dlpack__()
 
 
-def fetch_for(signature: TensorSignature, scalar_shape: tuple[int, ...] | None) -> Fetch:
-    """How to take an output from the session. A scalar is given ``scalar_shape``, unless that is ``None``."""
-    if signature.datatype is BYTES:
-        fetch = _encoded
-    elif signature.datatype is BF16:
-        fetch = _bit_patterns
-    else:
-        fetch = _as_is
-    if signature.dims or scalar_shape is None:
-        return fetch
+def fetch_for(
+    signature: TensorSignature, shape: Sequence[int], max_batch_size: int
+) -> Callable[[Any], NDArray[Any] | None]:
+    """How to take an output from the session: ``None`` where it is optional and the model gave none.
 
+    ``shape`` is what the configuration says of the model's output, without the batch dimension; a scalar takes it.
+    """
+    fetch: Fetch
+    if signature.form in ("map", "maps"):
+        fetch = fetch_map(signature)
+    else:
+        if signature.datatype is BYTES:
+            fetch = _encoded
+        elif signature.datatype is BF16:
+            fetch = _bit_patterns
+        else:
+            fetch = _as_is
+        if signature.form == "sequence":
+            fetch = fetch_rows(signature, fetch, shape if max_batch_size > 0 else shape[1:])
+        elif not signature.dims and max_batch_size == 0:
+            fetch = _shaped(fetch, tuple(shape))
+    if not signature.optional:
+        return fetch
+    return lambda value: None if value is None else fetch(value)
+
+
+def _shaped(fetch: Fetch, scalar_shape: tuple[int, ...]) -> Fetch:
     def fetch_scalar(value: Any) -> NDArray[Any]:
         array = fetch(value)
         return array if array.ndim else array.reshape(scalar_shape)

@@ -29,16 +29,32 @@ def validate(config: ModelConfig, signature: Signature) -> None:
         _validate_type(config, message.name, message.data_type, "output", model)
         # What is scattered over the requests takes its shape from them, not from the model.
         if message.name not in scattered:
-            _validate_dims(config, message, model, exact=True)
+            # How many keys a map has, no file says.
+            _validate_dims(config, message, model, exact=model.form != "maps")
     for state in config.sequence_batching.state:
         taken = _find(state.input_name, "input", signature.inputs | signature.optional_inputs)
         _validate_type(config, state.input_name, state.data_type, "input", taken)
         given = _find(state.output_name, "output", signature.outputs)
         _validate_type(config, state.output_name, state.data_type, "output", given)
-    if _uses(config.output, BF16.config_value) and _uses(config.input, BYTES.config_value):
+    _validate_bfloat16(config, signature)
+
+
+def _validate_bfloat16(config: ModelConfig, signature: Signature) -> None:
+    """BF16 goes in and out as values of ONNX Runtime, one for each tensor, which text and containers cannot be."""
+    tensors = signature.inputs | signature.optional_inputs | signature.outputs
+    messages: list[Any] = [*config.input, *config.output]
+    beside = [tensors[message.name] for message in messages if message.data_type == BF16.config_value]
+    if _uses(config.output, BF16.config_value):
+        if _uses(config.input, BYTES.config_value):
+            raise UnimplementedError(
+                f"unable to load model '{config.name}', it has both TYPE_STRING inputs and TYPE_BF16 outputs, which"
+                " ONNX Runtime's Python interface cannot carry in one run"
+            )
+        beside = [tensors[message.name] for message in messages]
+    if containers := sorted({model.onnx_type for model in beside if not model.plain}):
         raise UnimplementedError(
-            f"unable to load model '{config.name}', it has both TYPE_STRING inputs and TYPE_BF16 outputs, which ONNX"
-            " Runtime's Python interface cannot carry in one run"
+            f"unable to load model '{config.name}', it has TYPE_BF16 tensors with or in {', '.join(containers)}, which"
+            " ONNX Runtime's Python interface cannot carry in one run"
         )
 
 
@@ -47,12 +63,16 @@ def _uses(messages: Iterable[Any], data_type: int) -> bool:
 
 
 def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
+    required = {name for name, tensor in signature.inputs.items() if not tensor.optional}
+    # What the model calls optional may be required of callers all the same.
+    may_be_left_out = signature.inputs.keys() - required
     named = {message.name for message in config.input if not message.optional} | scheduler_inputs(config)
-    if len(named) != len(signature.inputs):
-        missing = [name for name in signature.inputs if name not in named]
+    named -= may_be_left_out
+    if len(named) != len(required):
+        missing = [name for name in signature.inputs if name in required - named]
         raise InvalidArgumentError(
             f"unable to load model '{config.name}', configuration expects {len(named)} inputs, model provides"
-            f" {len(signature.inputs)}" + (f" (not configured: {', '.join(missing)})" if missing else "")
+            f" {len(required)}" + (f" (not configured: {', '.join(missing)})" if missing else "")
         )
     inputs = signature.inputs | signature.optional_inputs
     for name in scheduler_inputs(config):
@@ -77,7 +97,8 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
             if model.dims != (-1,):
                 raise InvalidArgumentError(
                     f"unable to load model '{config.name}', configuration expects model provides input with shape [-1]"
-                    f" for ragged input '{message.name}', model provides {_text(model.dims)}"
+                    f" for ragged input '{message.name}', model provides"
+                    f" {model.onnx_type if model.dims is None else _text(model.dims)}"
                 )
         else:
             _validate_dims(config, message, model, exact=False)
@@ -103,7 +124,7 @@ def _find(name: str, what: str, known: Mapping[str, TensorSignature]) -> TensorS
 
 def _validate_type(config: ModelConfig, name: str, data_type: int, what: str, model: TensorSignature) -> None:
     configured = BY_CONFIG_VALUE[data_type]
-    if model.datatype is None:
+    if model.datatype is None or (what == "input" and model.form in ("map", "maps")):
         raise InvalidArgumentError(
             f"unable to load model '{config.name}', unsupported type {model.onnx_type} for {what} '{name}'"
         )
@@ -120,6 +141,13 @@ def _validate_dims(config: ModelConfig, message: Any, model: TensorSignature, *,
     A caller would else be told a size that need not come.
     """
     dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
+    if model.dims is None:
+        if not dims and config.max_batch_size == 0:
+            raise InvalidArgumentError(
+                f"model '{config.name}', tensor '{message.name}': a sequence is a tensor whose first dimension is the"
+                " number of its elements, but the model configuration specifies no dimensions"
+            )
+        return
     if not model.dims:
         if any(dim != 1 for dim in dims):
             raise InvalidArgumentError(
