@@ -11,10 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from trivet.datatypes import DataType
-from trivet.errors import InvalidArgumentError
+from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from trivet.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -113,3 +113,53 @@ class MemoryProvider(ABC):
         Raises :class:`~trivet.errors.NotFoundError` where the region is not registered, and
         :class:`~trivet.errors.InvalidArgumentError` where the part leaves it.
         """
+
+
+Mapped = TypeVar("Mapped")
+
+
+class RegionTable(MemoryProvider, Generic[Mapped]):
+    """A provider that keeps its regions by name, which all do; a kind of memory says how to map one.
+
+    ``Mapped`` is whatever stands for the mapping, and ends it with its last reference: a slice has to hold it.
+    """
+
+    def __init__(self) -> None:
+        self._regions: dict[str, tuple[RegionStatus, Mapped]] = {}
+
+    @abstractmethod
+    def map(self, byte_size: int, details: Mapping[str, Any]) -> tuple[Mapped, Mapping[str, Any]]:
+        """Map what a client describes: the mapping, and the details to show in a status.
+
+        Raises as :meth:`MemoryProvider.register` does, with nothing left mapped.
+        """
+
+    @abstractmethod
+    def part(self, mapped: Mapped, offset: int, byte_size: int) -> RegionSlice:
+        """Part of a mapping, within the region."""
+
+    def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
+        if name in self._regions:
+            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
+        mapped, shown = self.map(byte_size, details)
+        self._regions[name] = RegionStatus(name, byte_size, shown), mapped
+
+    def unregister(self, name: str | None) -> None:
+        if name is None:
+            self._regions.clear()
+        else:
+            self._regions.pop(name, None)
+
+    def regions(self) -> Mapping[str, RegionStatus]:
+        return {name: status for name, (status, _) in self._regions.items()}
+
+    def __contains__(self, region: object) -> bool:
+        return region in self._regions
+
+    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
+        found = self._regions.get(region)
+        if found is None:
+            raise NotFoundError(f"Unable to find shared memory region: '{region}'")
+        status, mapped = found
+        status.check_part(offset, byte_size)
+        return self.part(mapped, offset, byte_size)

@@ -1,4 +1,4 @@
-"""The provider: regions by name. On the event loop; its slices on any thread."""
+"""The provider: which memory of other processes is mapped. On the event loop; its slices on any thread."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections import abc
 from typing import TYPE_CHECKING, Any
 
 from trivet.errors import (
-    AlreadyExistsError,
     InternalError,
     InvalidArgumentError,
-    NotFoundError,
     TrivetError,
     UnavailableError,
 )
-from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
+from trivet.memory import RegionSlice, RegionTable
 from trivet.options import Settings
 
 from trivet_memory_cuda.region import CudaSlice, Mapping
@@ -27,7 +25,7 @@ HANDLE_SIZE = 64
 _FAILED = "failed to register shared memory region"
 
 
-class CudaMemory(MemoryProvider):
+class CudaMemory(RegionTable[Mapping]):
     """Triton's CUDA shared memory extension. The details of a region are its ``raw_handle`` and ``device_id``.
 
     CUDA is first touched when a client registers something, so that a server whose clients do not costs no memory on
@@ -35,13 +33,11 @@ class CudaMemory(MemoryProvider):
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._regions: dict[str, tuple[RegionStatus, Mapping]] = {}
+        super().__init__()
         self._cuda: Cuda | None = None
 
-    def register(self, name: str, byte_size: int, details: abc.Mapping[str, Any]) -> None:
+    def map(self, byte_size: int, details: abc.Mapping[str, Any]) -> tuple[Mapping, abc.Mapping[str, Any]]:
         """Where nothing else has used the device yet, this makes CUDA's context on it, which takes a moment."""
-        if name in self._regions:
-            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
         handle, device = details["raw_handle"], details["device_id"]
         if byte_size <= 0:
             raise InvalidArgumentError(f"{_FAILED}: 'byte_size' is {byte_size}, expected at least 1")
@@ -54,8 +50,7 @@ class CudaMemory(MemoryProvider):
             raise InvalidArgumentError(
                 f"{_FAILED}: there is no CUDA device {device}; this server has {cuda.device_count}, counted from 0"
             )
-        mapping = _map(cuda, handle, device, byte_size)
-        self._regions[name] = RegionStatus(name, byte_size, {"device_id": device}), mapping
+        return _map(cuda, handle, device, byte_size), {"device_id": device}
 
     def _devices(self) -> Cuda:
         """The devices, asked for until there are any: a driver may be installed while the server runs."""
@@ -69,25 +64,8 @@ class CudaMemory(MemoryProvider):
                 raise UnavailableError(f"{_FAILED}: {reason}") from error
         return self._cuda
 
-    def unregister(self, name: str | None) -> None:
-        if name is None:
-            self._regions.clear()
-        else:
-            self._regions.pop(name, None)
-
-    def regions(self) -> abc.Mapping[str, RegionStatus]:
-        return {name: status for name, (status, _) in self._regions.items()}
-
-    def __contains__(self, region: object) -> bool:
-        return region in self._regions
-
-    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
-        found = self._regions.get(region)
-        if found is None:
-            raise NotFoundError(f"Unable to find shared memory region: '{region}'")
-        status, mapping = found
-        status.check_part(offset, byte_size)
-        return CudaSlice(mapping, mapping.address + offset, byte_size)
+    def part(self, mapped: Mapping, offset: int, byte_size: int) -> RegionSlice:
+        return CudaSlice(mapped, mapped.address + offset, byte_size)
 
 
 def _map(cuda: Cuda, handle: bytes, device: int, byte_size: int) -> Mapping:

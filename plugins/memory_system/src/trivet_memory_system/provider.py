@@ -1,4 +1,4 @@
-"""The provider: regions by name. On the event loop; its slices on any thread."""
+"""The provider: which objects are mapped. On the event loop; its slices on any thread."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from trivet.datatypes import DataType
-from trivet.errors import AlreadyExistsError, InternalError, NotFoundError, UnavailableError
-from trivet.memory import MemoryProvider, RegionSlice, RegionStatus
+from trivet.errors import InternalError, UnavailableError
+from trivet.memory import RegionSlice, RegionTable
 from trivet.options import Settings
 from trivet.tensor import Tensor
 
 from trivet_memory_system.shared_object import FOLDER, SharedObject
 
 
-class SystemMemory(MemoryProvider):
+class SystemMemory(RegionTable[SharedObject]):
     """Triton's system shared memory extension. The details of a region are its ``key`` and ``offset``.
 
     Registering maps a region and gives nothing else away: a name reaches exactly the bytes that were registered under
@@ -25,35 +25,16 @@ class SystemMemory(MemoryProvider):
         """Raises :class:`~trivet.errors.UnavailableError` on a system that is not Linux."""
         if not FOLDER.is_dir():
             raise UnavailableError(f"system shared memory needs '{FOLDER}', which only Linux has")
-        self._regions: dict[str, tuple[RegionStatus, SharedObject]] = {}
+        super().__init__()
 
-    def register(self, name: str, byte_size: int, details: Mapping[str, Any]) -> None:
-        if name in self._regions:
-            raise AlreadyExistsError(f"shared memory region '{name}' already in manager")
+    def map(self, byte_size: int, details: Mapping[str, Any]) -> tuple[SharedObject, Mapping[str, Any]]:
         key, offset = details["key"], details["offset"]
         if byte_size <= 0:
             raise InternalError(f"Invalid shared memory region: '{key}', as 'byte_size' is {byte_size}")
-        self._regions[name] = RegionStatus(name, byte_size, dict(details)), SharedObject(key, offset, byte_size)
+        return SharedObject(key, offset, byte_size), dict(details)
 
-    def unregister(self, name: str | None) -> None:
-        if name is None:
-            self._regions.clear()
-        else:
-            self._regions.pop(name, None)
-
-    def regions(self) -> Mapping[str, RegionStatus]:
-        return {name: status for name, (status, _) in self._regions.items()}
-
-    def __contains__(self, region: object) -> bool:
-        return region in self._regions
-
-    def slice(self, region: str, offset: int, byte_size: int) -> RegionSlice:
-        found = self._regions.get(region)
-        if found is None:
-            raise NotFoundError(f"Unable to find shared memory region: '{region}'")
-        status, memory = found
-        status.check_part(offset, byte_size)
-        return SystemSlice(memory, offset, byte_size)
+    def part(self, mapped: SharedObject, offset: int, byte_size: int) -> RegionSlice:
+        return SystemSlice(mapped, offset, byte_size)
 
 
 class SystemSlice(RegionSlice):
