@@ -29,6 +29,7 @@ from trivet.tensor import SupportsDLPack, Tensor
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.inference import InferenceRequest, InferenceResponse
+    from trivet.memory import PinnedMemory
     from trivet.metrics import MetricRegistry
 
 InstanceKind = Literal["CPU", "GPU", "MODEL"]
@@ -54,6 +55,8 @@ class ModelContext:
     """Runs inference on other models of this server; ``None`` while a model is only checked."""
     metrics: MetricRegistry | None = None
     """Where a model's own metrics live; ``None`` while a model is only checked."""
+    pinned_memory: PinnedMemory | None = None
+    """For copies to and from a GPU, where a memory provider has a pool of it."""
 
     @property
     def default_model_filename(self) -> str:
@@ -166,6 +169,9 @@ class ArrayInstance(BackendInstance, ABC):
     placed: Collection[str] = ()
     """Outputs that go into the caller's shared memory when ``execute`` returns: best left on a device, if they are on
     one, where others had better be on the host. Set before each ``execute``."""
+    batch_memory: PinnedMemory | None = None
+    """Where inputs of several requests are put together; ``None`` for ordinary memory. To be set by an instance that
+    copies them to a GPU, and is done with that when ``execute`` returns."""
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:

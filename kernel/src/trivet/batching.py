@@ -23,24 +23,29 @@ if TYPE_CHECKING:
     from trivet.backend import OutputValue
     from trivet.config.spec import ModelSpec
     from trivet.datatypes import DataType
+    from trivet.memory import PinnedMemory
 
 
 def gather(
-    spec: ModelSpec, requests: Sequence[InferenceRequest], extra_inputs: Mapping[str, Tensor] | None
+    spec: ModelSpec,
+    requests: Sequence[InferenceRequest],
+    extra_inputs: Mapping[str, Tensor] | None,
+    memory: PinnedMemory | None = None,
 ) -> dict[str, Tensor]:
     """The inputs of one execution, in the shapes that the model wants (``reshape`` applied).
 
     With several requests each input is concatenated along its first dimension, unless the configuration makes it
     ragged or a shape tensor; all requests must give the same inputs. ``extra_inputs`` are the scheduler's, for the
-    batch as a whole, and are not reshaped. Raises :class:`~trivet.errors.InvalidArgumentError` where memory and shape
+    batch as a whole, and are not reshaped. What is put together, but for padded inputs, is in ``memory`` where that is
+    given. Raises :class:`~trivet.errors.InvalidArgumentError` where memory and shape
     of a tensor disagree, or an input is missing that ``batch_input`` describes.
     """
     if spec.layout is not None:
-        inputs = ragged.gather(spec, spec.layout, requests)
+        inputs = ragged.gather(spec, spec.layout, requests, memory)
     elif len(requests) == 1:
         inputs = reshape_inputs(spec, requests[0].inputs)
     else:
-        inputs = reshape_inputs(spec, {name: gather_rows(requests, name) for name in requests[0].inputs})
+        inputs = reshape_inputs(spec, {name: gather_rows(requests, name, memory) for name in requests[0].inputs})
     return {**inputs, **extra_inputs} if extra_inputs else inputs
 
 

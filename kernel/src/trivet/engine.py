@@ -33,6 +33,7 @@ from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.lifecycle import LoadedModel, ModelEvent
 from trivet.loading import EngineWays, ModelLoader
 from trivet.loop import LoopInbox
+from trivet.memory import PinnedMemory
 from trivet.metrics import MetricRegistry
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
@@ -86,7 +87,10 @@ class EngineOptions:
 class Engine:
     """Serves the models of one or more repositories. Constructed on the event loop that it then runs on."""
 
-    def __init__(self, registry: PluginRegistry, options: EngineOptions) -> None:
+    def __init__(
+        self, registry: PluginRegistry, options: EngineOptions, *, pinned_memory: PinnedMemory | None = None
+    ) -> None:
+        """``pinned_memory`` is for backends that copy to a GPU."""
         self.registry = registry
         self.options = options
         self.server_name = "trivet"
@@ -128,6 +132,7 @@ class Engine:
                 ),
                 gpus=gpu_count(),
                 caching=self.response_cache,
+                pinned_memory=pinned_memory,
             ),
             self._models,
             announce=self._announce,

@@ -177,7 +177,7 @@ class Instance:
             for request in requests:
                 request.compute_start_ns = start
             try:
-                inputs = gather(self._spec, requests, batch.extra_inputs)
+                inputs = gather(self._spec, requests, batch.extra_inputs, backend.batch_memory)
                 names = self._wanted(requests, batch.extra_outputs)
                 # Of several requests each gets its rows, which are cut out of a batch on the host.
                 backend.placed = requests[0].regions or () if len(requests) == 1 else ()

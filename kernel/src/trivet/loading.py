@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trivet.engine import EngineOptions
     from trivet.hookspecs import SchedulerPlugin
     from trivet.inference import InferenceRequest, InferenceResponse
+    from trivet.memory import PinnedMemory
     from trivet.metrics import MetricRegistry
     from trivet.plugins import PluginRegistry
 
@@ -72,6 +73,7 @@ class ModelLoader:
         *,
         gpus: int,
         caching: ResponseCaching | None = None,
+        pinned_memory: PinnedMemory | None = None,
     ) -> None:
         self._registry = registry
         self._backends = backends
@@ -86,6 +88,7 @@ class ModelLoader:
             rate_limiter=self._rate_limiter,
             caller=ways.caller,
             metrics=ways.metrics,
+            pinned_memory=pinned_memory,
         )
         """What reads and checks the configurations that :meth:`load` is given."""
         self._limiter = CapacityLimiter(options.model_load_thread_count)

@@ -1,4 +1,4 @@
-"""Memory providers: regions that a client shares with the server, so that tensors need not travel.
+"""Memory providers: regions that a client shares with the server, so that tensors need not travel, and pools of memory.
 
 A protocol asks for a :class:`RegionSlice` when it reads a request, for inputs and for outputs alike. So a region that
 is not there is refused before anything is computed, and what a request was granted stays mapped until it is answered.
@@ -9,9 +9,12 @@ Source: Triton's system shared memory and CUDA shared memory extensions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trivet.datatypes import DataType
 from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
@@ -80,6 +83,36 @@ def place(request: InferenceRequest, response: InferenceResponse) -> None:
     response.placed = True
 
 
+class PinnedMemory(ABC):
+    """Host memory that a GPU copies from and to by itself (page-locked), for tensors on their way. Any thread."""
+
+    @abstractmethod
+    def take(self, byte_size: int) -> NDArray[np.uint8]:
+        """So many bytes, of any content; ordinary memory where no pinned memory is left.
+
+        They go back with the last view of the array. So whoever starts a copy that is not waited for keeps a view until
+        it is over.
+        """
+
+    @abstractmethod
+    def holds(self, array: NDArray[Any]) -> bool:
+        """Whether an array lies in this memory, and needs no copy to get there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUsage:
+    """How much of a pool is taken. ``total_bytes`` is its size also before it is made, when it is first used, and where
+    that fails, as in Triton.
+    """
+
+    kind: Literal["pinned", "cuda"]
+    """Of the host, or of a GPU."""
+    device: int
+    """The GPU, counted from 0; 0 for the host."""
+    total_bytes: int
+    used_bytes: int
+
+
 class MemoryProvider(ABC):
     """One kind of shared memory. Every method is called on the event loop and must not block for long.
 
@@ -113,6 +146,15 @@ class MemoryProvider(ABC):
         Raises :class:`~trivet.errors.NotFoundError` where the region is not registered, and
         :class:`~trivet.errors.InvalidArgumentError` where the part leaves it.
         """
+
+    @property
+    def pinned(self) -> PinnedMemory | None:
+        """For backends that copy to devices; ``None`` where the provider has none."""
+        return None
+
+    def pools(self) -> Sequence[PoolUsage]:
+        """For exporters: each pool that the provider has or may make."""
+        return ()
 
 
 Mapped = TypeVar("Mapped")

@@ -26,10 +26,13 @@ from trivet.tensor import Tensor, element_count
 if TYPE_CHECKING:
     from trivet.config.spec import BatchInputSpec, BatchLayout, ModelSpec
     from trivet.inference import InferenceRequest
+    from trivet.memory import PinnedMemory
 
 
-def gather(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceRequest]) -> dict[str, Tensor]:
-    """The inputs of one execution.
+def gather(
+    spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceRequest], memory: PinnedMemory | None = None
+) -> dict[str, Tensor]:
+    """The inputs of one execution, put together in ``memory`` where that is given.
 
     A ragged input is one-dimensional: the elements of all requests, one request after the other. A shape tensor is the
     first request's. Each target of ``batch_input`` is added; other inputs are concatenated along the first dimension,
@@ -42,14 +45,14 @@ def gather(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceReq
         if single or name in layout.shape_inputs
         else gather_padded(requests, name, pads[name])
         if name in pads
-        else gather_rows(requests, name)
+        else gather_rows(requests, name, memory)
         for name, tensor in requests[0].inputs.items()
         if name not in layout.ragged_inputs
     }
     inputs = reshape_inputs(spec, inputs)
     for name in layout.ragged_inputs:
         if name in requests[0].inputs:
-            inputs[name] = _flattened([request.inputs[name] for request in requests])
+            inputs[name] = _flattened([request.inputs[name] for request in requests], memory)
     for described in layout.batch_inputs:
         values = _description(described, _shapes(spec, requests, described.source))
         for target in described.targets:
@@ -83,10 +86,10 @@ def split(spec: ModelSpec, layout: BatchLayout, requests: Sequence[InferenceRequ
     return [reshape_output(spec, part) for part in whole.divided(list(zip(shapes, counts, strict=True)))]
 
 
-def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+def _flattened(tensors: Sequence[Tensor], memory: PinnedMemory | None) -> Tensor:
     if len(tensors) == 1:
         return tensors[0].reshaped((element_count(tensors[0].shape),))
-    return Tensor.concatenated(tensors, (sum([element_count(tensor.shape) for tensor in tensors]),))
+    return Tensor.concatenated(tensors, (sum([element_count(tensor.shape) for tensor in tensors]),), memory)
 
 
 def _shapes(spec: ModelSpec, requests: Sequence[InferenceRequest], name: str) -> list[tuple[int, ...]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.engine import EngineOptions
     from trivet.hookspecs import BackendPlugin, SchedulerPlugin
+    from trivet.memory import PinnedMemory
     from trivet.metrics import MetricRegistry
     from trivet.plugins import PluginRegistry
 
@@ -76,9 +77,10 @@ class ModelResolver:
         rate_limiter: RateLimiter | None = None,
         caller: ModelCaller | None = None,
         metrics: MetricRegistry | None = None,
+        pinned_memory: PinnedMemory | None = None,
     ) -> None:
-        """``gpus`` is how many there are. ``caller`` and ``metrics`` are for models, which have them once an engine
-        loads them.
+        """``gpus`` is how many there are. ``caller``, ``metrics`` and ``pinned_memory`` are for models, which have them
+        once an engine loads them.
         """
         self._registry = registry
         self._options = options
@@ -87,6 +89,7 @@ class ModelResolver:
         self._rate_limiter = rate_limiter
         self._caller = caller
         self._metrics = metrics
+        self._pinned_memory = pinned_memory
 
     def resolve(
         self, found: FoundModel, config_override: str | None = None, files: Mapping[str, bytes] | None = None
@@ -182,6 +185,7 @@ class ModelResolver:
             backend_options={**options.get("", {}), **options.get(resolved.backend_name, {})},
             models=self._caller,
             metrics=self._metrics,
+            pinned_memory=self._pinned_memory,
         )
 
     def scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:

@@ -11,10 +11,11 @@ from trivet.tensor import Tensor, element_count
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
     from trivet.inference import InferenceRequest
+    from trivet.memory import PinnedMemory
 
 
-def gather_rows(requests: Sequence[InferenceRequest], name: str) -> Tensor:
-    """An input of all requests, concatenated along its first dimension.
+def gather_rows(requests: Sequence[InferenceRequest], name: str, memory: PinnedMemory | None = None) -> Tensor:
+    """An input of all requests, concatenated along its first dimension, in ``memory`` where that is given.
 
     Raises :class:`~trivet.errors.InternalError` where the scheduler put requests together whose shapes differ.
     """
@@ -28,7 +29,7 @@ def gather_rows(requests: Sequence[InferenceRequest], name: str) -> Tensor:
             shapes = [list(each.shape) for each in tensors]
             raise InternalError(f"requests with different shapes of input '{name}' are in one batch: {shapes}")
         rows += shape[0]
-    return Tensor.concatenated(tensors, (rows, *tail))
+    return Tensor.concatenated(tensors, (rows, *tail), memory)
 
 
 def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Tensor) -> list[Tensor]:

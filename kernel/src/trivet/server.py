@@ -74,8 +74,8 @@ class Server:
         """On the event loop's thread. ``settings`` has the values of ``trivet.server_options.ALL_OPTIONS`` and of
         ``registry.options()``.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` for settings that exclude each other and for two plugins
-        that offer one name.
+        Raises :class:`~trivet.errors.InvalidArgumentError` for settings that are wrong or exclude each other, and for
+        two plugins that offer one name.
         """
         check_settings(settings)
         registry.check()
@@ -84,7 +84,10 @@ class Server:
         self._listeners: dict[str, Listener] = {}
         self._services: list[Service] = []
         self._transport: HttpTransport | None = None
-        self.engine = Engine(registry, engine_options(settings))
+        options = engine_options(settings)
+        self._memory = self._make_memory()
+        pinned = (provider.pinned for provider in self._memory.values())
+        self.engine = Engine(registry, options, pinned_memory=next(filter(None, pinned), None))
         self.engine.server_name = settings["id"]
         if settings["log_access"]:
             access_log.install(self.engine)
@@ -105,7 +108,7 @@ class Server:
 
         Raises :class:`StartupError`, and then nothing is left open.
         """
-        context = ServerContext(self.engine, self._settings, self._listeners, self._make_memory())
+        context = ServerContext(self.engine, self._settings, self._listeners, self._memory)
         try:
             for exporter in self._registry.exporters.values():
                 self._create(exporter, Exporter, context)

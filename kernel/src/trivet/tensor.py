@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from trivet import datatypes
 from trivet.datatypes import BF16, BYTES, DataType
 from trivet.dlpack import HOST_DEVICES, BitPatterns
 from trivet.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from trivet.memory import PinnedMemory
 
 Buffer = bytes | bytearray | memoryview
 
@@ -86,10 +89,13 @@ class Tensor:
         return tensor
 
     @classmethod
-    def concatenated(cls, tensors: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+    def concatenated(
+        cls, tensors: Sequence[Tensor], shape: tuple[int, ...], memory: PinnedMemory | None = None
+    ) -> Tensor:
         """The elements of all, one tensor after the other, in memory of its own; ``shape`` has as many.
 
-        Name and datatype are the first one's. Tensors on a device are read to the host.
+        Name and datatype are the first one's. Tensors on a device are read to the host. ``memory`` is where numbers go;
+        not small ones, for which it matters little where a device copies them from.
         """
         first = tensors[0]
         joined = cls(first.name, first.datatype, shape)
@@ -99,9 +105,12 @@ class Tensor:
                 joined._wire = bytearray().join(parts)
                 return joined
         arrays = [tensor.numpy() for tensor in tensors]
-        if len(shape) == 1:
+        if len(shape) == 1 or memory is not None:
             arrays = [array.reshape(-1) for array in arrays]
-        joined._array = np.concatenate(arrays).reshape(shape)
+        place = None
+        if memory is not None and first.datatype is not BYTES:
+            place = memory.take(element_count(shape) * first.datatype.itemsize).view(first.datatype.numpy)
+        joined._array = np.concatenate(arrays, out=place).reshape(shape)
         return joined
 
     def divided(self, parts: Sequence[tuple[tuple[int, ...], int]]) -> list[Tensor]:

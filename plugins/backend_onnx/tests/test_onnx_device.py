@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trivet.backend import ArrayInstance
 from trivet.datatypes import BF16, FP32
+from trivet.memory import PinnedMemory
 from trivet.placement import gpu_count
 from trivet.tensor import Tensor
+from trivet_backend_onnx.instance import OnnxInstance
 from trivet_backend_onnx.providers import CUDA
 from trivet_backend_onnx.runtime import ort
+from trivet_backend_onnx.settings import SessionSettings
+from trivet_backend_onnx.signature import Signature
 from trivet_backend_onnx.tensors import feed_on, is_on_device
 
 Instance = Callable[..., ArrayInstance]
@@ -47,6 +53,27 @@ def test_onnx_runtime_views_memory_by_dlpack() -> None:
     assert value.data_ptr() == array.ctypes.data
     assert value.shape() == [2, 3]
     assert not is_on_device(value)
+
+
+class NoPool(PinnedMemory):
+    """There is no GPU that would copy from it."""
+
+    def take(self, byte_size: int) -> NDArray[np.uint8]:
+        return np.empty(byte_size, np.uint8)
+
+    def holds(self, array: NDArray[Any]) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("device_id", "enabled", "pinned"), [(0, True, True), (0, False, False), (None, True, False)])
+def test_batches_for_a_gpu_are_put_together_in_pinned_memory(
+    context: Any, add_sub: onnx.ModelProto, device_id: int | None, enabled: bool, pinned: bool
+) -> None:
+    field = f"optimization {{ input_pinned_memory {{ enable: {str(enabled).lower()} }} }}"
+    given = replace(context(add_sub, field), pinned_memory=NoPool())
+    session = ort.InferenceSession(str(given.version_path / "model.onnx"))
+    made = OnnxInstance(given, SessionSettings.read(given), session, Signature.of(session), device_id)
+    assert made.batch_memory is (given.pinned_memory if pinned else None)
 
 
 @pytest.fixture

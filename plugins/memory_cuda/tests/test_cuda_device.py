@@ -14,8 +14,10 @@ import pytest
 from cuda.bindings import runtime
 from trivet.datatypes import BYTES, FP32, UINT8
 from trivet.errors import InvalidArgumentError
+from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.tensor import Tensor, object_array
+from trivet_memory_cuda.pools import OPTIONS
 from trivet_memory_cuda.provider import CudaMemory
 from trivet_memory_cuda.runtime import Cuda
 
@@ -90,7 +92,7 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture
 def memory() -> CudaMemory:
-    return CudaMemory(Settings.of(()))
+    return CudaMemory(Settings.of(OPTIONS))
 
 
 def register(memory: CudaMemory, peer: Peer, name: str = "r", byte_size: int = SIZE) -> None:
@@ -117,6 +119,33 @@ def test_elements_across_their_alignment_are_read(memory: CudaMemory, peer: Peer
     peer.write(floats(1, 2), offset=3)
     register(memory, peer)
     assert memory.slice("r", 3, 8).tensor("x", FP32, (2,)).numpy().tolist() == [1, 2]
+
+
+def test_elements_across_their_alignment_are_read_by_a_framework(memory: CudaMemory, peer: Peer) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    peer.write(floats(1, 2), offset=3)
+    register(memory, peer)
+    tensor = memory.slice("r", 3, 8).tensor("x", FP32, (2,))
+    given = torch.from_dlpack(tensor.dlpack())
+    assert given.is_cuda
+    assert given.mul(2).tolist() == [2, 4]
+    assert memory.pools()[-1] == PoolUsage("cuda", 0, 64 << 20, 256)
+
+
+def test_pinned_memory_is_pinned_and_copied_from(memory: CudaMemory) -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    array = memory.pinned.take(4 << 20).view(np.float32)
+    array[:] = 3
+    staged = torch.from_numpy(array)
+    assert staged.is_pinned()
+    moved = staged.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert (moved == 3).all()
+    assert memory.pools()[0] == PoolUsage("pinned", 0, 256 << 20, 4 << 20)
 
 
 def test_text(memory: CudaMemory, peer: Peer) -> None:

@@ -5,43 +5,20 @@ from __future__ import annotations
 import ctypes
 import gc
 import inspect
-from collections import Counter
 from typing import Any
 
 import pytest
 from cuda.bindings import driver, runtime
+from cuda_ledger import BASE, HANDLE, SIZE, Ledger, provider
 from trivet.datatypes import FP32
-from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.dlpack import describe
+from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.plugins import PluginRegistry
+from trivet_memory_cuda.pools import OPTIONS
 from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
 from trivet_memory_cuda.runtime import Cuda
-
-HANDLE = bytes(range(HANDLE_SIZE))
-BASE = 0x7F00_0000_0000
-SIZE = 4096
-
-
-class Ledger(Cuda):
-    """Keeps the books of what would be mapped. There is no memory behind it: nothing can be read or written."""
-
-    def __init__(self, device_count: int = 2) -> None:
-        self.device_count = device_count
-        self.mapped: Counter[tuple[bytes, int]] = Counter()
-
-    def open(self, handle: bytes, device: int) -> int:
-        if handle == bytes(HANDLE_SIZE):
-            raise InternalError("failed to open CUDA IPC handle: invalid argument (cudaErrorInvalidValue)")
-        self.mapped[handle, device] += 1
-        return BASE
-
-    def close(self, address: int, device: int) -> None:
-        assert address == BASE
-        assert self.mapped[HANDLE, device] > 0
-        self.mapped[HANDLE, device] -= 1
-
-    def bytes_behind(self, address: int, device: int) -> int:
-        return SIZE
 
 
 @pytest.fixture
@@ -51,9 +28,7 @@ def ledger() -> Ledger:
 
 @pytest.fixture
 def memory(ledger: Ledger) -> CudaMemory:
-    made = CudaMemory(Settings.of(()))
-    made._cuda = ledger
-    return made
+    return provider(ledger)
 
 
 def register(memory: CudaMemory, name: str, byte_size: int = SIZE, device: int = 0, handle: bytes = HANDLE) -> None:
@@ -64,7 +39,7 @@ def test_the_package_offers_it() -> None:
     assert PluginRegistry.discover().memory_providers["cuda"].factory == "trivet_memory_cuda.provider:CudaMemory"
 
 
-@pytest.mark.parametrize("method", ["open", "close", "bytes_behind"])
+@pytest.mark.parametrize("method", ["open", "close", "bytes_behind", "copy", "allocate", "allocate_host"])
 def test_the_ledger_takes_what_the_real_calls_take(method: str) -> None:
     assert inspect.signature(getattr(Ledger, method)) == inspect.signature(getattr(Cuda, method))
 
@@ -82,12 +57,17 @@ def test_the_bindings_have_what_is_called() -> None:
         runtime.cudaStreamCreate: [],
         runtime.cudaStreamSynchronize: ["stream"],
         runtime.cudaStreamDestroy: ["stream"],
+        runtime.cudaHostAlloc: ["size", "flags"],
+        runtime.cudaFreeHost: ["ptr"],
+        runtime.cudaMalloc: ["size"],
+        runtime.cudaFree: ["devPtr"],
         runtime.cudaGetDevice: [],
         runtime.cudaSetDevice: ["device"],
         driver.cuMemGetAddressRange: ["dptr"],
     }.items():
         assert list(inspect.signature(function).parameters) == parameters
     assert runtime.cudaIpcMemLazyEnablePeerAccess == 1
+    assert runtime.cudaHostAllocPortable == 1
     assert int(runtime.cudaMemcpyKind.cudaMemcpyDefault) == 4
 
 
@@ -95,7 +75,7 @@ def test_without_a_gpu_registering_says_so_and_everything_else_works() -> None:
     error, count = runtime.cudaGetDeviceCount()
     if not error and count:
         pytest.skip("this machine has a CUDA device")
-    memory = CudaMemory(Settings.of(()))
+    memory = CudaMemory(Settings.of(OPTIONS))
     for _ in range(2):
         with pytest.raises(UnavailableError) as caught:
             register(memory, "r")
@@ -198,5 +178,22 @@ def test_a_tensor_is_where_the_client_put_it(memory: CudaMemory) -> None:
     assert tensor.dlpack().address == BASE + 256  # type: ignore[attr-defined]
     with pytest.raises(InvalidArgumentError, match=r"^input 'x' has 16 bytes of data, expected 20 for FP32 of shape"):
         memory.slice("r", 0, 16).tensor("x", FP32, (5,))
-    # A kernel that read it there would fail, and with it whatever else the process does on the GPU.
-    assert not memory.slice("r", 257, 16).tensor("x", FP32, (2, 2)).on_device
+
+
+def test_a_tensor_across_its_alignment_is_copied_on_the_device_when_somebody_reads_it(
+    memory: CudaMemory, ledger: Ledger
+) -> None:
+    """A kernel that read it where it is would fail, and with it whatever else the process does on the GPU."""
+    register(memory, "r", device=1)
+    tensor = memory.slice("r", 257, 16).tensor("x", FP32, (2, 2))
+    assert tensor.on_device
+    assert not ledger.copies
+    seen = [describe(tensor.dlpack().__dlpack__()) for _ in range(2)]
+    ((target, source, byte_size, device),) = ledger.copies  # once, however many read it
+    assert (source, byte_size, device) == (BASE + 257, 16, 1)
+    assert [each.address for each in seen] == [target, target]
+    assert target % 256 == 0
+    assert [usage for usage in memory.pools() if usage.kind == "cuda"] == [PoolUsage("cuda", 1, 64 << 20, 256)]
+    del tensor, seen
+    gc.collect()
+    assert memory.pools()[-1].used_bytes == 0

@@ -16,6 +16,7 @@ _REUSE = "sharing a port between servers is not there yet"
 _SAGEMAKER = "the SageMaker protocol is not there yet"
 _VERTEX = "the Vertex AI protocol is not there yet"
 _POOL = "Trivet keeps no memory pool of its own; leave it out"
+_DEVICE_POOL = "only servers with memory for GPUs have pools of it; pip install trivet-memory-cuda, or leave it out"
 _THREADS = "Trivet's front end is one event loop; leave it out"
 
 NOT_YET: Mapping[str, str] = {
@@ -58,8 +59,8 @@ NOT_YET: Mapping[str, str] = {
     "vertex-ai-default-model": _VERTEX,
     "backend-directory": _PIP,
     "repoagent-directory": _PIP,
-    "pinned-memory-pool-byte-size": _POOL,
-    "cuda-memory-pool-byte-size": _POOL,
+    "pinned-memory-pool-byte-size": _DEVICE_POOL,
+    "cuda-memory-pool-byte-size": _DEVICE_POOL,
     "cuda-virtual-address-size": _POOL,
     "min-supported-compute-capability": "which GPUs can be used is left to the frameworks; leave it out",
     "buffer-manager-thread-count": _POOL,

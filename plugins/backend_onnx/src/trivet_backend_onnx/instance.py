@@ -67,6 +67,8 @@ class OnnxInstance(ArrayInstance):
         self._bfloat16 = frozenset(
             name for name in self._fetches if signature.outputs[name].onnx_type == "tensor(bfloat16)"
         )
+        if device_id is not None and config.optimization.input_pinned_memory.enable:
+            self.batch_memory = context.pinned_memory
         self._options = ort.RunOptions()
         # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
         self._options.log_severity_level = 4

@@ -24,6 +24,7 @@ def trivet_backends() -> Sequence[BackendPlugin]:
                 "optimization.execution_accelerators.cpu_execution_accelerator",
                 "optimization.execution_accelerators.gpu_execution_accelerator",
                 "optimization.graph.level",
+                "optimization.input_pinned_memory",
             ),
             requires=("onnxruntime",),
         ),

@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, to_thread
 from trivet.http import HttpRequest, HttpResponse, Route
 from trivet.service import Exporter, ServerContext
 
-from trivet_exporter_prometheus import cache, custom
+from trivet_exporter_prometheus import cache, custom, pools
 from trivet_exporter_prometheus.exposition import render
 from trivet_exporter_prometheus.families import Family
 from trivet_exporter_prometheus.latencies import Latencies, Summaries
@@ -31,6 +31,7 @@ class PrometheusExporter(Exporter):
         settings = MetricsSettings.of(context.settings)
         self._allowed: bool = context.settings["allow_metrics"]
         self._engine = context.engine
+        self._memory = context.memory
         self._settings = settings
         self._labels = ModelLabels()
         self._models = ModelFamilies(counter_latencies=settings.counter_latencies)
@@ -73,6 +74,7 @@ class PrometheusExporter(Exporter):
         families = [
             *self._models.collect(models),
             *cache.collect(self._engine),
+            *pools.collect(self._memory.values()),
             *self._latencies.collect(models),
             self._lag.collect(),
         ]

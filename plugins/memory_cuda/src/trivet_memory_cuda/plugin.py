@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from trivet.hookspecs import MemoryPlugin, hookimpl
 
+from trivet_memory_cuda.pools import OPTIONS
+
 
 @hookimpl
 def trivet_memory_providers() -> Sequence[MemoryPlugin]:
@@ -14,6 +16,7 @@ def trivet_memory_providers() -> Sequence[MemoryPlugin]:
         MemoryPlugin(
             name="cuda",
             factory="trivet_memory_cuda.provider:CudaMemory",
-            description="memory on a GPU, by the CUDA shared memory extension",
+            description="memory on a GPU, by the CUDA shared memory extension; pools of pinned and of GPU memory",
+            options=OPTIONS,
         ),
     )

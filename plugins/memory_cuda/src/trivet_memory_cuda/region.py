@@ -13,17 +13,20 @@ from trivet.memory import RegionSlice
 from trivet.tensor import Tensor, element_count
 
 if TYPE_CHECKING:
+    from trivet_memory_cuda.pool import Allocation, Block
+    from trivet_memory_cuda.pools import DevicePools
     from trivet_memory_cuda.runtime import Cuda
 
 
 class Mapping:
     """Memory of another process. It stays mapped as long as this object, which every tensor over it holds."""
 
-    __slots__ = ("address", "cuda", "device")
+    __slots__ = ("_pools", "address", "cuda", "device")
 
-    def __init__(self, cuda: Cuda, handle: bytes, device: int) -> None:
+    def __init__(self, cuda: Cuda, pools: DevicePools, handle: bytes, device: int) -> None:
         """Raises :class:`~trivet.errors.InternalError` where CUDA does not take the handle."""
         self.cuda = cuda
+        self._pools = pools
         self.device = device
         self.address = cuda.open(handle, device)
 
@@ -36,6 +39,12 @@ class Mapping:
         copy = np.empty(byte_size, np.uint8)
         if byte_size:
             self.cuda.copy(copy.ctypes.data, address, byte_size, self.device)
+        return copy
+
+    def moved(self, address: int, byte_size: int) -> Block | Allocation:
+        """A copy on the device of bytes of the mapping, at least one, where any kernel can read it."""
+        copy = self._pools.take(byte_size, self.device)
+        self.cuda.copy(copy.address, address, byte_size, self.device)
         return copy
 
 
@@ -60,7 +69,7 @@ class CudaSlice(RegionSlice):
                 f"input '{name}' has {size} bytes of data, expected {expected} for {datatype} of shape {list(shape)}"
             )
         # A kernel that reads an element across its alignment fails, and the context of all of the process with it.
-        place = DeviceTensor if self._address % datatype.itemsize == 0 else _HostTensor
+        place = DeviceTensor if self._address % datatype.itemsize == 0 or not size else _MovedTensor
         return Tensor.from_dlpack(name, place(mapping, self._address, datatype, shape), datatype, shape)
 
     def write(self, tensor: Tensor) -> int:
@@ -113,13 +122,21 @@ class DeviceTensor(DeviceMemory):
         return DeviceMemory(data, data.ctypes.data, (CPU, 0), self.datatype, self.shape)
 
 
-class _HostTensor(DeviceTensor):
-    """Part of a region that no kernel could read where it is; it is copied when somebody wants it."""
+class _MovedTensor(DeviceTensor):
+    """Part of a region that no kernel could read where it is; a framework gets a copy beside it, made when it asks."""
 
-    __slots__ = ()
+    __slots__ = ("_copy",)
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return CPU, 0
+    def __init__(self, mapping: Mapping, address: int, datatype: DataType, shape: tuple[int, ...]) -> None:
+        super().__init__(mapping, address, datatype, shape)
+        self._copy: DeviceMemory | None = None
 
-    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, **options: Any) -> Any:
-        return self.on_host().__dlpack__(max_version=max_version)
+    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **options: Any) -> Any:
+        if dl_device is not None and tuple(dl_device) != self.device:
+            return super().__dlpack__(dl_device=dl_device, **options)
+        if self._copy is None:
+            # Kept with the tensor, that is until its request is answered: whoever reads it may not have finished when
+            # it lets go of its own view.
+            block = self._mapping.moved(self.address, self.nbytes)
+            self._copy = DeviceMemory(block, block.address, self.device, self.datatype, self.shape)
+        return self._copy.__dlpack__(**options)

@@ -19,6 +19,8 @@ from typing import Any
 from cuda.bindings import driver, runtime
 from trivet.errors import InternalError, UnavailableError
 
+from trivet_memory_cuda.pool import Allocation
+
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +64,20 @@ class Cuda:
                 close()
             except InternalError as error:
                 logger.warning("%s", error.message)
+
+    def allocate_host(self, byte_size: int) -> Allocation:
+        """Pinned host memory, for all devices."""
+        failure = f"failed to pin {byte_size} bytes of host memory"
+        address = int(_call(failure, runtime.cudaHostAlloc, byte_size, runtime.cudaHostAllocPortable))
+        free = partial(_call, "failed to free pinned host memory", runtime.cudaFreeHost, address)
+        return Allocation(address, partial(self._closing.put, free))
+
+    def allocate(self, byte_size: int, device: int) -> Allocation:
+        """Memory on a device."""
+        with self._current(device):
+            address = int(_call(f"failed to allocate {byte_size} bytes on GPU {device}", runtime.cudaMalloc, byte_size))
+        free = partial(_call, "failed to free CUDA memory", runtime.cudaFree, address)
+        return Allocation(address, partial(self._closing.put, free))
 
     def bytes_behind(self, address: int, device: int) -> int:
         """How many bytes there are from an address to the end of its allocation."""

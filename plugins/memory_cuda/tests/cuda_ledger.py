@@ -1,0 +1,73 @@
+"""A machine without a GPU: what would be mapped, allocated and copied is written down."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+from typing import Any
+
+from trivet.errors import InternalError
+from trivet.options import Settings
+from trivet_memory_cuda.pool import Allocation
+from trivet_memory_cuda.pools import OPTIONS
+from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
+from trivet_memory_cuda.runtime import Cuda
+
+HANDLE = bytes(range(HANDLE_SIZE))
+BASE = 0x7F00_0000_0000
+SIZE = 4096
+
+
+class Ledger(Cuda):
+    """Keeps the books. There is memory only behind what is pinned; nothing of a device can be read or written."""
+
+    def __init__(self, device_count: int = 2) -> None:
+        self.device_count = device_count
+        self.mapped: Counter[tuple[bytes, int]] = Counter()
+        self.allocated: Counter[int | None] = Counter()
+        """Bytes by device, ``None`` for the host."""
+        self.copies: list[tuple[int, int, int, int]] = []
+        self.most = 1 << 40
+        """Bytes that a device or the host has."""
+
+    def open(self, handle: bytes, device: int) -> int:
+        if handle == bytes(HANDLE_SIZE):
+            raise InternalError("failed to open CUDA IPC handle: invalid argument (cudaErrorInvalidValue)")
+        self.mapped[handle, device] += 1
+        return BASE
+
+    def close(self, address: int, device: int) -> None:
+        assert address == BASE
+        assert self.mapped[HANDLE, device] > 0
+        self.mapped[HANDLE, device] -= 1
+
+    def bytes_behind(self, address: int, device: int) -> int:
+        return SIZE
+
+    def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
+        self.copies.append((target, source, byte_size, device))
+
+    def allocate(self, byte_size: int, device: int) -> Allocation:
+        return self._allocate(byte_size, device, BASE << 1)
+
+    def allocate_host(self, byte_size: int) -> Allocation:
+        memory = (ctypes.c_uint8 * (byte_size + 256))()
+        return self._allocate(byte_size, None, -(-ctypes.addressof(memory) // 256) * 256, memory)
+
+    def _allocate(self, byte_size: int, device: int | None, address: int, *keep: object) -> Allocation:
+        if self.allocated[device] + byte_size > self.most:
+            raise InternalError("out of memory (cudaErrorMemoryAllocation)")
+        self.allocated[device] += byte_size
+
+        def free() -> Any:
+            self.allocated[device] -= byte_size
+            return keep
+
+        return Allocation(address, free)
+
+
+def provider(ledger: Ledger, **settings: Any) -> CudaMemory:
+    """The provider, as it is on a machine with that many GPUs."""
+    made = CudaMemory(Settings.of(OPTIONS, **settings))
+    made._cuda = ledger
+    return made
