@@ -160,19 +160,24 @@ def test_an_error_of_a_python_model_is_a_failure_here_and_a_success_there(
     assert "error counts" in DIFFERENCES
     labels = frozenset({("model", "failing"), ("version", "1")})
     success, failure = "nv_inference_request_success", "nv_inference_request_failure"
+
+    def counts(server: Endpoints) -> tuple[float, float]:
+        shown = _scrape(server)
+        return (
+            shown[success].samples[success, labels],
+            shown[failure].samples[failure, labels | {("reason", "BACKEND")}],
+        )
+
     grown = []
     for server in (real_triton, trivet):
-        before = _scrape(server)
+        before = counts(server)
         tensor = {"name": "HOW", "datatype": "INT32", "shape": [1, 1], "data": [100]}
         _post(f"http://{server.http}/v2/models/failing/infer", {"inputs": [tensor]})
-        after = _scrape(server)
-        reason = labels | {("reason", "BACKEND")}
-        grown.append(
-            tuple(
-                after[name].samples[name, key] - before[name].samples[name, key]
-                for name, key in ((success, labels), (failure, reason))
-            )
-        )
+        deadline = time.monotonic() + 30
+        while (after := counts(server)) == before:  # Triton answers first and counts then
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        grown.append((after[0] - before[0], after[1] - before[1]))
     assert grown == [(1, 0), (0, 1)]
 
 
