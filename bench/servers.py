@@ -118,9 +118,11 @@ class Log:
 
 
 @contextmanager
-def trivet(repository: Path, *options: str, name: str = "trivet") -> Iterator[Server]:
-    """``trivet serve`` of this environment."""
-    command = [sys.executable, "-m", "trivet", "serve", str(repository), "--log-format=json"]
+def trivet(
+    repository: Path, *options: str, name: str = "trivet", program: Sequence[str] = (sys.executable, "-m", "trivet")
+) -> Iterator[Server]:
+    """``trivet serve`` of this environment, or of the one that ``program`` runs in."""
+    command = [*program, "serve", str(repository), "--log-format=json"]
     for listener in ("http", "grpc", "metrics"):
         command += [f"--{listener}-address=127.0.0.1", f"--{listener}-port=0"]
     with _running(name, [*command, *options]) as (process, log, started):
