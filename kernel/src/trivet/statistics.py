@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from time import time
+from time import time_ns
 from typing import TYPE_CHECKING
 
 from trivet.errors import Code
+from trivet.histogram import PENDING, Histogram
 
 if TYPE_CHECKING:
     from trivet.inference import InferenceRequest, InferenceResponse
@@ -93,6 +94,8 @@ class ModelStatistics:
         "last_inference_ms",
         "name",
         "queue",
+        "queue_times",
+        "request_times",
         "responses",
         "success",
         "version",
@@ -119,17 +122,23 @@ class ModelStatistics:
         self.cache_miss = Duration()
         self.batches: dict[int, BatchStatistics] = {}
         self.responses: dict[str, ResponseStatistics] = {}
+        self.request_times = Histogram()
+        """Of the requests that ``success`` counts, how long each took."""
+        self.queue_times = Histogram()
+        """Of the same requests, how long each waited in the queue."""
 
     def request_succeeded(self, request: InferenceRequest, end_ns: int) -> None:
         """Count one answered request: its whole time, and the four parts that the timestamps bound."""
         # Every request comes through here: adding by hand costs half of what calls to Duration.add would.
         start_ns, input_ns, infer_ns = request.compute_start_ns, request.input_end_ns, request.infer_end_ns
+        total_ns = end_ns - request.received_ns
         part = self.success
         part.count += 1
-        part.ns += end_ns - request.received_ns
+        part.ns += total_ns
+        queue_ns = start_ns - request.queued_ns
         part = self.queue
         part.count += 1
-        part.ns += start_ns - request.queued_ns
+        part.ns += queue_ns
         part = self.compute_input
         part.count += 1
         part.ns += input_ns - start_ns
@@ -140,19 +149,34 @@ class ModelStatistics:
         part.count += 1
         part.ns += request.compute_end_ns - infer_ns
         self.inference_count += request.batch_size
+        self._distribute(request, total_ns, queue_ns)
 
     def request_hit(self, request: InferenceRequest, lookup_start_ns: int, lookup_ns: int, end_ns: int) -> None:
         """Count one request that the response cache answered: as Triton does, not among the inferences."""
-        self.success.add(end_ns - request.received_ns)
-        self.queue.add(lookup_start_ns - request.queued_ns)
+        total_ns, queue_ns = end_ns - request.received_ns, lookup_start_ns - request.queued_ns
+        self.success.add(total_ns)
+        self.queue.add(queue_ns)
         self.cache_hit.add(lookup_ns)
         request.cache_ns = lookup_ns
+        self._distribute(request, total_ns, queue_ns)
 
     def request_missed(self, request: InferenceRequest, end_ns: int, cache_ns: int) -> None:
         """Count one answered request that the response cache did not know, and its lookup and insertion."""
         self.request_succeeded(request, end_ns)
         self.cache_miss.add(cache_ns)
         request.cache_ns = cache_ns
+
+    def _distribute(self, request: InferenceRequest, total_ns: int, queue_ns: int) -> None:
+        totals, queued = self.request_times, self.queue_times
+        pending = totals.pending
+        pending.append(total_ns)
+        queued.pending.append(queue_ns)
+        if len(pending) >= PENDING:
+            totals.sort()
+            queued.sort()
+        if request.trace_context is not None:
+            totals.exemplify(total_ns, request.trace_context)
+            queued.exemplify(queue_ns, request.trace_context)
 
     def request_failed(self, request: InferenceRequest, end_ns: int, reason: FailureReason) -> None:
         """Count one request that ended in an error, a rejection or a cancellation."""
@@ -189,13 +213,20 @@ class ModelStatistics:
 
     def executed(self, requests: Sequence[InferenceRequest]) -> None:
         """Count one execution that answered ``requests``, whose timestamps agree."""
-        self.last_inference_ms = int(time() * 1000)
+        self.last_inference_ms = time_ns() // 1_000_000
         self.execution_count += 1
-        size = requests[0].batch_size if len(requests) == 1 else sum(request.batch_size for request in requests)
+        first = requests[0]
+        size = first.batch_size if len(requests) == 1 else sum(request.batch_size for request in requests)
         batch = self.batches.get(size)
         if batch is None:
             batch = self.batches[size] = BatchStatistics()
-        first = requests[0]
-        batch.compute_input.add(first.input_end_ns - first.compute_start_ns)
-        batch.compute_infer.add(first.infer_end_ns - first.input_end_ns)
-        batch.compute_output.add(first.compute_end_ns - first.infer_end_ns)
+        input_ns, infer_ns = first.input_end_ns, first.infer_end_ns
+        part = batch.compute_input
+        part.count += 1
+        part.ns += input_ns - first.compute_start_ns
+        part = batch.compute_infer
+        part.count += 1
+        part.ns += infer_ns - input_ns
+        part = batch.compute_output
+        part.count += 1
+        part.ns += first.compute_end_ns - infer_ns

@@ -20,7 +20,8 @@ from trivet_exporter_prometheus.system import Gpus, Machine
 
 
 class PrometheusExporter(Exporter):
-    """Reads what the engine counts anyway when somebody scrapes; what it hears of each request is in ``latencies``.
+    """Reads what the engine counts anyway when somebody scrapes. It hears of single requests only where an option needs
+    that, see ``latencies``.
 
     The numbers are read on the event loop, so that they belong together, and become text on a worker thread, one scrape
     at a time.
@@ -49,7 +50,8 @@ class PrometheusExporter(Exporter):
             return
         if self._settings.gpu:
             self._gpus = await to_thread.run_sync(Gpus.find)
-        self._engine.on_finished.append(self._latencies.observe)
+        if self._latencies.observes:
+            self._engine.on_finished.append(self._latencies.observe)
         self._lag.start()
 
     async def stop(self, grace_s: float) -> None:

@@ -1,22 +1,20 @@
-"""How long requests took, as distributions: what counters of the engine cannot tell.
+"""How long requests took, as distributions: histograms that the engine's statistics keep, and what options add to them.
 
-Requests only leave their numbers here; they are sorted into buckets many at a time, or when somebody asks. On the event
-loop.
+The options' part hears of each request, which only leaves its numbers here. On the event loop.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
-from bisect import bisect_left
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from time import perf_counter_ns, time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from trivet.histogram import PENDING
+from trivet.histogram import Histogram as Durations
 
 from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, with_label
 
@@ -28,13 +26,9 @@ if TYPE_CHECKING:
 
     from trivet_exporter_prometheus.options import MetricsSettings
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _FIRST_RESPONSE_MS = (100.0, 500.0, 2000.0, 5000.0)
 """Triton's buckets, where ``model_metrics`` gives no others."""
 _FIRST_RESPONSE = "nv_inference_first_response_histogram_ms"
-_PENDING = 1024
-_FEW = 64
-"""Up to here NumPy costs more than it saves."""
 _WINDOW_NS = 60 * 10**9
 _WINDOW_SIZE = 2048
 """Requests of a model that its quantiles are made of, at most; those of the last minute."""
@@ -71,69 +65,27 @@ _CACHE_SUMMARIES = (
 )
 
 
-class _Histogram:
-    """Counts by bucket of durations that were left in ``pending``, in nanoseconds."""
-
-    __slots__ = ("_bounds", "_bounds_ns", "_counts", "_exemplars", "_scale", "_total_ns", "pending")
-
-    def __init__(self, bounds: Sequence[float], scale: float) -> None:
-        """``scale`` is what one of the bounds' unit has of nanoseconds."""
-        self._bounds = tuple(bounds)
-        # Whole numbers compare faster than a duration is converted.
-        self._bounds_ns = array("q", [math.floor(bound * scale) for bound in bounds])
-        self._scale = scale
-        self._counts = [0] * (len(bounds) + 1)
-        self._total_ns = 0
-        self._exemplars: dict[int, Exemplar] = {}
-        self.pending = array("q")
-
-    def digest(self) -> None:
-        """Sort what is pending into the buckets."""
-        places: Iterable[tuple[int, int]]
-        if len(self.pending) < _FEW:
-            places = Counter(map(partial(bisect_left, self._bounds_ns), self.pending)).items()
-            self._total_ns += sum(self.pending)
-        else:
-            values = np.array(self.pending, np.int64)
-            places = enumerate(np.bincount(np.searchsorted(self._bounds_ns, values)).tolist())
-            self._total_ns += int(values.sum())
-        for place, count in places:
-            self._counts[place] += count
-        del self.pending[:]
-
-    def exemplify(self, ns: int, trace_id: str) -> None:
-        """Keep this observation as the newest of its bucket."""
-        self._exemplars[bisect_left(self._bounds_ns, ns)] = Exemplar(trace_id, ns / self._scale, time())
-
-    def now(self, labels: str) -> Histogram:
-        """As it is now, everything digested."""
-        if self.pending:
-            self.digest()
-        total = self._total_ns / self._scale
-        return Histogram(labels, self._bounds, list(self._counts), total, dict(self._exemplars))
-
-
 class _Series:
     """What is kept of one model version."""
 
-    __slots__ = ("first_response", "queue", "recent", "total")
+    __slots__ = ("first_response", "recent")
 
     def __init__(self, model: LoadedModel, settings: MetricsSettings) -> None:
-        self.queue = _Histogram(_SECONDS, 1e9)
-        self.total = _Histogram(_SECONDS, 1e9)
         self.recent: deque[_Recent] | None = None
         if settings.summary_latencies:
             self.recent = deque(maxlen=_WINDOW_SIZE)
-        self.first_response: _Histogram | None = None
+        self.first_response: Durations | None = None
         if settings.histogram_latencies and model.spec.decoupled:
-            self.first_response = _Histogram(_first_response_bounds(model.config), 1e6)
+            self.first_response = Durations(_first_response_bounds(model.config), 1e6)
 
 
 class Latencies:
-    """Hears of every final response, as ``Engine.on_finished`` tells."""
+    """Reads the histograms, and hears of every final response where summaries or first responses are wanted."""
 
     def __init__(self, settings: MetricsSettings) -> None:
         self._settings = settings
+        self.observes = settings.summary_latencies or settings.histogram_latencies
+        """Whether :meth:`observe` is to be called, as ``Engine.on_finished`` does."""
         self._series: dict[LoadedModel, _Series] = {}
 
     def observe(self, request: InferenceRequest, response: InferenceResponse) -> None:
@@ -144,38 +96,32 @@ class Latencies:
         series = self._series.get(model)
         if series is None:
             series = self._series[model] = _Series(model, self._settings)
-        answered_ns = request.answered_ns
-        total_ns = answered_ns - request.received_ns
-        # One that the response cache has answered was not executed.
-        queue_ns = (request.compute_start_ns or answered_ns) - request.queued_ns
-        series.queue.pending.append(queue_ns)
-        pending = series.total.pending
-        pending.append(total_ns)
-        if len(pending) >= _PENDING:
-            series.queue.digest()
-            series.total.digest()
-        if request.trace_context is not None:
-            trace_id = _trace_id(request.trace_context)
-            if trace_id is not None:
-                series.queue.exemplify(queue_ns, trace_id)
-                series.total.exemplify(total_ns, trace_id)
         if series.recent is not None:
+            answered_ns = request.answered_ns
+            total_ns = answered_ns - request.received_ns
+            # One that the response cache has answered was not executed.
+            queue_ns = (request.compute_start_ns or answered_ns) - request.queued_ns
             series.recent.append((answered_ns, total_ns, queue_ns, *_parts(request), request.cache_ns))
-        if series.first_response is not None and request.infer_end_ns:
-            series.first_response.pending.append(request.infer_end_ns - request.received_ns)
+        first = series.first_response
+        if first is not None and request.infer_end_ns:
+            first.pending.append(request.infer_end_ns - request.received_ns)
+            if len(first.pending) >= PENDING:
+                first.sort()
 
     def collect(self, models: Mapping[LoadedModel, str]) -> list[Family]:
         """The histograms of ``models``, given with their labels; what was kept of others is dropped."""
-        self._series = {model: self._series.get(model) or _Series(model, self._settings) for model in models}
         queue = Family("trivet_queue_duration_seconds", "Time that requests waited for an instance", "histogram")
         total = Family("trivet_request_duration_seconds", "Time from a request's arrival to its response", "histogram")
+        for model, labels in models.items():
+            queue.histograms.append(_histogram(model.statistics.queue_times, labels, 1e9))
+            total.histograms.append(_histogram(model.statistics.request_times, labels, 1e9))
+        if not self.observes:
+            return [queue, total]
+        self._series = {model: self._series.get(model) or _Series(model, self._settings) for model in models}
         first = Family(_FIRST_RESPONSE, "Duration from request to first response in milliseconds", "histogram")
         for model, series in self._series.items():
-            labels = models[model]
-            queue.histograms.append(series.queue.now(labels))
-            total.histograms.append(series.total.now(labels))
             if series.first_response is not None:
-                first.histograms.append(series.first_response.now(labels))
+                first.histograms.append(_histogram(series.first_response, models[model], 1e6))
         return [queue, total, *([first] if first.histograms else ())]
 
     def summaries(self, models: Mapping[LoadedModel, str]) -> Summaries | None:
@@ -232,6 +178,16 @@ class Summaries:
             return [[math.nan] * len(self._quantiles)] * columns.shape[1]
         quantiles: list[list[float]] = (np.quantile(columns, self._quantiles, axis=0) / 1000).T.tolist()
         return quantiles
+
+
+def _histogram(durations: Durations, labels: str, unit_ns: float) -> Histogram:
+    """As it is now, in units of so many nanoseconds."""
+    exemplars = {
+        place: Exemplar(trace_id, ns / unit_ns, time_s)
+        for place, (context, ns, time_s) in durations.exemplars.items()
+        if (trace_id := _trace_id(context)) is not None
+    }
+    return Histogram(labels, durations.bounds, durations.counts, durations.total_ns / unit_ns, exemplars)
 
 
 def _durations(model: LoadedModel) -> Sequence[Duration]:
