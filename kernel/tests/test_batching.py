@@ -1,18 +1,16 @@
 """Many requests into one batch, and the results back."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from host_arena import HostArena
 from trivet import datatypes
 from trivet.batching import gather, share_extra_inputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
 from trivet.errors import InternalError
 from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
 from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
-from trivet.memory import PinnedMemory
 from trivet.reshaping import reshape_outputs
 from trivet.scheduling import Batch
 from trivet.tensor import Tensor
@@ -48,24 +46,9 @@ def test_requests_are_concatenated_and_each_gets_its_rows_back() -> None:
         assert np.shares_memory(z.numpy(), batch)
 
 
-class Arena(PinnedMemory):
-    """Stands for memory that is pinned."""
-
-    def __init__(self) -> None:
-        self.memory = np.zeros(8 << 20, np.uint8)
-        self.taken = 0
-
-    def take(self, byte_size: int) -> NDArray[np.uint8]:
-        self.taken += byte_size
-        return self.memory[self.taken - byte_size : self.taken]
-
-    def holds(self, array: NDArray[Any]) -> bool:
-        return np.may_share_memory(array, self.memory)
-
-
 @pytest.mark.parametrize("from_wire", [True, False])
 def test_a_large_batch_is_put_together_where_the_instance_wants_it(from_wire: bool) -> None:
-    arena = Arena()
+    arena = HostArena()
     arrays = [np.full((rows, 1 << 16), rows, np.float32) for rows in (1, 3)]
     requests = [request(array) for array in arrays]
     if from_wire:
@@ -79,7 +62,7 @@ def test_a_large_batch_is_put_together_where_the_instance_wants_it(from_wire: bo
 
 
 def test_what_is_small_alone_or_text_is_where_it_would_be_otherwise() -> None:
-    arena = Arena()
+    arena = HostArena()
     large = np.zeros((1, 1 << 20), np.float32)
     assert gather(spec(), [request(large)], None, arena)["x"].numpy() is large
     small = [Tensor.from_wire("x", datatypes.FP32, (1, 2), bytes(8))] * 2

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
+from host_arena import HostArena
 from numpy.typing import NDArray
 from trivet import hookimpl
 from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, ModelContext, OutputValue
@@ -32,27 +33,19 @@ dynamic_batching {{ preferred_batch_size: 2 max_queue_delay_microseconds: 600000
 """
 
 
-class Arena(PinnedMemory, RegionTable[None]):
+class Provider(RegionTable[None]):
     """A provider whose pinned memory any machine has."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._memory = np.zeros(8 << 20, np.uint8)
-        self._taken = 0
+        self._arena = HostArena()
 
     @property
     def pinned(self) -> PinnedMemory:
-        return self
+        return self._arena
 
     def pools(self) -> Sequence[PoolUsage]:
-        return [PoolUsage("pinned", 0, self._memory.nbytes, self._taken), PoolUsage("cuda", 1, 100, 50)]
-
-    def take(self, byte_size: int) -> NDArray[np.uint8]:
-        self._taken += byte_size
-        return self._memory[self._taken - byte_size : self._taken]
-
-    def holds(self, array: NDArray[Any]) -> bool:
-        return np.may_share_memory(array, self._memory)
+        return [PoolUsage("pinned", 0, self._arena.memory.nbytes, self._arena.taken), PoolUsage("cuda", 1, 100, 50)]
 
     def map(self, byte_size: int, details: Mapping[str, Any]) -> tuple[None, Mapping[str, Any]]:
         raise NotImplementedError
@@ -96,7 +89,7 @@ class Plugin:
 
     @hookimpl
     def trivet_memory_providers(self) -> Sequence[MemoryPlugin]:
-        return [MemoryPlugin(name="arena", factory=Arena)]
+        return [MemoryPlugin(name="arena", factory=Provider)]
 
 
 def ask(server: RunningServer, value: float, rows: int = 1) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,27 @@ def test_without_pinned_memory_the_answers_are_the_same(context: Any, instance: 
         return run(made, Tensor.from_numpy("INPUT__0", x))
 
     np.testing.assert_allclose(on_a_thread(serve), network(torch.from_numpy(x)).detach().numpy(), rtol=1e-2, atol=1e-3)
+
+
+def test_tensors_pass_through_the_servers_pinned_memory(context: Any, instance: Instance) -> None:
+    from trivet.options import Settings
+    from trivet_memory_cuda.pools import OPTIONS as POOLS
+    from trivet_memory_cuda.provider import CudaMemory
+
+    network = torch.nn.Linear(64, 32)
+    x = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    provider = CudaMemory(Settings.of(POOLS))
+
+    def serve() -> Any:
+        given = replace(context({"model.pt": save(network)}, CONFIG.format("FP32")), pinned_memory=provider.pinned)
+        made = instance(given, kind="GPU")
+        assert made.batch_memory is provider.pinned
+        answers = [run(made, Tensor.from_numpy("INPUT__0", x)) for _ in range(3)]
+        assert all(map(provider.pinned.holds, answers))
+        return answers
+
+    answers = on_a_thread(serve)
+    for answer in answers:
+        np.testing.assert_allclose(answer, network(torch.from_numpy(x)).detach().numpy(), rtol=1e-2, atol=1e-3)
+    del answers, answer
+    assert provider.pools()[0].used_bytes == 0

@@ -85,6 +85,7 @@ class TorchModel(BackendModel):
             pinned_inputs=not optimization.HasField("input_pinned_memory") or optimization.input_pinned_memory.enable,
             pinned_outputs=not optimization.HasField("output_pinned_memory")
             or optimization.output_pinned_memory.enable,
+            pinned_memory=context.pinned_memory,
         )
         self._lock = threading.Lock()
         self._shared: dict[tuple[InstanceKind, int], Network] = {}

@@ -11,13 +11,14 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
 from trivet.backend import InstanceContext
 from trivet.datatypes import BF16, DataType
 from trivet.errors import UnavailableError
+from trivet.memory import PinnedMemory
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.runtime import torch
+from trivet_backend_torch.staging import Staging
 from trivet_backend_torch.values import host_array, host_tensor
 
 _CUDA_INSTALL = (
@@ -36,6 +37,8 @@ class DeviceUse:
     """Give cached memory back after each execution."""
     pinned_inputs: bool = True
     pinned_outputs: bool = True
+    pinned_memory: PinnedMemory | None = None
+    """The server's, where it has any."""
 
 
 class Host:
@@ -43,6 +46,8 @@ class Host:
 
     def __init__(self, device: Any = None) -> None:
         self.device = device
+        self.batch_memory: PinnedMemory | None = None
+        """Where batches for it are best put together; ``None`` for ordinary memory."""
 
     def feed(self, tensor: Tensor) -> Any:
         """A tensor for the network."""
@@ -72,6 +77,8 @@ class Cuda(Host):
     def __init__(self, index: int, use: DeviceUse) -> None:
         super().__init__(torch.device("cuda", index))
         self._use = use
+        self._staging = Staging(use.pinned_memory, pins_inputs=use.pinned_inputs, pins_outputs=use.pinned_outputs)
+        self.batch_memory = self._staging.batch_memory
         self.reused: set[int] = set()
         """Where CUDA graphs leave their results: the next run writes over it."""
         torch.cuda.set_device(index)
@@ -79,40 +86,34 @@ class Cuda(Host):
         torch.cuda.set_stream(self.stream)
 
     def feed(self, tensor: Tensor) -> Any:
-        """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting.
-
-        PyTorch's allocator of pinned memory uses a block again only when the copy out of it is done.
-        """
+        """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting."""
         if tensor.on_device:
             given = torch.utils.dlpack.from_dlpack(tensor.dlpack()).reshape(tensor.shape)
             if tensor.datatype is BF16 and given.dtype is not torch.bfloat16:
                 given = given.view(torch.bfloat16)
             # No copy where it is on this GPU already: a network that works in place writes into it.
             return given.to(self.device, non_blocking=True)
-        array = tensor.numpy()
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
-        dtype = torch.bfloat16 if tensor.datatype is BF16 else _torch_dtype(array)
-        staged = torch.empty(array.shape, dtype=dtype, pin_memory=self._use.pinned_inputs)
-        view = staged.view(torch.int16).numpy().view(array.dtype) if dtype is torch.bfloat16 else staged.numpy()
-        view[...] = array
-        return staged.to(self.device, non_blocking=True)
+        return self._staging.outgoing(tensor.numpy(), tensor.datatype).to(self.device, non_blocking=True)
 
     def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
         """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
         fetched: dict[str, Any] = {}
         staged: dict[str, Any] = {}
         copied = copied | self.reused
-        for name, value in results.items():
-            if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
-                fetched[name] = host_array(value, datatypes[name], name)
-            elif self._use.keep_outputs:
-                kept = value.detach()
-                fetched[name] = kept.clone() if kept.untyped_storage().data_ptr() in copied else kept.contiguous()
-            else:
-                staged[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=self._use.pinned_outputs)
-                staged[name].copy_(value.detach(), non_blocking=True)
-        self.stream.synchronize()
+        try:
+            for name, value in results.items():
+                if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
+                    fetched[name] = host_array(value, datatypes[name], name)
+                elif self._use.keep_outputs:
+                    kept = value.detach()
+                    fetched[name] = kept.clone() if kept.untyped_storage().data_ptr() in copied else kept.contiguous()
+                else:
+                    staged[name] = self._staging.incoming(value)
+                    staged[name].copy_(value.detach(), non_blocking=True)
+        finally:
+            # Also after a failure: what is still being copied to must not be given to another.
+            self.stream.synchronize()
+            self._staging.landed()
         fetched |= {name: host_array(value, datatypes[name], name) for name, value in staged.items()}
         if self._use.clean_cache:
             torch.cuda.empty_cache()
@@ -122,10 +123,6 @@ class Cuda(Host):
         """Give cached memory back to the device."""
         with contextlib.suppress(RuntimeError):
             torch.cuda.empty_cache()
-
-
-def _torch_dtype(array: NDArray[Any]) -> Any:
-    return torch.from_numpy(array[:0].copy() if array.ndim else array.reshape(1)[:0].copy()).dtype
 
 
 def open_device(context: InstanceContext, model: str, use: DeviceUse) -> Host:

@@ -1,0 +1,83 @@
+"""What is copied to a GPU and back passes through the server's pinned memory, which ordinary memory stands for here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from host_arena import HostArena
+from numpy.typing import NDArray
+from trivet.datatypes import BF16, FP32, from_numpy
+from trivet_backend_torch.staging import Staging
+
+
+@pytest.fixture
+def arena() -> HostArena:
+    return HostArena()
+
+
+@pytest.fixture
+def staging(arena: HostArena) -> Staging:
+    return Staging(arena, pins_inputs=True, pins_outputs=True)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.arange(6, dtype=np.int64).reshape(3, 2).T,
+        np.array([[True], [False]]),
+        np.array(7, np.float16),
+        np.zeros((0, 3), np.float64),
+        np.arange(4, dtype=">i4"),
+        np.frombuffer(bytes(range(8)), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{list(array.shape)}",
+)
+def test_inputs_of_any_kind_are_copied_into_pinned_memory(
+    staging: Staging, arena: HostArena, array: NDArray[Any]
+) -> None:
+    staged = staging.outgoing(array, from_numpy(array.dtype))
+    assert staged.shape == array.shape
+    assert staged.tolist() == array.tolist()
+    assert not array.size or arena.holds(staged.numpy())
+
+
+def test_bfloat16_is_staged_as_its_bit_patterns(staging: Staging, arena: HostArena) -> None:
+    staged = staging.outgoing(np.array([0x3F80, 0x4000], np.uint16), BF16)
+    assert staged.dtype is torch.bfloat16
+    assert staged.tolist() == [1, 2]
+    assert arena.taken == 256
+
+
+def test_a_batch_that_is_in_pinned_memory_is_not_copied(staging: Staging, arena: HostArena) -> None:
+    assert staging.batch_memory is arena
+    batch = arena.take(16).view(np.float32)
+    staged = staging.outgoing(batch, FP32)
+    assert staged.data_ptr() == batch.ctypes.data
+    assert arena.taken == 256
+
+
+def test_memory_is_kept_until_the_copies_are_over(staging: Staging) -> None:
+    staging.outgoing(np.zeros(3, np.float32), FP32)
+    assert len(staging._in_flight) == 1
+    staging.landed()
+    assert not staging._in_flight
+
+
+def test_results_come_into_pinned_memory(staging: Staging, arena: HostArena) -> None:
+    for value in (torch.ones(2, 3), torch.ones(()), torch.zeros(2, dtype=torch.bool), torch.ones(3).bfloat16()):
+        place = staging.incoming(value)
+        assert (place.shape, place.dtype) == (value.shape, value.dtype)
+        place.copy_(value)
+        assert arena.memory.ctypes.data <= place.data_ptr() < arena.memory.ctypes.data + arena.memory.nbytes
+
+
+def test_a_model_that_wants_no_pinned_memory_takes_none(arena: HostArena) -> None:
+    staging = Staging(arena, pins_inputs=False, pins_outputs=False)
+    assert staging.batch_memory is None
+    assert staging.outgoing(np.ones(3, np.float32), FP32).tolist() == [1, 1, 1]
+    assert staging.incoming(torch.ones(3)).shape == (3,)
+    assert not arena.taken
