@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .messages import comparable
-from .pairs import Pair, running_pair
+from .pairs import Pair, running_pair, running_triton
 from .recorders import BATCHES, DECOUPLED, SHAPES_ONLY, TEXT, build, config, sample
 
 pytestmark = pytest.mark.differential
+
+_SOON = ["--exit-timeout-secs=1"]  # it is not waited for where it hangs
 
 READY = {
     "zero": config(BATCHES, sample(more="batch_size: 2 count: 2")),
@@ -81,16 +85,38 @@ FAILING = {
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    build(folder, READY | {name: text for name, (text, _) in FAILING.items()})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def servers(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Both, with no model loaded: several that fail at the same time can take the real one down."""
-    models = tmp_path_factory.mktemp("repository")
-    build(models, READY | {name: text for name, (text, _) in FAILING.items()})
     with running_pair(models, tmp_path_factory.mktemp("servers"), only=()) as pair:
         yield pair
 
 
-def post(address: str, path: str, document: Any) -> tuple[int, Any]:
-    connection = HTTPConnection(address, timeout=60)
+@pytest.fixture(scope="module")
+def triton_says(models: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Why each model of ``FAILING`` does not load on a real Triton.
+
+    One such load in twenty or so hangs there for good: then it is asked again, of a new server.
+    """
+    said: dict[str, str] = {}
+    for _ in FAILING:
+        folder = tmp_path_factory.mktemp("triton")
+        with running_triton(models, folder, options=_SOON, only=()) as triton, suppress(TimeoutError):
+            for name in FAILING.keys() - said:
+                said[name] = refusal(triton.http, name)
+        if said.keys() == FAILING.keys():
+            break
+    return said
+
+
+def post(address: str, path: str, document: Any, *, timeout_s: float = 60) -> tuple[int, Any]:
+    connection = HTTPConnection(address, timeout=timeout_s)
     try:
         connection.request("POST" if document is not None else "GET", f"/v2/{path}", document and json.dumps(document))
         response = connection.getresponse()
@@ -124,13 +150,16 @@ def log(address: str, name: str) -> Any:
     return json.loads(next(output["data"][0] for output in answer["outputs"] if output["name"] == "log"))
 
 
+def refusal(address: str, name: str) -> str:
+    status, answer = post(address, f"repository/models/{name}/load", {}, timeout_s=12)
+    assert status == 400
+    assert post(address, f"models/{name}/ready", None)[0] == 400
+    return comparable(answer["error"])
+
+
 @pytest.mark.parametrize("name", FAILING)
-def test_a_sample_that_fails_fails_the_load(servers: Pair, name: str) -> None:
-    for address in (servers.triton.http, servers.trivet.http):
-        status, answer = post(address, f"repository/models/{name}/load", {})
-        assert status == 400
-        message = comparable(answer["error"])
+@pytest.mark.timeout(300)  # the real one may have to be started several times
+def test_a_sample_that_fails_fails_the_load(servers: Pair, triton_says: dict[str, str], name: str) -> None:
+    for message in (triton_says[name], refusal(servers.trivet.http, name)):
         assert message.startswith(f"load failed for model '{name}': version 1 is at UNAVAILABLE state: ")
         assert FAILING[name][1] in message
-        status, _ = post(address, f"models/{name}/ready", None)
-        assert status == 400
