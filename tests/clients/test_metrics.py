@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,16 +207,20 @@ def test_first_responses_of_decoupled_models(server: RunningServer) -> None:
     }
 
 
-def test_openmetrics_shows_the_same_and_examples_of_traces(server: RunningServer) -> None:
-    body = b'{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[1,2,3,4]}]}'
-    trace = "0af7651916cd43dd8448eb211c80319c"
-    call = urllib.request.Request(
-        f"http://{server.http_url}/v2/models/plain/infer", body, {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-    )
-    with urllib.request.urlopen(call, timeout=30) as response:
-        response.read()
+def test_openmetrics_shows_the_same(server: RunningServer) -> None:
     accept = "application/openmetrics-text; version=1.0.0"
     assert {name for name, _ in scrape(server)} == {name for name, _ in scrape(server, accept)}
+
+
+@pytest.mark.parametrize("module", [http_client, grpc_client], ids=["http", "grpc"])
+def test_openmetrics_has_examples_with_the_trace_that_callers_say(server: RunningServer, module: Any) -> None:
+    """By either protocol, whether or not the server traces anything itself."""
+    trace = {http_client: "0af7651916cd43dd8448eb211c80319c", grpc_client: "4bf92f3577b34da6a3ce929d0e0e4736"}[module]
+    x = module.InferInput("X", [1, 4], "FP32")
+    x.set_data_from_numpy(np.ones((1, 4), np.float32))
+    with module.InferenceServerClient(server.http_url if module is http_client else server.grpc_url) as client:
+        client.infer("plain", [x], headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    accept = "application/openmetrics-text; version=1.0.0"
     scraped = urllib.request.Request(f"http://{server.url('metrics')}/metrics", headers={"Accept": accept})
     with urllib.request.urlopen(scraped, timeout=30) as response:
         assert f'# {{trace_id="{trace}"}}' in response.read().decode()

@@ -91,7 +91,7 @@ class Handlers:
                 answered.set_result(result)
 
         try:
-            request = inference.submit(payload, _metadata(context) if inference.needs_metadata else (), answer)
+            request = inference.submit(payload, _metadata(context), answer)
         except TrivetError as error:
             await _abort(context, error)
         try:

@@ -13,7 +13,6 @@ from trivet.engine import Engine
 from trivet.errors import InternalError, TrivetError, UnimplementedError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Buffer
-from trivet.trace_settings import OPENTELEMETRY
 
 from trivet_protocol_kserve_v2.codec.protobuf_request import DecodedRequest, decode_request, parse_request
 from trivet_protocol_kserve_v2.codec.protobuf_response import encode_response
@@ -44,9 +43,6 @@ class Inference:
         self._memory = memory
         self.restriction = restriction
         self._header_pattern = header_pattern
-        self._traces_callers = engine.tracing.mode == OPENTELEMETRY
-        self.needs_metadata = header_pattern is not None or restriction is not None or self._traces_callers
-        """Whether :meth:`submit` looks at a call's metadata, which costs a server time to provide."""
 
     def submit(self, payload: bytes, metadata: Metadata, answer: Answer) -> InferenceRequest:
         """Start one ``ModelInfer`` call; ``Engine.cancel`` takes the request that is returned.
@@ -85,8 +81,7 @@ class Inference:
         """The request that a message and its call's metadata make. Raises :class:`~trivet.errors.TrivetError`."""
         decoded = decode_request(message, raw, self._memory)
         decoded.request.protocol = "GRPC"
-        if self._traces_callers:
-            decoded.request.trace_context = _trace_context(metadata)
+        decoded.request.trace_context = _trace_context(metadata)
         if self._header_pattern is not None:
             matches = self._header_pattern.search
             forwarded = {key: value for key, value in metadata if isinstance(value, str) and matches(key)}
