@@ -1,4 +1,4 @@
-"""A thousand requests of all kinds, counted by their clients, by the statistics extension and by the metrics alike."""
+"""A thousand requests of all kinds, counted by their clients, by statistics, by metrics and by traces alike."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
+from otlp_collector import Collector, collecting
 from tritonclient.utils import InferenceServerException
 from trivet.testing import RunningServer, running_server
 
@@ -99,15 +100,44 @@ def repository(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(repository: Path) -> Iterator[RunningServer]:
-    with running_server(repository, cache_config=["local,size=1000000"]) as running:
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
         yield running
 
 
-class Counts:
-    """What a server says of one model, by the metrics and by the statistics extension; they must agree."""
+@pytest.fixture
+def server(repository: Path, collector: Collector) -> Iterator[RunningServer]:
+    """It traces each request, and sends what it traced at once."""
+    trace = ["mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={collector.url}/v1/traces"]
+    trace += ["opentelemetry,bsp_max_queue_size=100000", "opentelemetry,bsp_schedule_delay=10"]
+    with running_server(repository, cache_config=["local,size=1000000"], trace_config=trace) as running:
+        yield running
 
-    def __init__(self, server: RunningServer, model: str) -> None:
+
+ERRORS = {"BACKEND": "internal", "REJECTED": "unavailable", "CANCELED": "cancelled"}
+"""The type of the error in a trace, by the reason of the failure in the metrics."""
+
+
+def traced(collector: Collector, model: str, count: int) -> Counter[str]:
+    """How requests to a model ended, and how many were executed, by their traces, of which there will be ``count``."""
+    collector.wait_until(lambda found: sum(span.name == model for span in found.spans) >= count)
+    spans = {span.span_id: span for span in collector.spans if span.name == model}
+    ends: Counter[str] = Counter()
+    for span in spans.values():
+        attributes = {each.key: each.value for each in span.attributes}
+        ends[attributes["error.type"].string_value if "error.type" in attributes else "ok"] += 1
+        ends["hits"] += "trivet.cache_hit" in attributes
+    ends["executed"] = sum(span.name == "compute_infer" and span.parent_span_id in spans for span in collector.spans)
+    return +ends
+
+
+class Counts:
+    """What a server says of one model, by the metrics, the statistics extension and the traces; they must agree.
+
+    ``refused`` requests were refused before they were any model's: only the traces have them.
+    """
+
+    def __init__(self, server: RunningServer, collector: Collector, model: str, refused: int = 0) -> None:
         with urllib.request.urlopen(f"http://{server.url('metrics')}/metrics", timeout=30) as response:
             text = response.read().decode()
         metrics = {
@@ -134,6 +164,10 @@ class Counts:
         assert int(statistics["execution_count"]) == self.executions
         assert sum(int(batch["compute_infer"]["count"]) for batch in statistics["batch_stats"]) == self.executions
         assert metrics["nv_inference_pending_request_count", ""] == 0
+        ends = traced(collector, model, self.success + sum(self.failures.values()) + refused)
+        self.executed = ends.pop("executed", 0)
+        failed = {ERRORS[reason]: count for reason, count in self.failures.items()}
+        assert ends == +Counter({"ok": self.success, "hits": self.hits, **failed, "invalid argument": refused})
 
 
 def tensor(client: Any, value: float, rows: int = 1) -> Any:
@@ -164,37 +198,39 @@ def ask(server: RunningServer, model: str, values: list[float], rows: int = 1) -
         return Counter(threads.map(one, range(len(values))))
 
 
-def test_answers_failures_and_refusals(server: RunningServer) -> None:
+def test_answers_failures_and_refusals(server: RunningServer, collector: Collector) -> None:
     plain = ask(server, "plain", [-1.0 if number % 5 == 0 else float(number) for number in range(300)])
     bounded = ask(server, "bounded", [1.0] * 200)
     cached = ask(server, "cached", [float(number % 10) for number in range(150)])
     refused = ask(server, "plain", [1.0] * 50, rows=9)
     assert plain == {"ok": 240, "negative": 60}
     assert cached == {"ok": 150}
-    assert refused == {"batch-size must be": 50}  # before they were requests of the model: nobody counts them
+    assert refused == {"batch-size must be": 50}  # before they were requests of the model: only the traces have them
 
-    counts = Counts(server, "plain")
+    counts = Counts(server, collector, "plain", refused=50)
     assert (counts.success, counts.failures) == (240, {"BACKEND": 60})
+    assert counts.executed == 300
     assert counts.inferences == 240
-    counts = Counts(server, "bounded")
+    counts = Counts(server, collector, "bounded")
     assert counts.success == bounded["ok"]
     assert counts.failures.get("REJECTED", 0) == bounded["queue size"] == 200 - bounded["ok"]
-    counts = Counts(server, "cached")
+    counts = Counts(server, collector, "cached")
     assert (counts.success, counts.failures) == (150, {})
     assert counts.hits + counts.inferences == 150
+    assert counts.executed == counts.inferences
 
 
-def test_ensembles_count_beside_their_steps(server: RunningServer) -> None:
+def test_ensembles_count_beside_their_steps(server: RunningServer, collector: Collector) -> None:
     answers = ask(server, "pipeline", [-1.0 if number % 4 == 0 else float(number % 7) for number in range(100)])
     assert answers == {"ok": 75, "negative": 25}
-    pipeline, plain, cached = (Counts(server, model) for model in ("pipeline", "plain", "cached"))
+    pipeline, plain, cached = (Counts(server, collector, model) for model in ("pipeline", "plain", "cached"))
     assert (pipeline.success, sum(pipeline.failures.values())) == (75, 25)
     assert (plain.success, plain.failures) == (75, {"BACKEND": 25})
     assert (cached.success, cached.failures) == (75, {})  # a step behind one that failed is not run
     assert cached.hits + cached.inferences == 75
 
 
-def test_streams_count_requests_and_each_response(server: RunningServer) -> None:
+def test_streams_count_requests_and_each_response(server: RunningServer, collector: Collector) -> None:
     answers: Counter[str] = Counter()
     done = threading.Semaphore(0)
 
@@ -216,7 +252,7 @@ def test_streams_count_requests_and_each_response(server: RunningServer) -> None
         for _ in range(100):
             assert done.acquire(timeout=60)
         client.stop_stream()
-    counts = Counts(server, "stream")
+    counts = Counts(server, collector, "stream")
     assert answers["error"] == 20
     assert (counts.success, counts.failures) == (80, {"BACKEND": 20})
     by_kind: Counter[str] = Counter()
@@ -226,7 +262,7 @@ def test_streams_count_requests_and_each_response(server: RunningServer) -> None
     assert by_kind == {"success": answers["response"], "fail": 20, "empty_response": 80, "cancel": 0}
 
 
-def test_callers_that_give_up(server: RunningServer, repository: Path) -> None:
+def test_callers_that_give_up(server: RunningServer, repository: Path, collector: Collector) -> None:
     number = 50
     gone: Counter[str] = Counter()
     settled = threading.Semaphore(0)
@@ -254,12 +290,13 @@ def test_callers_that_give_up(server: RunningServer, repository: Path) -> None:
         for _ in calls:
             assert settled.acquire(timeout=60)
     assert gone == {"ok": number, "cancelled": number}
-    counts = Counts(server, "gate")
+    counts = Counts(server, collector, "gate")
     assert (counts.success, counts.failures) == (number, {"CANCELED": 2 * number})
+    assert counts.executed == number
     assert in_flight(server) == 0
 
 
-def test_streams_that_are_cut_off(server: RunningServer, repository: Path) -> None:
+def test_streams_that_are_cut_off(server: RunningServer, repository: Path, collector: Collector) -> None:
     """A stream that ends with requests in flight cancels them."""
     with grpc_client.InferenceServerClient(server.grpc_url) as client:
         client.start_stream(callback=lambda result, error: None)
@@ -271,7 +308,7 @@ def test_streams_that_are_cut_off(server: RunningServer, repository: Path) -> No
     (repository / "gate" / "open").touch()
     # What was executed when they went is executed to its end, for nobody.
     wait_until(lambda: server.call(server.engine.statistics, "gate")[0].execution_count == 1)
-    counts = Counts(server, "gate")
+    counts = Counts(server, collector, "gate")
     assert (counts.success, counts.failures) == (0, {"CANCELED": 20})
 
 
