@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from cuda.bindings import runtime
+from cuda_peer import NEEDS_GPU, SIZE, Peer
 from trivet.datatypes import BYTES, FP32, UINT8
 from trivet.errors import InvalidArgumentError
 from trivet.memory import PoolUsage
@@ -21,66 +19,7 @@ from trivet_memory_cuda.pools import OPTIONS
 from trivet_memory_cuda.provider import CudaMemory
 from trivet_memory_cuda.runtime import Cuda
 
-_ERROR, _COUNT = runtime.cudaGetDeviceCount()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(bool(_ERROR) or not _COUNT, reason="needs a CUDA device; this machine has none"),
-]
-
-SIZE = 4 << 20
-PEER = f"""
-import base64, ctypes, sys
-from cuda.bindings import runtime as cuda
-
-def call(function, *arguments):
-    error, *results = function(*arguments)
-    assert not error, (function, error)
-    return results[0] if results else None
-
-address = call(cuda.cudaMalloc, {SIZE})
-handle = call(cuda.cudaIpcGetMemHandle, address)
-host = (ctypes.c_ubyte * {SIZE})()
-print(base64.b64encode(ctypes.string_at(handle.getPtr(), 64)).decode(), flush=True)
-for line in sys.stdin:
-    command, offset, data = line.split()
-    offset, data = int(offset), base64.b64decode(data)
-    if command == "write":
-        call(cuda.cudaMemcpy, address + offset, data, len(data), cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
-        print("done", flush=True)
-    else:
-        size = int(data)
-        call(cuda.cudaMemcpy, host, address + offset, size, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
-        print(base64.b64encode(bytes(host[:size])).decode(), flush=True)
-"""
-
-
-class Peer:
-    """A client: a process with memory of its own, since CUDA opens no handle in the process that exported it."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.handle = base64.b64decode(self._line())
-
-    def write(self, data: bytes, offset: int = 0) -> None:
-        assert self._ask("write", offset, data) == "done"
-
-    def read(self, byte_size: int, offset: int = 0) -> bytes:
-        return base64.b64decode(self._ask("read", offset, str(byte_size).encode()))
-
-    def _ask(self, command: str, offset: int, data: bytes) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{command} {offset} {base64.b64encode(data).decode()}\n")
-        self.process.stdin.flush()
-        return self._line()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def close(self) -> None:
-        self.process.communicate()
+pytestmark = NEEDS_GPU
 
 
 @pytest.fixture
@@ -281,4 +220,4 @@ def test_the_threads_device_is_as_it_was(memory: CudaMemory, peer: Peer) -> None
     memory.slice("r", 0, 1).write(Tensor.from_numpy("y", np.ones(1, np.uint8)))
     assert memory.slice("r", 0, 1).tensor("x", UINT8, (1,)).numpy() == [1]
     assert runtime.cudaGetDevice()[1] == before
-    assert Cuda().device_count == _COUNT
+    assert Cuda().device_count == runtime.cudaGetDeviceCount()[1]
