@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from trivet.backend import ArrayInstance
+from trivet.backend import ArrayInstance, InstanceContext
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
 from trivet.tensor import Tensor
 
@@ -197,6 +198,24 @@ def test_programs_may_be_loaded_at_the_same_time(context: Any, backend: Any) -> 
     with ThreadPoolExecutor(len(contexts)) as pool:
         list(pool.map(backend.auto_complete, contexts))
     assert [made.config.max_batch_size for made in contexts] == [4] * 4
+
+
+def test_nothing_of_a_program_is_kept_when_it_is_gone(context: Any, backend: Any) -> None:
+    """PyTorch would keep the code that it generates, which grows with the network, and shapes in its caches."""
+    from torch.fx import graph_module
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    made = context({"model.pt2": save_program()}, CONFIG)
+
+    def cycle() -> tuple[int, int]:
+        model = backend.load(made)
+        model.create_instance(InstanceContext("m_0_0", "CPU")).close()
+        model.close()
+        gc.collect()
+        return len(graph_module._loader.eval_cache), sum(type(held) is ShapeEnv for held in gc.get_objects())
+
+    cycle()
+    assert cycle() == cycle()
 
 
 def test_a_batch_larger_than_the_program_allows(context: Any, instance: Instance) -> None:

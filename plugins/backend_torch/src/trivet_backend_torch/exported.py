@@ -6,8 +6,10 @@ of AOTInductor is machine code for one kind of device: it is as trusted as any s
 
 from __future__ import annotations
 
+import linecache
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,39 @@ _one_at_a_time = threading.Lock()
 def load_program(path: Path, device: Any) -> Network:
     """Load a program onto ``device`` (``None``: where it was exported). Raises what PyTorch raises."""
     with _one_at_a_time:
+        sources = _sources()
+        before = set(sources)
         program = torch.export.load(path)
-    signature = signature_of(program)
-    if device is not None and device.type != "cpu":
-        from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - PyTorch 2.7 and newer
+        signature = signature_of(program)
+        if device is not None and device.type != "cpu":
+            from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - PyTorch 2.7 and newer
 
-        program = move_to_device_pass(program, device)
-    module = program.module()
+            program = move_to_device_pass(program, device)
+        module = program.module()
+        made = set(sources) - before
     spec, constants = program.call_spec.in_spec, _constants(program, signature)
-    return Network(_structured(module, spec, signature, constants), signature, module)
+    return Network(_structured(module, spec, signature, constants), signature, module, partial(_forget, made))
+
+
+def _sources() -> dict[str, str]:
+    """The code that PyTorch generates of graphs, by the name under which tracebacks find it."""
+    from torch.fx import graph_module  # noqa: PLC0415 - many networks go without
+
+    sources: dict[str, str] = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
+    return sources
+
+
+def _forget(names: Iterable[str]) -> None:
+    """Drop what PyTorch keeps of a program that is gone: its code for ever, its shapes for the next 256 programs."""
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
+
+    sources = _sources()
+    for name in names:
+        sources.pop(name, None)
+        linecache.cache.pop(name, None)
+    for method in vars(ShapeEnv).values():
+        if clear := getattr(method, "cache_clear", None):
+            clear()
 
 
 def load_package(path: Path, device: Any) -> Network:

@@ -132,6 +132,8 @@ class TorchInstance(ArrayInstance):
 
     def _pick(self, name: str, result: Any) -> Any:
         where = self._where[name]
+        if isinstance(result, torch.Tensor) and where in (0, name):
+            return result
         if isinstance(where, tuple):
             try:
                 return follow(result, where)
@@ -151,7 +153,7 @@ class TorchInstance(ArrayInstance):
             return result[index]
         if where not in (0, name):
             raise no_such_output(name, 1)
-        return result
+        return result  # text, or a number
 
     def _shaped(self, name: str, value: Any) -> Any:
         """A scalar in the shape of the configuration, which has no rank 0."""
