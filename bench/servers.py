@@ -95,8 +95,11 @@ class Log:
         if not self._told.wait(_START_TIMEOUT_S) or not self.ready_at:
             raise ServerError(f"{name} did not start; its last lines:\n" + "".join(self.tail))
 
-    def join(self) -> None:
+    def close(self) -> None:
+        """Wait for the end of the log, which is that of the process, and let go of it."""
         self._thread.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
     def _read(self) -> None:
         stream = self._process.stderr
@@ -168,7 +171,7 @@ def _running(name: str, command: Sequence[str]) -> Iterator[tuple[subprocess.Pop
             raise ServerError(f"{name} ended with status {process.returncode}:\n" + "".join(log.tail))
     finally:
         _stop(process)
-        log.join()
+        log.close()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
