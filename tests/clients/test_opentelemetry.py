@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import shutil
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -320,11 +322,15 @@ def test_metrics_and_the_log(models: Path, tmp_path: Path) -> None:
             otel_logs_url=f"{collector.url}/v1/logs",
         ) as server:
             client = http_client.InferenceServerClient(server.http_url)
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
             for x in (X, X, -X):
-                failed(lambda x=x: client.infer("plain", x_input(http_client, x)))
+                failed(lambda x=x: client.infer("plain", x_input(http_client, x), headers=headers))
             logging.getLogger("trivet.test").warning("something is odd")
             collector.wait_until(lambda found: bool(found.metrics))
+            with urllib.request.urlopen(f"http://{server.url('metrics')}/metrics", timeout=30) as response:
+                shown = set(re.findall(r"^# TYPE (\S+)", response.read().decode(), re.MULTILINE))
         latest = {metric.name: metric for metric in collector.metrics}
+        assert set(latest) == shown  # what Prometheus is shown, under the same names
         success, failure = (
             {
                 tuple((each.key, each.value.string_value) for each in point.attributes): point.as_int
@@ -335,9 +341,31 @@ def test_metrics_and_the_log(models: Path, tmp_path: Path) -> None:
         assert success[("model", "plain"), ("version", "1")] == 2
         assert failure[("model", "plain"), ("version", "1"), ("reason", "BACKEND")] == 1
         assert latest["nv_inference_request_success"].sum.is_monotonic
+        times = point_of(latest["trivet_request_duration_seconds"].histogram, "plain")
+        assert times.count == sum(times.bucket_counts) == 2
+        assert len(times.bucket_counts) == len(times.explicit_bounds) + 1
+        assert times.sum > 0
+        (exemplar, *_) = times.exemplars
+        assert (exemplar.trace_id.hex(), exemplar.span_id.hex()) == (TRACE, PARENT)
+        sizes = point_of(latest["trivet_batch_size"].histogram, "plain")
+        assert (sizes.count, sizes.sum, sizes.bucket_counts[0]) == (3, 3, 3)
+        assert len(latest["trivet_event_loop_lag_seconds"].histogram.data_points[0].bucket_counts) == 12
+        assert latest["nv_cpu_memory_total_bytes"].gauge.data_points[0].as_int > 0
+        assert latest["nv_cpu_memory_total_bytes"].unit == "By"
+        assert latest["nv_cache_num_entries"].gauge.data_points[0].as_int == 0
         (record,) = (record for record in collector.logs if record.body.string_value == "something is odd")
     assert record.severity_text == "WARNING"
     assert {each.key: each.value.string_value for each in record.attributes}["logger.name"] == "trivet.test"
+
+
+def point_of(histogram: Any, model: str) -> Any:
+    """The point of one model."""
+    (point,) = (
+        each
+        for each in histogram.data_points
+        if {label.key: label.value.string_value for label in each.attributes}["model"] == model
+    )
+    return point
 
 
 def test_without_the_plugin_the_mode_is_refused(models: Path) -> None:

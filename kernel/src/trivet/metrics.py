@@ -1,4 +1,4 @@
-"""Metrics that models keep themselves: families of counters, gauges and histograms, for an exporter to read.
+"""Metrics: families of counters, gauges and histograms that models keep themselves, and what an exporter reads of any.
 
 The data model is that of Prometheus, the rules and messages are those of Triton's custom metrics. Any thread may use
 everything here; values are written from models' threads and read by an exporter on its own.
@@ -44,6 +44,16 @@ class Sample:
     """Of a counter or gauge; the sum of the observations of a histogram."""
     buckets: tuple[tuple[float, int], ...] = ()
     """Of a histogram: for each upper bound, infinity the last, how many observations were not above it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A family as it was at one moment, for exporters."""
+
+    name: str
+    description: str
+    kind: MetricKind
+    samples: Sequence[Sample]
 
 
 class Metric:
@@ -195,3 +205,7 @@ class MetricRegistry:
         """All families, by name."""
         with self._lock:
             return [family for _, (family, _) in sorted(self._families.items())]
+
+    def read(self) -> list[Reading]:
+        """All families as they are now, by name."""
+        return [Reading(each.name, each.description, each.kind, each.samples()) for each in self.families()]

@@ -5,6 +5,7 @@ Source: Triton's statistics extension. Everything is written on the event loop, 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from enum import Enum
 from time import time_ns
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 MOST_RESPONSES = 4096
 """Responses of one request that have statistics of their own, by their place; those beyond are counted with the last of
 these. Otherwise one long stream would cost memory, and every look at the statistics, until its model is unloaded."""
+
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+"""Upper bounds of the buckets for batch sizes."""
 
 
 class FailureReason(Enum):
@@ -126,6 +131,18 @@ class ModelStatistics:
         """Of the requests that ``success`` counts, how long each took."""
         self.queue_times = Histogram()
         """Of the same requests, how long each waited in the queue."""
+
+    def batch_sizes(self) -> tuple[list[int], int]:
+        """How many executions there were in each bucket of :data:`BATCH_SIZES` alone, and the sum of their sizes.
+
+        The last is what is above all bounds. Read off the statistics by batch size, so that no request pays for it.
+        """
+        counts, total = [0] * (len(BATCH_SIZES) + 1), 0
+        for size, batch in self.batches.items():
+            count = batch.compute_infer.count
+            counts[bisect_left(BATCH_SIZES, size)] += count
+            total += size * count
+        return counts, total
 
     def request_succeeded(self, request: InferenceRequest, end_ns: int) -> None:
         """Count one answered request: its whole time, and the four parts that the timestamps bound."""

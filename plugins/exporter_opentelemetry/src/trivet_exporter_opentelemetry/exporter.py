@@ -7,14 +7,17 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from anyio import to_thread
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from trivet.engine import Engine
+from trivet.machine import Gpus, Machine
+from trivet.memory import MemoryProvider
 from trivet.metrics import MetricFamily, MetricKind
+from trivet.server_metrics import LoopLag, read_cache, read_pools
 from trivet.service import Exporter
 from trivet.tracing import Trace, TraceSink
 
@@ -58,8 +61,9 @@ class Spans(TraceSink):
 class OpenTelemetryExporter(Exporter):
     """Made and stopped on the event loop; of a request it costs a look at its trace, where it has one."""
 
-    def __init__(self, engine: Engine, settings: ExportSettings) -> None:
+    def __init__(self, engine: Engine, memory: Collection[MemoryProvider], settings: ExportSettings) -> None:
         self._engine = engine
+        self._memory = memory
         self._settings = settings
         self._dropped: MetricFamily = engine.metrics.family(
             DROPPED, "Spans, metrics and log records that were not delivered to a collector", MetricKind.COUNTER
@@ -77,6 +81,9 @@ class OpenTelemetryExporter(Exporter):
         self._log_queue: LogQueue | None = None
         self._collecting: asyncio.Task[None] | None = None
         self._metric_encoder = MetricEncoder(resource, engine.version)
+        self._lag = LoopLag()
+        self._machine = Machine(settings.metrics_interval_s)
+        self._gpus: Gpus | None = None
         if settings.traces is not None:
             encode = SpanEncoder(resource, engine.version).encode
             self._spans = Batcher("spans", Sender(settings.traces), settings.batching, encode, self._count("traces"))
@@ -87,7 +94,7 @@ class OpenTelemetryExporter(Exporter):
                 "readings of metrics",
                 Sender(settings.metrics),
                 Batching(max_queue=1, delay_s=settings.metrics_interval_s, max_batch=1),
-                lambda readings: self._metric_encoder.encode(readings[-1]),
+                self._encode_metrics,
                 self._count("metrics"),
             )
         if settings.logs is not None:
@@ -107,6 +114,8 @@ class OpenTelemetryExporter(Exporter):
         if self._spans is not None:
             self._spans.start()
         if self._metrics is not None:
+            self._gpus = await to_thread.run_sync(Gpus.find)
+            self._lag.start()
             self._metrics.start()
             self._collecting = asyncio.ensure_future(self._collect_regularly())
         if self._logs is not None and self._log_queue is not None:
@@ -119,8 +128,19 @@ class OpenTelemetryExporter(Exporter):
             self._collect()
 
     def _collect(self) -> None:
+        """What is read on the event loop; the rest is when it is encoded."""
         assert self._metrics is not None
-        self._metrics.put(self._metric_encoder.collect(self._engine))
+        encoder = self._metric_encoder
+        readings = (*read_cache(self._engine), *read_pools(self._memory), self._lag.read())
+        self._metrics.put([*encoder.of_models(self._engine), *encoder.of_readings(readings)])
+
+    def _encode_metrics(self, collected: Sequence[list[Metric]]) -> bytes:
+        """On the batcher's thread."""
+        readings = [*self._engine.metrics.read(), *self._machine.read()]
+        if self._gpus is not None:
+            readings += self._gpus.read()
+        encoder = self._metric_encoder
+        return encoder.encode([*collected[-1], *encoder.of_readings(readings)])
 
     async def stop(self, grace_s: float) -> None:
         """Send the last of metrics and log; traces go on until the last request is answered, and end with the engine's
@@ -132,9 +152,12 @@ class OpenTelemetryExporter(Exporter):
                 await self._collecting
             self._collecting = None
         if self._metrics is not None:
+            self._lag.stop()
+            self._collect()
             metrics, self._metrics = self._metrics, None
-            metrics.put(self._metric_encoder.collect(self._engine))
             await to_thread.run_sync(metrics.close, _FLUSH_S)
+            if self._gpus is not None:
+                await to_thread.run_sync(self._gpus.close)
         if self._log_queue is not None and self._logs is not None:
             logging.getLogger().removeHandler(self._log_queue)
             logs, self._logs = self._logs, None

@@ -1,137 +1,174 @@
-"""Statistics as OpenTelemetry's metrics, under the names that Prometheus has them by.
+"""Metrics of server, models and machine as OpenTelemetry's, under the names that Prometheus has them by.
 
-Counters are cumulative since the server started, and read off the engine's statistics when they are sent.
+Counters and histograms are cumulative since the server started, and read off the statistics when they are sent.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    AggregationTemporality,
-    Gauge,
-    Histogram,
-    HistogramDataPoint,
-    Metric,
-    NumberDataPoint,
-    ResourceMetrics,
-    ScopeMetrics,
-    Sum,
-)
+from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from trivet.engine import Engine
-from trivet.metrics import MetricFamily, MetricKind, Sample
-from trivet.statistics import ModelStatistics
+from trivet.histogram import Exemplar, Histogram
+from trivet.lifecycle import LoadedModel
+from trivet.metrics import MetricKind, Reading, Sample
+from trivet.model_metrics import FAILURES, MODEL_COUNTERS, QUEUE_TIMES, REQUEST_TIMES, SIZES, WAITING
+from trivet.statistics import BATCH_SIZES
 
-_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+from trivet_exporter_opentelemetry.spans import caller_of
 
-_COUNTERS: tuple[tuple[str, str, str, Callable[[ModelStatistics], int]], ...] = (
-    ("nv_inference_request_success", "Successful inference requests", "{request}", lambda s: s.success.count),
-    ("nv_inference_count", "Inferences performed, a batch of n is n", "{inference}", lambda s: s.inference_count),
-    ("nv_inference_exec_count", "Executions of the model", "{execution}", lambda s: s.execution_count),
-    ("nv_inference_request_duration_us", "Time of requests, from end to end", "us", lambda s: s.success.ns // 1000),
-    ("nv_inference_queue_duration_us", "Time of requests in the queue", "us", lambda s: s.queue.ns // 1000),
-    ("nv_inference_compute_input_duration_us", "Time of inputs", "us", lambda s: s.compute_input.ns // 1000),
-    ("nv_inference_compute_infer_duration_us", "Time of the model", "us", lambda s: s.compute_infer.ns // 1000),
-    ("nv_inference_compute_output_duration_us", "Time of outputs", "us", lambda s: s.compute_output.ns // 1000),
-)
+_CUMULATIVE = pb.AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+Labels = Sequence[KeyValue]
 
 
 class MetricEncoder:
-    """Turns what the engine counted into the protocol's message."""
+    """Turns what was measured into the protocol's message."""
 
     def __init__(self, resource: Mapping[str, str], version: str) -> None:
         self._resource = Resource(attributes=[_label(key, value) for key, value in resource.items()])
         self._scope = InstrumentationScope(name="trivet", version=version)
         self._start_ns = time.time_ns()
 
-    def collect(self, engine: Engine) -> list[Metric]:
-        """All metrics as they are now. On the event loop, so that numbers belong together."""
+    def of_models(self, engine: Engine) -> list[pb.Metric]:
+        """What the statistics of all models have now. On the event loop, so that numbers belong together."""
         now_ns = time.time_ns()
-        return [*self._counters(engine, now_ns), *self._custom(engine, now_ns)]
+        models = {model: _labels_of(model) for model in engine.ready_models()}
+        cached = {model: labels for model, labels in models.items() if model.cache is not None}
+        return [
+            *(
+                _sum(
+                    *counter[:2],
+                    [
+                        self._number(labels, now_ns, counter.read(model.statistics))
+                        for model, labels in (cached if counter.of_cache else models).items()
+                    ],
+                )
+                for counter in MODEL_COUNTERS
+                if cached or not counter.of_cache
+            ),
+            _sum(
+                *FAILURES,
+                [
+                    self._number([*labels, _label("reason", reason.value)], now_ns, count)
+                    for model, labels in models.items()
+                    for reason, count in model.statistics.failures.items()
+                ],
+            ),
+            _gauge(*WAITING, [self._number(each, now_ns, model.scheduler.queued) for model, each in models.items()]),
+            _histogram(
+                *REQUEST_TIMES,
+                [self._times(labels, now_ns, model.statistics.request_times) for model, labels in models.items()],
+            ),
+            _histogram(
+                *QUEUE_TIMES,
+                [self._times(labels, now_ns, model.statistics.queue_times) for model, labels in models.items()],
+            ),
+            _histogram(
+                *SIZES,
+                [
+                    self._buckets(labels, now_ns, *model.statistics.batch_sizes(), BATCH_SIZES)
+                    for model, labels in models.items()
+                ],
+            ),
+        ]
 
-    def encode(self, metrics: Sequence[Metric]) -> bytes:
-        """An ``ExportMetricsServiceRequest``. On any thread."""
-        scope = ScopeMetrics(scope=self._scope, metrics=metrics)
+    def of_readings(self, readings: Iterable[Reading]) -> Iterator[pb.Metric]:
+        """What was read elsewhere. Any thread."""
+        now_ns = time.time_ns()
+        for reading in readings:
+            if reading.kind is MetricKind.HISTOGRAM:
+                points = [self._sampled_buckets(sample, now_ns) for sample in reading.samples]
+                yield _histogram(reading.name, reading.description, points)
+            else:
+                numbers = [self._number(_labels(sample), now_ns, sample.value) for sample in reading.samples]
+                made = _gauge if reading.kind is MetricKind.GAUGE else _sum
+                yield made(reading.name, reading.description, numbers)
+
+    def encode(self, metrics: Sequence[pb.Metric]) -> bytes:
+        """An ``ExportMetricsServiceRequest``. Any thread."""
+        scope = pb.ScopeMetrics(scope=self._scope, metrics=metrics)
         return ExportMetricsServiceRequest(
-            resource_metrics=[ResourceMetrics(resource=self._resource, scope_metrics=[scope])]
+            resource_metrics=[pb.ResourceMetrics(resource=self._resource, scope_metrics=[scope])]
         ).SerializeToString()
 
-    def _counters(self, engine: Engine, now_ns: int) -> Iterator[Metric]:
-        models = engine.ready_models()
-        labels = {model: [_label("model", model.name), _label("version", str(model.version))] for model in models}
-        for name, description, unit, read in _COUNTERS:
-            points = [self._point(labels[model], now_ns, read(model.statistics)) for model in models]
-            yield _sum(name, description, unit, points)
-        yield _sum(
-            "nv_inference_request_failure",
-            "Failed inference requests",
-            "{request}",
-            [
-                self._point([*labels[model], _label("reason", reason.value)], now_ns, count)
-                for model in models
-                for reason, count in model.statistics.failures.items()
-            ],
-        )
-        pending = [self._point(labels[model], now_ns, model.scheduler.queued) for model in models]
-        yield Metric(
-            name="nv_inference_pending_request_count",
-            description="Requests that wait to be executed",
-            unit="{request}",
-            gauge=Gauge(data_points=pending),
-        )
-
-    def _custom(self, engine: Engine, now_ns: int) -> Iterator[Metric]:
-        """What models and plugins measure themselves."""
-        for family in engine.metrics.families():
-            yield self._family(family, now_ns)
-
-    def _family(self, family: MetricFamily, now_ns: int) -> Metric:
-        samples = family.samples()
-        metric = Metric(name=family.name, description=family.description)
-        if family.kind is MetricKind.HISTOGRAM:
-            points = [self._histogram(sample, now_ns) for sample in samples]
-            metric.histogram.CopyFrom(Histogram(data_points=points, aggregation_temporality=_CUMULATIVE))
-            return metric
-        numbers = [
-            NumberDataPoint(
-                attributes=[_label(*label) for label in sample.labels],
-                start_time_unix_nano=self._start_ns,
-                time_unix_nano=now_ns,
-                as_double=sample.value,
-            )
-            for sample in samples
-        ]
-        if family.kind is MetricKind.GAUGE:
-            metric.gauge.CopyFrom(Gauge(data_points=numbers))
+    def _number(self, labels: Labels, now_ns: int, value: float) -> pb.NumberDataPoint:
+        point = pb.NumberDataPoint(attributes=labels, start_time_unix_nano=self._start_ns, time_unix_nano=now_ns)
+        if isinstance(value, int):
+            point.as_int = value
         else:
-            metric.sum.CopyFrom(Sum(data_points=numbers, aggregation_temporality=_CUMULATIVE, is_monotonic=True))
-        return metric
+            point.as_double = value
+        return point
 
-    def _histogram(self, sample: Sample, now_ns: int) -> HistogramDataPoint:
-        totals = [count for _, count in sample.buckets]
-        return HistogramDataPoint(
-            attributes=[_label(*label) for label in sample.labels],
+    def _times(self, labels: Labels, now_ns: int, times: Histogram) -> pb.HistogramDataPoint:
+        point = self._buckets(labels, now_ns, times.counts, times.total_ns / 1e9, times.bounds)
+        point.exemplars.extend(filter(None, map(_exemplar, times.exemplars.values())))
+        return point
+
+    def _sampled_buckets(self, sample: Sample, now_ns: int) -> pb.HistogramDataPoint:
+        counts = [high - low for low, high in pairwise((0, *(count for _, count in sample.buckets)))]
+        bounds = [bound for bound, _ in sample.buckets[:-1]]
+        return self._buckets(_labels(sample), now_ns, counts, sample.value, bounds)
+
+    def _buckets(
+        self, labels: Labels, now_ns: int, counts: Sequence[int], total: float, bounds: Sequence[float]
+    ) -> pb.HistogramDataPoint:
+        """``counts`` are those of each bucket alone, the last of what is above all ``bounds``."""
+        return pb.HistogramDataPoint(
+            attributes=labels,
             start_time_unix_nano=self._start_ns,
             time_unix_nano=now_ns,
-            count=totals[-1],
-            sum=sample.value,
-            bucket_counts=[total - before for total, before in zip(totals, (0, *totals), strict=False)],
-            explicit_bounds=[bound for bound, _ in sample.buckets[:-1]],
-        )
-
-    def _point(self, labels: Sequence[KeyValue], now_ns: int, value: int) -> NumberDataPoint:
-        return NumberDataPoint(
-            attributes=labels, start_time_unix_nano=self._start_ns, time_unix_nano=now_ns, as_int=value
+            count=sum(counts),
+            sum=total,
+            bucket_counts=counts,
+            explicit_bounds=bounds,
         )
 
 
-def _sum(name: str, description: str, unit: str, points: Sequence[NumberDataPoint]) -> Metric:
-    counter = Sum(data_points=points, aggregation_temporality=_CUMULATIVE, is_monotonic=True)
-    return Metric(name=name, description=description, unit=unit, sum=counter)
+def _exemplar(exemplar: Exemplar) -> pb.Exemplar | None:
+    caller = caller_of(exemplar.trace_context)
+    if caller is None:
+        return None
+    return pb.Exemplar(
+        time_unix_nano=int(exemplar.time_s * 1e9),
+        as_double=exemplar.ns / 1e9,
+        trace_id=caller.trace_id,
+        span_id=caller.span_id,
+    )
+
+
+def _sum(name: str, description: str, points: Sequence[pb.NumberDataPoint]) -> pb.Metric:
+    counter = pb.Sum(data_points=points, aggregation_temporality=_CUMULATIVE, is_monotonic=True)
+    return pb.Metric(name=name, description=description, unit=_unit(name), sum=counter)
+
+
+def _gauge(name: str, description: str, points: Sequence[pb.NumberDataPoint]) -> pb.Metric:
+    return pb.Metric(name=name, description=description, unit=_unit(name), gauge=pb.Gauge(data_points=points))
+
+
+def _histogram(name: str, description: str, points: Sequence[pb.HistogramDataPoint]) -> pb.Metric:
+    histogram = pb.Histogram(data_points=points, aggregation_temporality=_CUMULATIVE)
+    return pb.Metric(name=name, description=description, unit=_unit(name), histogram=histogram)
+
+
+def _unit(name: str) -> str:
+    """By UCUM, as OpenTelemetry has units; the names say what they are in."""
+    return next(
+        (unit for ending, unit in (("_us", "us"), ("_seconds", "s"), ("_bytes", "By")) if name.endswith(ending)), ""
+    )
+
+
+def _labels_of(model: LoadedModel) -> Labels:
+    return [_label("model", model.name), _label("version", str(model.version))]
+
+
+def _labels(sample: Sample) -> Labels:
+    return [_label(*label) for label in sample.labels]
 
 
 def _label(key: str, value: str) -> KeyValue:

@@ -18,7 +18,7 @@ def create(context: ServerContext) -> Exporter:
     # Only now, so that a server that sends nothing does not import what sends.
     from trivet_exporter_opentelemetry.exporter import OpenTelemetryExporter  # noqa: PLC0415
 
-    return OpenTelemetryExporter(context.engine, settings)
+    return OpenTelemetryExporter(context.engine, context.memory.values(), settings)
 
 
 class Off(Exporter):

@@ -7,16 +7,17 @@ from itertools import chain
 
 from anyio import CapacityLimiter, to_thread
 from trivet.http import HttpRequest, HttpResponse, Route
+from trivet.machine import Gpus, Machine
+from trivet.metrics import Reading
+from trivet.server_metrics import LoopLag, read_cache, read_pools
 from trivet.service import Exporter, ServerContext
 
-from trivet_exporter_prometheus import cache, custom, pools
 from trivet_exporter_prometheus.exposition import render
 from trivet_exporter_prometheus.families import Family
 from trivet_exporter_prometheus.latencies import Latencies, Summaries
-from trivet_exporter_prometheus.loop_lag import LoopLag
 from trivet_exporter_prometheus.models import ModelFamilies, ModelLabels
 from trivet_exporter_prometheus.options import MetricsSettings
-from trivet_exporter_prometheus.system import Gpus, Machine
+from trivet_exporter_prometheus.readings import families
 
 
 class PrometheusExporter(Exporter):
@@ -63,33 +64,30 @@ class PrometheusExporter(Exporter):
             await to_thread.run_sync(gpus.close, limiter=self._rendering)
 
     async def _scrape(self, request: HttpRequest) -> HttpResponse:
-        families, summaries = self._collect()
+        collected, readings, summaries = self._collect()
         accept = request.headers.get(b"accept", b"").decode("latin-1")
         text, content_type = await to_thread.run_sync(
-            self._render, families, summaries, accept, limiter=self._rendering
+            self._render, collected, readings, summaries, accept, limiter=self._rendering
         )
         return HttpResponse(200, (text,), ((b"content-type", content_type.encode()),))
 
-    def _collect(self) -> tuple[list[Family], Summaries | None]:
+    def _collect(self) -> tuple[list[Family], list[Reading], Summaries | None]:
         """What is read on the event loop."""
         models = self._labels.of(self._engine)
-        families = [
-            *self._models.collect(models),
-            *cache.collect(self._engine),
-            *pools.collect(self._memory.values()),
-            *self._latencies.collect(models),
-            self._lag.collect(),
-        ]
-        return families, self._latencies.summaries(models)
+        collected = [*self._models.collect(models), *self._latencies.collect(models)]
+        readings = [*read_cache(self._engine), *read_pools(self._memory.values()), self._lag.read()]
+        return collected, readings, self._latencies.summaries(models)
 
-    def _render(self, families: list[Family], summaries: Summaries | None, accept: str) -> tuple[bytes, str]:
+    def _render(
+        self, collected: list[Family], readings: list[Reading], summaries: Summaries | None, accept: str
+    ) -> tuple[bytes, str]:
         """The rest, on a worker thread."""
-        sources: list[Iterable[Family]] = [families]
+        sources: list[Iterable[Family]] = [collected, families(readings)]
         if summaries is not None:
             sources.append(summaries.collect())
-        sources.append(custom.collect(self._engine.metrics))
+        sources.append(families(self._engine.metrics.read()))
         if self._gpus is not None:
-            sources.append(self._gpus.collect())
+            sources.append(families(self._gpus.read()))
         if self._machine is not None:
-            sources.append(self._machine.collect())
+            sources.append(families(self._machine.read()))
         return render(chain.from_iterable(sources), accept)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from trivet.histogram import PENDING
 from trivet.histogram import Histogram as Durations
+from trivet.model_metrics import QUEUE_TIMES, REQUEST_TIMES
 
 from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, with_label
 
@@ -110,8 +111,7 @@ class Latencies:
 
     def collect(self, models: Mapping[LoadedModel, str]) -> list[Family]:
         """The histograms of ``models``, given with their labels; what was kept of others is dropped."""
-        queue = Family("trivet_queue_duration_seconds", "Time that requests waited for an instance", "histogram")
-        total = Family("trivet_request_duration_seconds", "Time from a request's arrival to its response", "histogram")
+        queue, total = Family(*QUEUE_TIMES, "histogram"), Family(*REQUEST_TIMES, "histogram")
         for model, labels in models.items():
             queue.histograms.append(_histogram(model.statistics.queue_times, labels, 1e9))
             total.histograms.append(_histogram(model.statistics.request_times, labels, 1e9))

@@ -1,11 +1,11 @@
-"""Metrics that models keep themselves (``pb_utils.MetricFamily``)."""
+"""What the kernel and the models measure, as families."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from trivet.metrics import MetricKind, MetricRegistry
+from trivet.metrics import MetricKind, Reading
 
 from trivet_exporter_prometheus.families import Family, Histogram, Kind, label_text
 
@@ -16,11 +16,11 @@ _KINDS: dict[MetricKind, Kind] = {
 }
 
 
-def collect(registry: MetricRegistry) -> Iterator[Family]:
-    """The families of all models. Any thread."""
-    for source in registry.families():
-        family = Family(source.name, source.description, _KINDS[source.kind])
-        for sample in source.samples():
+def families(readings: Iterable[Reading]) -> Iterator[Family]:
+    """Each reading as a family. Any thread."""
+    for reading in readings:
+        family = Family(reading.name, reading.description, _KINDS[reading.kind])
+        for sample in reading.samples:
             labels = label_text(dict(sample.labels))
             if sample.buckets:
                 bounds = tuple(bound for bound, _ in sample.buckets[:-1])

@@ -1,0 +1,113 @@
+"""CPU, memory and GPUs, as an exporter reads them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from trivet.machine import Gpus, Machine
+from trivet.metrics import MetricKind
+
+
+def read(source: Machine | Gpus) -> dict[str, list[float]]:
+    return {reading.name: [sample.value for sample in reading.samples] for reading in source.read()}
+
+
+def test_memory_is_what_the_machine_has_less_what_could_be_freed() -> None:
+    found = read(Machine(0.0))
+    assert found["nv_cpu_memory_total_bytes"] == [psutil.virtual_memory().total]
+    assert 0 < found["nv_cpu_memory_used_bytes"][0] < found["nv_cpu_memory_total_bytes"][0]
+
+
+def test_the_cpus_work_is_that_of_the_last_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, ticks = SimpleNamespace(now=100.0), SimpleNamespace(busy=1000, total=5000)
+    monkeypatch.setattr("trivet.machine.monotonic", lambda: clock.now)
+    monkeypatch.setattr("trivet.machine._cpu_times", lambda: (ticks.busy, ticks.total))
+    machine = Machine(2.0)
+    clock.now, ticks.busy, ticks.total = 101.0, 1030, 5100
+    assert read(machine)["nv_cpu_utilization"] == [0.0]  # not yet
+    clock.now = 102.0
+    assert read(machine)["nv_cpu_utilization"] == [0.3]
+    clock.now, ticks.busy, ticks.total = 103.0, 1130, 5200
+    assert read(machine)["nv_cpu_utilization"] == [0.3]
+    clock.now = 104.0
+    assert read(machine)["nv_cpu_utilization"] == [1.0]
+
+
+def test_processors_that_work_are_told_from_those_that_wait() -> None:
+    from trivet.machine import _cpu_times
+
+    before, known = _cpu_times(), psutil.cpu_times()
+    assert before[0] < before[1]
+    idle_s = known.idle + known.iowait
+    assert before[1] - before[0] == pytest.approx(idle_s * 100, rel=0.05)  # hundredths of a second
+
+
+class NvmlError(Exception):
+    """The library's own."""
+
+
+def nvml(**other: Any) -> Any:
+    """NVIDIA's management library with two GPUs, the second of which tells nothing of its power."""
+
+    def milliwatts(gpu: int) -> int:
+        if gpu:
+            raise NvmlError("Not Supported")
+        return 71_500
+
+    functions = {
+        "NVMLError": NvmlError,
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda gpu: f"GPU-{gpu}",
+        "nvmlDeviceGetUtilizationRates": lambda gpu: SimpleNamespace(gpu=25 + gpu),
+        "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(total=1 << 30, used=1 << 20),
+        "nvmlDeviceGetPowerUsage": milliwatts,
+        "nvmlDeviceGetEnforcedPowerLimit": milliwatts,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: 1_000_500,
+    }
+    return SimpleNamespace(**{**functions, **other})
+
+
+def test_gpus_have_tritons_families_and_units() -> None:
+    closed: list[bool] = []
+    gpus = Gpus(nvml(nvmlShutdown=lambda: closed.append(True)))
+    readings = {reading.name: reading for reading in gpus.read()}
+    assert {name: [sample.value for sample in reading.samples] for name, reading in readings.items()} == {
+        "nv_gpu_utilization": [0.25, 0.26],
+        "nv_gpu_memory_total_bytes": [1 << 30] * 2,
+        "nv_gpu_memory_used_bytes": [1 << 20] * 2,
+        "nv_gpu_power_usage": [71.5],
+        "nv_gpu_power_limit": [71.5],
+        "nv_energy_consumption": [1000.5] * 2,
+    }
+    assert readings["nv_energy_consumption"].kind is MetricKind.COUNTER
+    assert [sample.labels for sample in readings["nv_gpu_utilization"].samples] == [
+        (("gpu_uuid", "GPU-0"),),
+        (("gpu_uuid", "GPU-1"),),
+    ]
+    gpus.close()
+    assert closed == [True]
+
+
+def test_the_real_library_has_what_is_called() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    assert all(hasattr(pynvml, name) for name in vars(nvml()))
+
+
+def test_where_the_library_or_the_driver_is_missing_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_loaded() -> None:
+        raise NvmlError("Driver Not Loaded")
+
+    monkeypatch.setattr("trivet.machine.import_module", lambda name: nvml(nvmlInit=not_loaded))
+    assert Gpus.find() is None
+
+    def missing(name: str) -> Any:
+        raise ImportError(name)
+
+    monkeypatch.setattr("trivet.machine.import_module", missing)
+    assert Gpus.find() is None
