@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trivet.errors import InvalidArgumentError
 from trivet.trace_settings import TraceOptions, TraceSettings, trace_options
-from trivet.tracing import Sampler, Trace, TraceSink, Tracing
+from trivet.traced import Trace
+from trivet.tracing import Sampler, TraceSink, Tracing
 
 
 class Nowhere(TraceSink):

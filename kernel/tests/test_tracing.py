@@ -17,8 +17,10 @@ from trivet.inference import Execution, InferenceRequest
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
+from trivet.trace_file import _entries
 from trivet.trace_settings import TraceOptions, TraceSettings, trace_options
-from trivet.tracing import Trace, TracedRequest, TraceSink
+from trivet.traced import COLUMNS, ROW, PlainKind, PlainTrace, Trace, TracedRequest
+from trivet.tracing import Sampler, TraceSink
 
 pytestmark = pytest.mark.anyio
 
@@ -182,3 +184,49 @@ async def test_a_file_that_cannot_be_written_costs_a_line_in_the_log(
         response = await engine.infer(asking([1.0]))
     assert response.error is None
     assert "1 traces are lost: cannot write" in caplog.text
+
+
+def plain(*, name: str = "m", protocol: str = "HTTP", id: str = "") -> PlainTrace:
+    """A row of numbers that differ from each other."""
+    return PlainKind(name, 3, 2, protocol), ROW.pack(*range(1_000, 1_000 + len(COLUMNS))), id
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "GRPC", ""])
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_a_plain_trace_is_written_like_any_other(protocol: str, timestamps: bool) -> None:
+    one, other = plain(protocol=protocol), plain(name='100 % "\0" 1000', protocol=protocol, id="a")
+    for trace in (one, other):
+        traced = TracedRequest.of(trace)
+        whole = Trace(Sampler(TraceSettings()), (traced,))
+        assert ",".join(_entries([trace], timestamps)) == ",".join(_entries([whole], timestamps))
+    entries = json.loads(f"[{','.join(_entries([one, other, one], timestamps))}]")
+    assert [entry["model_name"] for entry in entries if "model_name" in entry] == ["m", '100 % "\0" 1000', "m"]
+
+
+async def test_a_request_that_is_like_most_is_traced_as_a_row(engine: Engine) -> None:
+    class Rows(Kept):
+        def add_plain(self, trace: PlainTrace, sampler: Sampler) -> None:
+            rows.append(trace)
+
+    rows: list[PlainTrace] = []
+    kept = Rows()
+    engine.tracing.use(kept)
+    request = asking([1.0], id="a")
+    await engine.infer(request)
+    (row,) = rows
+    traced = TracedRequest.of(row)
+    for name in ("received_ns", "queued_ns", "compute_start_ns", "input_end_ns", "infer_end_ns", "compute_end_ns"):
+        assert getattr(traced, name) == getattr(request, name)
+    assert row[0] == ("double", 1, 1, "")
+    # What has more to say comes whole.
+    await engine.infer(asking([-1.0]))
+    with_context = asking([1.0])
+    with_context.trace_context = {"traceparent": "x"}
+    await engine.infer(with_context)
+    engine.tracing.update("", {"level": frozenset({"TIMESTAMPS", "TENSORS"})})
+    await engine.infer(asking([1.0]))
+    assert len(rows) == 1
+    failed, called, with_tensors = kept.requests
+    assert failed.error is not None
+    assert called.context == {"traceparent": "x"}
+    assert [tensor.name for tensor in with_tensors.tensors] == ["x", "y"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trivet.memory import RegionSlice
     from trivet.model_cache import Hit, Miss
     from trivet.tensor import Tensor
-    from trivet.tracing import TracedRequest
+    from trivet.traced import TracedRequest
 
 ParameterValue = bool | int | float | str
 ResponseHandler = Callable[["InferenceRequest", "InferenceResponse"], None]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -19,7 +21,8 @@ import numpy as np
 from anyio import to_thread
 
 from trivet import datatypes
-from trivet.tracing import Sampler, Trace, TracedRequest, TracedTensor, TraceSink
+from trivet.traced import COLUMNS, ROW, PlainKind, PlainTrace, Trace, TracedRequest, TracedTensor
+from trivet.tracing import Sampler, TraceSink
 
 logger = logging.getLogger(__name__)
 
@@ -31,19 +34,25 @@ _PENDING = 100
 class _Write:
     file: str
     indexed: bool
-    traces: Sequence[Trace]
+    traces: Sequence[Trace | PlainTrace]
+    timestamps: bool
 
 
 class TraceFiles(TraceSink):
     """Collects traces by their settings, and has them written."""
 
     def __init__(self) -> None:
-        self._pending: dict[Sampler, list[Trace]] = {}
+        self._pending: dict[Sampler, list[Trace | PlainTrace]] = {}
         self._writes: SimpleQueue[_Write | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def add(self, trace: Trace) -> None:
-        sampler = trace.sampler
+        self._add(trace, trace.sampler)
+
+    def add_plain(self, trace: PlainTrace, sampler: Sampler) -> None:
+        self._add(trace, sampler)
+
+    def _add(self, trace: Trace | PlainTrace, sampler: Sampler) -> None:
         pending = self._pending.setdefault(sampler, [])
         pending.append(trace)
         settings = sampler.settings
@@ -66,7 +75,8 @@ class TraceFiles(TraceSink):
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="trace-files", daemon=True)
             self._thread.start()
-        self._writes.put(_Write(sampler.settings.file, indexed, traces))
+        settings = sampler.settings
+        self._writes.put(_Write(settings.file, indexed, traces, "TIMESTAMPS" in settings.level))
 
     async def close(self) -> None:
         for sampler in list(self._pending):
@@ -80,7 +90,7 @@ class TraceFiles(TraceSink):
         indexes: dict[str, int] = {}
         begun: set[str] = set()
         while (write := self._writes.get()) is not None:
-            text = ",".join(entry for trace in write.traces for entry in _trace(trace))
+            text = ",".join(_entries(write.traces, write.timestamps))
             try:
                 if write.indexed:
                     index = indexes.get(write.file, 0)
@@ -101,12 +111,39 @@ def _append(file: str, text: str) -> None:
         stream.write(f",{text}]".encode())
 
 
-def _trace(trace: Trace) -> Iterator[str]:
-    """The entries of a trace, as JSON."""
-    for traced in trace.requests:
-        # One that was refused never began: Triton has no trace of it either.
-        if traced.queued_ns:
-            yield from _request(traced, "TIMESTAMPS" in trace.sampler.settings.level)
+def _entries(traces: Iterable[Trace | PlainTrace], timestamps: bool) -> Iterator[str]:
+    """The entries of traces, as JSON."""
+    plain: dict[PlainKind, Callable[[tuple[int, ...]], str]] = {}
+    for trace in traces:
+        if isinstance(trace, Trace):
+            for traced in trace.requests:
+                # One that was refused never began: Triton has no trace of it either.
+                if traced.queued_ns:
+                    yield from _request(traced, timestamps)
+            continue
+        kind, row, request_id = trace
+        if request_id:
+            yield from _request(TracedRequest.of(trace), timestamps)
+            continue
+        format = plain.get(kind)
+        if format is None:
+            format = plain[kind] = _format(kind, timestamps)
+        yield format(ROW.unpack(row))
+
+
+def _format(kind: PlainKind, timestamps: bool) -> Callable[[tuple[int, ...]], str]:
+    """What formats the rows of a kind, from the text of one of them: only the numbers are to be filled in."""
+    traced = TracedRequest.of((kind, bytes(ROW.size), ""))
+    # Text that no JSON can have stands for each number, by its place.
+    places: list[Any] = [f"\0{place}\0" for place in range(len(COLUMNS))]
+    for name, place in zip(COLUMNS, places, strict=True):
+        if hasattr(traced, name):
+            setattr(traced, name, place)
+    traced.sends = [(places[-2], places[-1])]
+    *parts, end = re.split("\0([0-9]+)\0", ",".join(_request(traced, timestamps)))
+    template = "".join(f"{text.replace('%', '%%')}%s" for text in parts[::2]) + end
+    select = itemgetter(*map(int, parts[1::2]))
+    return lambda numbers: template % select(list(map(str, numbers)))
 
 
 def _request(traced: TracedRequest, timestamps: bool) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """Traces of single requests: which are traced, what is noted of them, and who gets it.
 
 A server that traces nothing pays one look at :attr:`Tracing.on` for a request. A request that is traced has a
-:class:`TracedRequest`; those that it leads to (steps of an ensemble, calls of a model) have theirs in the same
-:class:`Trace`, which goes to the sink of the mode when all of them are answered. All of it runs on the event loop.
+:class:`~trivet.traced.TracedRequest`; those that it leads to (steps of an ensemble, calls of a model) have theirs in
+the same :class:`~trivet.traced.Trace`, which goes to the sink of the mode when all of them are answered. All of it runs
+on the event loop.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.trace_settings import OPENTELEMETRY, TRITON, TraceOptions, TraceSettings
+from trivet.traced import ROW, PlainKind, PlainTrace, Trace, TracedRequest, TracedTensor
 
 if TYPE_CHECKING:
-    from trivet.datatypes import DataType
     from trivet.inference import InferenceRequest, InferenceResponse
     from trivet.tensor import Tensor
 
@@ -29,84 +31,16 @@ Field = Literal["level", "rate", "count", "log_frequency"]
 """What of the settings can be changed while the server runs."""
 
 
-class TracedTensor:
-    """A tensor as it was: ``values`` is a copy on the host, ``None`` where it was on a device."""
-
-    __slots__ = ("activity", "datatype", "name", "shape", "values")
-
-    def __init__(self, activity: str, tensor: Tensor) -> None:
-        self.activity = activity
-        """``TENSOR_QUEUE_INPUT`` or ``TENSOR_BACKEND_OUTPUT``."""
-        self.name = tensor.name
-        self.datatype: DataType = tensor.datatype
-        self.shape = tensor.shape
-        self.values: Any = None if tensor.on_device else tensor.numpy().copy()
-
-
-class TracedRequest:
-    """What is noted of one request. Timestamps are those of :class:`~trivet.inference.InferenceRequest`."""
-
-    __slots__ = (
-        "answered_ns", "batch_size", "cache_hit", "compute_end_ns", "compute_start_ns", "computed", "context", "error",
-        "id", "infer_end_ns", "input_end_ns", "model_name", "model_version", "parent_id", "protocol", "queued_ns",
-        "received_ns", "request_id", "sends", "taken_ns", "tensors", "trace",
-    )  # fmt: skip
-
-    def __init__(self, trace: Trace, id: int, parent_id: int) -> None:
-        # What is only known at the end is only set there: a server that traces every request makes one for each.
-        self.trace: Trace | None = trace
-        """``None`` once all of the trace is answered: no cycle is left for the garbage collector to find."""
-        self.id = id
-        """Unique in this process."""
-        self.parent_id = parent_id
-        """Of the request that led to this one; 0 for the first of the trace."""
-        self.taken_ns = perf_counter_ns()
-        """When the engine was given the request: received and decoded."""
-        self.sends: list[tuple[int, int]] = []
-        """Of each response, when it was given to the caller's protocol, and when that had passed it on."""
-        self.tensors: Sequence[TracedTensor] = ()
-
-    def _end(self, request: InferenceRequest, error: TrivetError | None) -> None:
-        model = request.model
-        compute_start_ns = request.compute_start_ns
-        self.model_name = request.model_name
-        self.model_version = 0 if model is None else model.version
-        """0 where it was refused before it reached a model."""
-        self.request_id = request.id
-        self.protocol = request.protocol
-        self.context: Any = request.trace_context
-        self.batch_size = request.batch_size
-        self.computed = compute_start_ns > 0 and model is not None and bool(model.instances)
-        """It was executed by an instance of its model."""
-        self.cache_hit = request.cache_access is not None and not compute_start_ns and error is None
-        self.error = error
-        self.received_ns = request.received_ns
-        self.queued_ns = request.queued_ns
-        self.compute_start_ns = compute_start_ns
-        self.input_end_ns = request.input_end_ns
-        self.infer_end_ns = request.infer_end_ns
-        self.compute_end_ns = request.compute_end_ns
-        self.answered_ns = request.answered_ns or perf_counter_ns()
-
-
-class Trace:
-    """A request that was chosen to be traced, first, and those that it led to."""
-
-    __slots__ = ("open", "requests", "sampler")
-
-    def __init__(self, sampler: Sampler) -> None:
-        self.sampler = sampler
-        self.requests: list[TracedRequest] = []
-        self.open = 0
-        """Requests that are not answered yet."""
-
-
 class TraceSink(ABC):
     """Who gets the traces of one mode. On the event loop, so nothing here may block."""
 
     @abstractmethod
     def add(self, trace: Trace) -> None:
-        """Take a trace, all of whose requests are answered. Must not raise."""
+        """Take a trace. Must not raise."""
+
+    def add_plain(self, trace: PlainTrace, sampler: Sampler) -> None:
+        """Take a plain trace. By default it is made a :class:`Trace`, which takes several times as long."""
+        self.add(Trace(sampler, (TracedRequest.of(trace),)))
 
     def wanted(self, context: Any) -> bool | None:
         """Whether the caller's trace context asks that its request be traced, or not; ``None``: it does not say."""
@@ -129,7 +63,7 @@ class TraceSink(ABC):
 class Sampler:
     """Chooses requests as one :class:`TraceSettings` says. Settings that change make a new one."""
 
-    __slots__ = ("active", "created", "finished", "remaining", "retired", "seen", "settings", "tensors")
+    __slots__ = ("active", "created", "finished", "remaining", "retired", "settings", "tensors", "until")
 
     def __init__(self, settings: TraceSettings, mode: str = TRITON) -> None:
         self.settings = settings
@@ -138,21 +72,20 @@ class Sampler:
         """Whether a request might be traced."""
         self.tensors = "TENSORS" in settings.level
         self.remaining = settings.count
-        self.seen = 0
+        self.until: float = settings.rate if settings.rate and settings.count else math.inf
+        """How many requests it is until one is traced, that one included."""
         self.created = 0
         self.finished = 0
         self.retired = False
 
     def choose(self) -> bool:
         """Whether the next request is traced."""
-        settings = self.settings
-        if not settings.rate or not self.remaining:
-            return False
-        self.seen += 1
-        if self.seen % settings.rate:
+        self.until -= 1
+        if self.until:
             return False
         if self.remaining > 0:
             self.remaining -= 1
+        self.until = self.settings.rate if self.remaining else math.inf
         return True
 
     @property
@@ -176,6 +109,7 @@ class Tracing:
         """What was set while the server ran, by model; "" for all models."""
         self._samplers: dict[str, Sampler] = {"": Sampler(options.settings, options.mode)}
         self._ids = count(1)
+        self._kinds: dict[tuple[str, int, int, str], PlainKind] = {}
         self._switch()
         if options.settings.level and not self._samplers[""].active:
             logger.warning("nothing is traced, though a trace level is given: %s", options.settings.problem(self.mode))
@@ -225,10 +159,10 @@ class Tracing:
             self._samplers[model] = Sampler(settings, self.mode)
         if before is not None:
             before.retired = True
-            if self.sink is not None and before.finished == before.created:
-                self.sink.retire(before)
+            self._retire(before)
 
     def _switch(self) -> None:
+        self._of_others = self._samplers[""]
         self.on = self.sink is not None and any(sampler.active for sampler in self._samplers.values())
 
     # --- requests
@@ -240,8 +174,11 @@ class Tracing:
 
     def begin(self, request: InferenceRequest) -> None:
         """Choose whether a caller's request is traced. Only where :attr:`on` is set."""
-        samplers = self._samplers
-        sampler = samplers.get(request.model_name) or samplers[""]
+        sampler = self._samplers.get(request.model_name, self._of_others)
+        if sampler.until > 1 and request.trace_context is None:
+            # Where one in many is traced, this is all that the others pay.
+            sampler.until -= 1
+            return
         if not sampler.active:
             return
         wanted = None
@@ -251,49 +188,82 @@ class Tracing:
             wanted = sampler.choose()
         if wanted:
             sampler.created += 1
-            self._add(Trace(sampler), 0, request)
+            request.trace = TracedRequest(sampler, next(self._ids))
 
     def begin_nested(self, request: InferenceRequest, parent: TracedRequest) -> None:
         """Trace a request that a traced one led to."""
-        if parent.trace is not None:
-            self._add(parent.trace, parent.id, request)
-
-    def _add(self, trace: Trace, parent_id: int, request: InferenceRequest) -> None:
-        request.trace = traced = TracedRequest(trace, next(self._ids), parent_id)
-        trace.requests.append(traced)
-        trace.open += 1
+        root = parent.root or parent
+        if not root.open:
+            return
+        request.trace = traced = TracedRequest(root.sampler, next(self._ids), parent.id, root)
+        root.open += 1
+        if root.nested is None:
+            root.nested = []
+        root.nested.append(traced)
 
     def queued(self, traced: TracedRequest, request: InferenceRequest) -> None:
         """A traced request is valid and about to be queued."""
-        if traced.trace is not None and traced.trace.sampler.tensors:
+        if traced.sampler.tensors:
             _note(traced, "TENSOR_QUEUE_INPUT", list(request.inputs.values()))
 
     def delivered(self, traced: TracedRequest, request: InferenceRequest, response: InferenceResponse, ns: int) -> None:
         """A response of a traced request was given to its caller, beginning at ``ns``."""
+        sampler, model = traced.sampler, request.model
+        if (
+            response.final
+            and response.error is None
+            and traced.root is None
+            and traced.nested is None
+            and not (traced.sends or sampler.tensors)
+            and request.trace_context is None
+            and request.compute_start_ns > 0
+            and 0 < request.compute_end_ns <= request.answered_ns
+            and model is not None
+            and model.instances
+        ):
+            traced.open = 0
+            row = ROW.pack(
+                traced.id, request.received_ns, traced.taken_ns, request.queued_ns, request.compute_start_ns,
+                request.input_end_ns, request.infer_end_ns, request.compute_end_ns, request.answered_ns, ns,
+                perf_counter_ns(),
+            )  # fmt: skip
+            key = (request.model_name, model.version, request.batch_size, request.protocol)
+            kind = self._kinds.get(key) or self._remember(key)
+            sampler.finished += 1
+            if self.sink is not None:
+                self.sink.add_plain((kind, row, request.id), sampler)
+                self._retire(sampler)
+            return
         if not traced.parent_id:
             traced.sends.append((ns, perf_counter_ns()))
-        if traced.trace is not None and traced.trace.sampler.tensors:
+        if sampler.tensors:
             _note(traced, "TENSOR_BACKEND_OUTPUT", response.outputs)
         if response.final:
             self.end(traced, request, response.error)
 
+    def _remember(self, key: tuple[str, int, int, str]) -> PlainKind:
+        if len(self._kinds) >= _KINDS:
+            self._kinds.clear()
+        kind = self._kinds[key] = PlainKind(*key)
+        return kind
+
     def end(self, traced: TracedRequest, request: InferenceRequest, error: TrivetError | None) -> None:
         """A traced request has its final response, or was refused."""
         traced._end(request, error)
-        trace = traced.trace
-        assert trace is not None
-        trace.open -= 1
-        if trace.open:
+        root = traced.root or traced
+        root.open -= 1
+        if root.open:
             return
-        for each in trace.requests:
-            each.trace = None
-        sampler = trace.sampler
+        requests, root.nested = (root, *(root.nested or ())), None
+        sampler = root.sampler
         sampler.finished += 1
-        sink = self.sink
-        if sink is not None:
-            sink.add(trace)
-            if sampler.retired and sampler.finished == sampler.created:
-                sink.retire(sampler)
+        if self.sink is not None:
+            self.sink.add(Trace(sampler, requests))
+            self._retire(sampler)
+
+    def _retire(self, sampler: Sampler) -> None:
+        if sampler.retired and sampler.finished == sampler.created and self.sink is not None:
+            self.sink.retire(sampler)
 
     async def close(self) -> None:
         """Trace nothing more, and write what is left."""
@@ -305,6 +275,9 @@ class Tracing:
             sink.retire(sampler)
         await sink.close()
 
+
+_KINDS = 10_000
+"""Kinds of plain requests that are remembered: models, versions, batch sizes and protocols."""
 
 _FIELDS: tuple[Field, ...] = ("level", "rate", "count", "log_frequency")
 

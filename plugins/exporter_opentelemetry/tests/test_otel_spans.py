@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.trace_settings import TraceOptions, TraceSettings
-from trivet.tracing import Trace, TraceSink, Tracing
+from trivet.traced import ROW, PlainKind, PlainTrace, Trace, TracedRequest
+from trivet.tracing import Sampler, TraceSink, Tracing
 from trivet_exporter_opentelemetry import spans
 from trivet_exporter_opentelemetry.spans import SpanEncoder, caller_of, count_spans
 from trivet_exporter_opentelemetry.usual_spans import varint
@@ -55,7 +57,9 @@ def trace_of(*, id: str = "", name: str = "m", batch_size: int = 1, protocol: st
     return trace
 
 
-def encoded(traces: list[Trace], monkeypatch: pytest.MonkeyPatch, *, fast: bool) -> ExportTraceServiceRequest:
+def encoded(
+    traces: Sequence[Trace | PlainTrace], monkeypatch: pytest.MonkeyPatch, *, fast: bool
+) -> ExportTraceServiceRequest:
     """As a collector reads it, spans in the order of their ids: a request, then its phases."""
     with monkeypatch.context() as patch:
         if not fast:
@@ -92,6 +96,44 @@ def test_the_fast_way_gives_the_same_spans(fields: dict[str, Any], monkeypatch: 
     assert found[1].start_time_unix_nano == 1_790_000_000_000_002_000
     assert found[1].parent_span_id == found[0].span_id
     assert found[0].kind == Span.SPAN_KIND_SERVER
+
+
+def test_plain_traces_give_the_same_spans_but_for_their_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [PlainKind("m", 3, 2, "HTTP"), PlainKind("other", 1, 1, "GRPC"), PlainKind("m", 3, 2, "HTTP")]
+    rows = [ROW.pack(*range(number, 11 * 1_000 + number, 1_000)) for number in (7, 8, 9)]
+    plain = [(kind, row, "") for kind, row in zip(kinds, rows, strict=True)]
+    sampler = Sampler(TraceSettings())
+    whole = [Trace(sampler, (TracedRequest.of(trace),)) for trace in plain]
+    fast, slow = (
+        sorted(map(_without_ids, _by_trace(encoded(traces, monkeypatch, fast=False))))
+        for traces in (
+            [*plain, (*plain[0][:2], "a")],
+            [*whole, Trace(sampler, (TracedRequest.of((*plain[0][:2], "a")),))],
+        )
+    )
+    assert len(fast) == 4
+    assert fast == slow
+
+
+def _by_trace(message: ExportTraceServiceRequest) -> list[list[Span]]:
+    """The spans of each trace, those of a request before those of its phases."""
+    traces: dict[bytes, list[Span]] = {}
+    for span in message.resource_spans[0].scope_spans[0].spans:
+        traces.setdefault(span.trace_id, []).append(span)
+    assert all(len(trace_id) == 16 and any(trace_id) for trace_id in traces)
+    return list(traces.values())
+
+
+def _without_ids(trace: list[Span]) -> str:
+    """Its spans as text, after a look at their ids."""
+    request, *phases = trace
+    assert not request.parent_span_id
+    assert {span.parent_span_id for span in phases} == {request.span_id}
+    assert len({span.span_id for span in trace}) == len(trace)
+    for span in trace:
+        for name in ("trace_id", "span_id", "parent_span_id"):
+            span.ClearField(name)
+    return str(trace)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from trivet.tracing import TracedRequest
+from trivet.traced import PlainKind, TracedRequest
 
 
-def fixed_attributes(traced: TracedRequest) -> list[KeyValue]:
+def fixed_attributes(traced: TracedRequest | PlainKind) -> list[KeyValue]:
     """Those that depend on the model, the batch size and the protocol alone."""
     attributes = [
         text("triton.model_name", traced.model_name),

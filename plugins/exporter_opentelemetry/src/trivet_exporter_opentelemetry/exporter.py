@@ -19,14 +19,15 @@ from trivet.memory import MemoryProvider
 from trivet.metrics import MetricFamily, MetricKind
 from trivet.server_metrics import LoopLag, read_cache, read_pools
 from trivet.service import Exporter
-from trivet.tracing import Trace, TraceSink
+from trivet.traced import PlainTrace, Trace
+from trivet.tracing import Sampler, TraceSink
 
 from trivet_exporter_opentelemetry.batcher import Batcher
 from trivet_exporter_opentelemetry.log_records import Line, LogEncoder, LogQueue
 from trivet_exporter_opentelemetry.metrics import MetricEncoder
 from trivet_exporter_opentelemetry.options import Batching, ExportSettings
 from trivet_exporter_opentelemetry.sender import Sender
-from trivet_exporter_opentelemetry.spans import SpanEncoder, caller_of, count_spans
+from trivet_exporter_opentelemetry.spans import PLAIN_SPANS, SpanEncoder, caller_of, count_spans
 
 DROPPED = "trivet_otlp_dropped"
 """Among the server's own metrics: what was not delivered, by signal (label ``signal``)."""
@@ -38,12 +39,15 @@ _FLUSH_S = 5.0
 class Spans(TraceSink):
     """Takes traces for the batcher."""
 
-    def __init__(self, batcher: Batcher[Trace], shown: Mapping[str, str]) -> None:
+    def __init__(self, batcher: Batcher[Trace | PlainTrace], shown: Mapping[str, str]) -> None:
         self._batcher = batcher
         self._shown = shown
 
     def add(self, trace: Trace) -> None:
         self._batcher.put(trace, count_spans(trace))
+
+    def add_plain(self, trace: PlainTrace, sampler: Sampler) -> None:
+        self._batcher.put(trace, PLAIN_SPANS)
 
     def wanted(self, context: Any) -> bool | None:
         """As the caller decided for the whole trace, which this is a part of (W3C's flag ``sampled``)."""
@@ -75,7 +79,7 @@ class OpenTelemetryExporter(Exporter):
             "process.pid": str(os.getpid()),
             **settings.resource,
         }
-        self._spans: Batcher[Trace] | None = None
+        self._spans: Batcher[Trace | PlainTrace] | None = None
         self._metrics: Batcher[list[Metric]] | None = None
         self._logs: Batcher[Line] | None = None
         self._log_queue: LogQueue | None = None

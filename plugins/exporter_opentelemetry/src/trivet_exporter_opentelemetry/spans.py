@@ -17,15 +17,28 @@ from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from trivet.errors import message_of
-from trivet.tracing import Trace, TracedRequest
+from trivet.traced import PlainKind, PlainTrace, Trace, TracedRequest
 
 from trivet_exporter_opentelemetry.attributes import all_attributes, text
-from trivet_exporter_opentelemetry.usual_spans import FLAGS, PHASES, Kinds, UsualSpans, field
+from trivet_exporter_opentelemetry.usual_spans import (
+    FLAGS,
+    ID_BYTES,
+    PHASES,
+    SPAN_BITS,
+    Buffer,
+    Kinds,
+    UsualSpans,
+    before,
+    field,
+    plain_spans,
+)
 
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII)
 _SAMPLED = 1
 # opentelemetry.proto.trace.v1.SpanFlags: the parent is in another process.
 _REMOTE = 0x200
+PLAIN_SPANS = 1 + len(PHASES)
+"""How many a plain trace makes."""
 
 
 class Caller(NamedTuple):
@@ -94,25 +107,35 @@ class SpanEncoder:
         # Ids need be unique, not secret; the operating system would be asked for each.
         self._random_bits = random.Random().getrandbits  # noqa: S311
 
-    def encode(self, traces: Sequence[Trace]) -> bytes:
+    def encode(self, traces: Sequence[Trace | PlainTrace]) -> bytes:
         """An ``ExportTraceServiceRequest`` with the spans of all of them."""
         # Taken each time, as the time of day may be set while the server runs.
         epoch_ns = time.time_ns() - time.perf_counter_ns()
         usual = UsualSpans(self._kinds, epoch_ns)
-        spans: list[bytes] = []
+        spans: list[Buffer] = []
+        plain: dict[PlainKind, list[bytes]] = {}
         for trace in traces:
-            self._add(trace, epoch_ns, usual, spans)
-        spans.append(usual.encode())
+            if isinstance(trace, Trace):
+                self._add(trace.requests, epoch_ns, usual, spans)
+            elif trace[2]:
+                self._add((TracedRequest.of(trace),), epoch_ns, usual, spans)
+            else:
+                plain.setdefault(trace[0], []).append(trace[1])
+        spans += usual.encode()
+        for kind, rows in plain.items():
+            ids = self._random_bits(8 * ID_BYTES * len(rows)).to_bytes(ID_BYTES * len(rows), "little")
+            spans += plain_spans(self._kinds.of(kind, child=False), rows, ids, epoch_ns)
         # ExportTraceServiceRequest.resource_spans, ResourceSpans.scope_spans, each with their first field in front.
-        scope_spans = field(b"\x12", self._scope + b"".join(spans))
-        return field(b"\x0a", self._resource + scope_spans)
+        # They are put in front last, so that the spans are copied once.
+        scope = before(b"\x12", self._scope, sum(map(len, spans)))
+        resource = before(b"\x0a", self._resource + scope, sum(map(len, spans)))
+        return b"".join((resource, *spans))
 
     def _id(self) -> int:
         """Of a request's span; those that follow it are for its phases."""
-        return (self._random_bits(60) << 3) + 1
+        return (self._random_bits(SPAN_BITS) << 3) + 1
 
-    def _add(self, trace: Trace, epoch_ns: int, usual: UsualSpans, spans: list[bytes]) -> None:
-        requests = trace.requests
+    def _add(self, requests: Sequence[TracedRequest], epoch_ns: int, usual: UsualSpans, spans: list[Buffer]) -> None:
         context = requests[0].context
         caller = None if context is None else caller_of(context)
         trace_id = self._random_bits(128).to_bytes(16, "little") if caller is None else caller.trace_id

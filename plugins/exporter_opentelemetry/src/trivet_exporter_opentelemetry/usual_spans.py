@@ -11,16 +11,19 @@ Source: ``opentelemetry/proto/trace/v1/trace.proto``; "Encoding" in protobuf's d
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from trivet.tracing import TracedRequest
+from trivet.traced import COLUMNS, ROW, PlainKind, TracedRequest
 
 from trivet_exporter_opentelemetry.attributes import fixed_attributes, readable
 
 PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
+MARKS = ("queued_ns", "compute_start_ns", "input_end_ns", "infer_end_ns", "compute_end_ns")
+"""The ends of the phases."""
 FLAGS = 0x101
 """Sampled; and it is known that the parent is in this process (``SpanFlags``)."""
 
@@ -34,7 +37,15 @@ _ATTRIBUTES = b"\x4a"  # the field `attributes` of Span
 _REMEMBERED = 10_000
 """Kinds of requests whose fixed part is kept: models, versions, batch sizes and protocols."""
 
-_Key = tuple[str, int, int, str, bool]
+SPAN_BITS = 60
+"""Of a request's span id; three more number the phases."""
+ID_BYTES = 16 + 8
+"""Random ones for a plain trace: its id, and its span's."""
+_ROW = np.dtype([(name, np.int64) for name in COLUMNS])
+assert _ROW.itemsize == ROW.size
+
+
+Buffer = bytes | memoryview
 
 
 def varint(number: int) -> bytes:
@@ -49,7 +60,12 @@ def varint(number: int) -> bytes:
 
 def field(key: bytes, content: bytes) -> bytes:
     """A field that has a length."""
-    return key + varint(len(content)) + content
+    return before(key, content, 0)
+
+
+def before(key: bytes, begin: bytes, rest: int) -> bytes:
+    """The beginning of a field that has a length: all but the last ``rest`` bytes of it."""
+    return key + varint(len(begin) + rest) + begin
 
 
 _REQUEST_ID = field(b"\x0a", b"triton.request_id")
@@ -93,24 +109,23 @@ class Kinds:
     """What is the same for all requests of a model."""
 
     def __init__(self) -> None:
-        self._kinds: dict[_Key, _Kind] = {}
+        self._kinds: dict[tuple[PlainKind, bool], _Kind] = {}
 
-    def of(self, traced: TracedRequest) -> _Kind:
-        """The kind of a usual request."""
-        child = traced.parent_id != 0
-        key = (traced.model_name, traced.model_version, traced.batch_size, traced.protocol, child)
-        kind = self._kinds.get(key)
-        if kind is None:
+    def of(self, kind: PlainKind, *, child: bool) -> _Kind:
+        """The spans of such requests; ``child`` of those that another led to."""
+        key = (kind, child)
+        found = self._kinds.get(key)
+        if found is None:
             if len(self._kinds) >= _REMEMBERED:
                 self._kinds.clear()
             span = Span(
-                name=traced.model_name,
+                name=kind.model_name,
                 kind=Span.SPAN_KIND_INTERNAL if child else Span.SPAN_KIND_SERVER,
                 flags=FLAGS,
-                attributes=fixed_attributes(traced),
+                attributes=fixed_attributes(kind),
             )
-            kind = self._kinds[key] = _Kind(span, child=child)
-        return kind
+            found = self._kinds[key] = _Kind(span, child=child)
+        return found
 
 
 class UsualSpans:
@@ -128,7 +143,9 @@ class UsualSpans:
 
     def add(self, traced: TracedRequest, trace_id: bytes, own: int, parent: int, start_ns: int, end_ns: int) -> None:
         """``parent`` is 0 where there is none. The ids of its phases are those that follow ``own``."""
-        kind = self._kinds.of(traced)
+        kind = self._kinds.of(
+            PlainKind(traced.model_name, traced.model_version, traced.batch_size, traced.protocol), child=parent != 0
+        )
         if parent or traced.request_id:
             self._others.append(self._one(kind, traced, trace_id, own, parent, start_ns, end_ns))
         else:
@@ -159,23 +176,43 @@ class UsualSpans:
             content += field(_ATTRIBUTES, _REQUEST_ID + field(b"\x12", value))
         return field(_SPANS, content)
 
-    def encode(self) -> bytes:
+    def encode(self) -> list[Buffer]:
         """All spans of these requests, as elements of ``ScopeSpans``."""
         if not self._rows:
-            return b""
+            return []
         columns = np.array(self._rows, np.int64).T
         own = columns[0]
         times = columns[1:] + self._epoch_ns
         trace_ids = np.frombuffer(b"".join(self._trace_ids), "V16")
-        parts = self._others
+        parts = [*self._others, *_phases(trace_ids, own, list(times[2:]))]
         for kind, rows in self._roots.items():
-            table = kind.table(len(rows))
-            table["trace"], table["span"] = trace_ids[rows], own[rows]
-            table["start"], table["end"] = times[0, rows], times[1, rows]
-            parts.append(table.tobytes())
-        for index, kind in enumerate(_PHASE_KINDS):
-            table = kind.table(len(own))
-            table["trace"], table["span"], table["parent"] = trace_ids, own + (index + 1), own
-            table["start"], table["end"] = times[2 + index], times[3 + index]
-            parts.append(table.tobytes())
-        return b"".join(parts)
+            parts.append(_requests(kind, trace_ids[rows], own[rows], times[0, rows], times[1, rows]))
+        return parts
+
+
+def plain_spans(kind: _Kind, rows: Sequence[bytes], ids: bytes, epoch_ns: int) -> list[Buffer]:
+    """All spans of plain requests of one kind, without an id; ``ids`` are :data:`ID_BYTES` random bytes for each."""
+    count = len(rows)
+    requests = np.frombuffer(b"".join(rows), _ROW)
+    trace_ids = np.frombuffer(ids, "V16", count)
+    own = ((np.frombuffer(ids, np.int64, count, 16 * count) & ((1 << SPAN_BITS) - 1)) << 3) + 1
+    marks = [requests[name] + epoch_ns for name in MARKS]
+    start, end = requests["received_ns"] + epoch_ns, requests["send_end_ns"] + epoch_ns
+    return [_requests(kind, trace_ids, own, start, end), *_phases(trace_ids, own, marks)]
+
+
+def _requests(
+    kind: _Kind, trace_ids: NDArray[Any], own: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
+) -> Buffer:
+    table = kind.table(len(own))
+    table["trace"], table["span"], table["start"], table["end"] = trace_ids, own, start, end
+    return table.view(np.uint8).data
+
+
+def _phases(trace_ids: NDArray[Any], own: NDArray[Any], marks: Sequence[NDArray[Any]]) -> Iterator[Buffer]:
+    """The phases of requests with these span ids: what is between each of the :data:`MARKS` and the next."""
+    for index, kind in enumerate(_PHASE_KINDS):
+        table = kind.table(len(own))
+        table["trace"], table["span"], table["parent"] = trace_ids, own + (index + 1), own
+        table["start"], table["end"] = marks[index], marks[index + 1]
+        yield table.view(np.uint8).data
