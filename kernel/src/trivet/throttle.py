@@ -18,7 +18,11 @@ class Throttle(ABC):
 
     @abstractmethod
     def holds(self) -> bool:
-        """Whether a call would block now. From any thread."""
+        """Whether a call would block now. From any thread.
+
+        A no is a promise: the next call does not block, whatever the caller does meanwhile. So a thread that answers
+        many requests waits for none of them, if it asks before each response.
+        """
 
     @abstractmethod
     def when_room(self, callback: Callable[[], None]) -> None:

@@ -31,6 +31,7 @@ class Throttle(trivet.throttle.Throttle):
         self._waiting = 0
         self._undelivered = 0
         self._open = False
+        self._promised = False
         self._loop_thread = threading.get_ident()
         self._changed = threading.Condition()
         self._callbacks: list[Callable[[], None]] = []
@@ -41,8 +42,9 @@ class Throttle(trivet.throttle.Throttle):
         Never waits on the event loop, where a model may answer for another: what it waits for would not come.
         """
         with self._changed:
-            while threading.get_ident() != self._loop_thread and not self._open and self._holds():
+            while threading.get_ident() != self._loop_thread and not self._promised and self._must_wait():
                 self._changed.wait()
+            self._promised = False
             self._waiting += 1
             self._undelivered += 1
 
@@ -74,9 +76,11 @@ class Throttle(trivet.throttle.Throttle):
         self._call_back()
 
     def holds(self) -> bool:
-        """Whether a call would block now. From any thread."""
+        """Whether a call would block now. From any thread. After a no, the next call does not."""
         with self._changed:
-            return not self._open and self._holds()
+            holds = self._must_wait()
+            self._promised = not holds
+            return holds
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call back, once, when a call would not block any more."""
@@ -84,10 +88,16 @@ class Throttle(trivet.throttle.Throttle):
         self._call_back()
 
     def _call_back(self) -> None:
-        if self._callbacks and not self.holds():
-            callbacks, self._callbacks = self._callbacks, []
-            for callback in callbacks:
-                callback()
+        if not self._callbacks:
+            return
+        with self._changed:
+            if self._must_wait():
+                return
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
 
-    def _holds(self) -> bool:
+    def _must_wait(self) -> bool:
+        if self._open:
+            return False
         return self._undelivered >= MOST_UNDELIVERED or 0 < self._most <= self._waiting or self._full()

@@ -55,6 +55,22 @@ def test_as_many_as_allowed_may_wait() -> None:
     assert model.gave(1)
 
 
+def test_who_asks_first_never_waits() -> None:
+    """A thread that answers many requests is not stopped by what changes after it asked."""
+    full = threading.Event()
+    throttle = Throttle(0, full.is_set)
+    assert not throttle.holds()
+    full.set()
+
+    model = Model(throttle, 2)
+    assert model.gave(1)
+    assert model.waits()
+    assert throttle.holds()
+    full.clear()
+    throttle.recheck()
+    assert model.gave(1)
+
+
 def test_any_number_may_wait_without_a_limit() -> None:
     throttle = Throttle(0, lambda: False)
     model = Model(throttle, 1000)
