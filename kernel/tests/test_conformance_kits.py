@@ -10,15 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from trivet import hookimpl
-from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, ModelContext
+from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, ModelContext, RequestInstance
 from trivet.datatypes import FP32
 from trivet.errors import InvalidArgumentError
 from trivet.hookspecs import BackendPlugin, SchedulerPlugin
-from trivet.inference import InferenceRequest
+from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
 from trivet.scheduling import Batch, DefaultScheduler, Scheduler
 from trivet.tensor import Tensor
-from trivet.testing.conformance import BackendConformance, SchedulerConformance
+from trivet.testing.conformance import (
+    BackendConformance,
+    SchedulerConformance,
+    Stream,
+    StreamingBackendConformance,
+)
 from trivet.testing.conformance.requests import Arrays
 
 KEPT: list[object] = []
@@ -73,6 +78,37 @@ class ScaleInstance(ArrayInstance):
         return {"y": (self.model.scale * x).astype(np.float32)}
 
 
+class CountingBackend(Backend):
+    """A response for each number below ``x``. ``fault`` is what is wrong with it."""
+
+    fault = ""
+
+    def load(self, context: ModelContext) -> BackendModel:
+        if (context.version_path / "count.txt").read_text() != "count":
+            raise InvalidArgumentError(f"'{context.version_path}/count.txt' does not say 'count'")
+        return CountingModel()
+
+
+class CountingModel(BackendModel):
+    def create_instance(self, context: InstanceContext) -> RequestInstance:
+        return CountingInstance()
+
+
+class CountingInstance(RequestInstance):
+    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+        for request in requests:
+            numbers = list(range(int(request.inputs["x"].numpy()[0])))
+            fault = CountingBackend.fault
+            if fault == "loses the last":
+                numbers.pop()
+            if fault == "disorder":
+                numbers.reverse()
+            for number in numbers:
+                y = Tensor.from_numpy("y", np.array([number], np.int32))
+                request.respond(InferenceResponse([y], final=False))
+            request.respond(InferenceResponse())
+
+
 class HoardingScheduler(DefaultScheduler):
     """Keeps every third request for itself."""
 
@@ -102,7 +138,10 @@ class Plugin:
 
     @hookimpl
     def trivet_backends(self) -> Sequence[BackendPlugin]:
-        return [BackendPlugin(name="scale", factory=ScaleBackend, description="Scales", model_filenames=("scale.txt",))]
+        return [
+            BackendPlugin(name="scale", factory=ScaleBackend, description="Scales", model_filenames=("scale.txt",)),
+            BackendPlugin(name="count", factory=CountingBackend, description="Counts"),
+        ]
 
     @hookimpl
     def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
@@ -125,6 +164,28 @@ class ScaleKit(BackendConformance):
         return {"x": np.full((1, 3), -1, np.float32)}
 
 
+class CountingKit(StreamingBackendConformance):
+    backend = "count"
+    batching = False
+    config = """
+        input { name: "x" data_type: TYPE_INT32 dims: [ 1 ] }
+        output { name: "y" data_type: TYPE_INT32 dims: [ 1 ] }
+        model_transaction_policy { decoupled: true }
+    """
+
+    def write_model(self, folder: Path) -> None:
+        (folder / "count.txt").write_text("count")
+
+    def inputs(self, rows: int, seed: int) -> Arrays:
+        return {"x": np.array([1 + seed % 5], np.int32)}
+
+    def expected(self, inputs: Arrays) -> Arrays:
+        return {"y": inputs["x"] - 1}
+
+    def stream(self) -> Stream:
+        return Stream(self.inputs(1, 4), [{"y": np.array([number], np.int32)} for number in range(5)])
+
+
 class SchedulerKit(SchedulerConformance):
     scheduler = "dynamic_batching"
     config = "dynamic_batching { }"
@@ -143,6 +204,8 @@ def run(kit: type) -> list[str]:
         if name.startswith("test_") and name != "test_a_model_that_cannot_load_says_why_and_hurts_nobody":
             try:
                 getattr(kit(), name)()
+            except pytest.skip.Exception:
+                pass
             except pytest.fail.Exception as failure:
                 broken.append(f"{name}: {failure}")
     return broken
@@ -173,6 +236,25 @@ def test_a_fault_of_a_backend_is_found(monkeypatch: pytest.MonkeyPatch, fault: s
         assert "(docs/reference/contracts.md#trivetbackend)" in str(caught.value)
     finally:
         KEPT.clear()
+
+
+def test_a_good_backend_that_streams_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    assert run(CountingKit) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ("loses the last", "one of six streams at once gets: all its responses"),
+        ("disorder", "one of six streams at once gets, as response 1: the expected values"),
+    ],
+)
+def test_a_fault_of_a_stream_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, rule: str) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(CountingBackend, "fault", fault)
+    with pytest.raises(pytest.fail.Exception, match=rule):
+        CountingKit().test_a_stream_comes_in_order_and_ends()
 
 
 def test_a_backend_that_loads_anything_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,10 @@ class BackendInstance:
     """One executing copy of a model. See the module for its thread."""
 
     def close(self) -> None:
-        """Free what the instance holds; called once on the instance's thread, after its last ``execute``."""
+        """Free what the instance holds; called once on the instance's thread, after its last ``execute``.
+
+        Every request that it was given has its final response by then, but for those that were cancelled.
+        """
 
 
 class ArrayInstance(BackendInstance, ABC):
@@ -195,8 +198,9 @@ class RequestInstance(BackendInstance, ABC):
         """Return a response per request, in order; ``None`` in place of one, or of all, means ``request.respond``.
 
         Returned responses are final and go back to the event loop together, which costs least. ``request.respond`` may
-        be called now or later, as often as there are responses; exactly one has ``final`` set. ``request.cancelled``
-        tells that nobody waits any more; answer such a request all the same. A request whose ``rescheduled`` is set
+        be called now or later, as often as there are responses; exactly one has ``final`` set. ``execute`` is called
+        again while earlier requests are still unanswered. ``request.cancelled`` tells that nobody waits any more;
+        answer such a request all the same. A request whose ``rescheduled`` is set
         when ``execute`` returns, and that has no final response, goes back to the scheduler and is executed again. An
         exception fails those of ``requests`` that have no final response yet.
         """

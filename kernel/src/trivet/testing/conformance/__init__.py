@@ -21,6 +21,7 @@ from trivet.testing.conformance.exporter import ExporterConformance
 from trivet.testing.conformance.memory import MemoryConformance
 from trivet.testing.conformance.protocol import ProtocolConformance
 from trivet.testing.conformance.scheduler import SchedulerConformance
+from trivet.testing.conformance.streams import Stream, StreamingBackendConformance
 
 __all__ = [
     "BackendConformance",
@@ -29,4 +30,6 @@ __all__ = [
     "MemoryConformance",
     "ProtocolConformance",
     "SchedulerConformance",
+    "Stream",
+    "StreamingBackendConformance",
 ]

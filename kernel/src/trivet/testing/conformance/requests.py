@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from trivet.engine import Engine
 from trivet.errors import TrivetError
-from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput
+from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput, ResponseHandler
 from trivet.tensor import Tensor
 from trivet.testing.conformance.rules import require
 
@@ -37,6 +37,8 @@ class Answers:
         self._engine = engine
         self._open: dict[InferenceRequest, asyncio.Event] = {}
         self.responses: dict[InferenceRequest, list[InferenceResponse]] = {}
+        self.on_response: ResponseHandler | None = None
+        """Called after each response is kept."""
 
     def submit(self, *requests: InferenceRequest) -> None:
         """Raises what the engine refuses a request with."""
@@ -65,6 +67,8 @@ class Answers:
         self.responses[one].append(response)
         if response.final:
             self._open[one].set()
+        if self.on_response is not None:
+            self.on_response(one, response)
 
 
 _ONE_FINAL = "every submitted request gets exactly one final response"
