@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,40 @@ def sample(example_repository: Path) -> Callable[[str], Path]:
 def needs_export() -> None:
     if not CAN_EXPORT:
         pytest.skip("exporting these models needs torch, onnx and tokenizers")
+
+
+class OutsidersPackage:
+    """A package under ``examples/`` that somebody else might have written, installed from its wheel beside the rest."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.source = EXAMPLES / name
+        build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(self.source)]
+        subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+        (wheel,) = map(str, folder.glob("*.whl"))
+        install = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            str(folder / "installed"),
+            wheel,
+        ]
+        subprocess.run(install, check=True)
+        self.environment = {**os.environ, "PYTHONPATH": str(folder / "installed")}
+        """The variables with which Python finds it."""
+
+    def check_its_tests(self, folder: Path) -> None:
+        """Run the package's own tests in ``folder``, without what this repository's pytest is told."""
+        command = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, "-c", os.devnull, "--rootdir", str(self.source), str(self.source / "tests")],
+            cwd=folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+        assert " passed" in done.stdout
 
 
 class Client:

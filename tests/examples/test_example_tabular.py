@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "examples" / "trivet-backend-tabular"
+from .conftest import OutsidersPackage
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The variables with which Python finds the package, installed from its wheel beside what is installed here."""
-    folder = tmp_path_factory.mktemp("tabular")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, PACKAGE]
-    subprocess.run([str(part) for part in build], check=True, stdout=subprocess.DEVNULL)
-    (wheel,) = folder.glob("*.whl")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder / "installed", wheel]
-    subprocess.run([str(part) for part in install], check=True)
-    return {**os.environ, "PYTHONPATH": str(folder / "installed")}
+def package(tmp_path_factory: pytest.TempPathFactory) -> OutsidersPackage:
+    return OutsidersPackage("trivet-backend-tabular", tmp_path_factory.mktemp("tabular"))
 
 
-def test_it_passes_the_tests_of_its_contract(environment: dict[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-c", os.devnull, "--rootdir", str(PACKAGE), str(PACKAGE / "tests")],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
+def test_it_passes_the_tests_of_its_contract(package: OutsidersPackage, tmp_path: Path) -> None:
+    package.check_its_tests(tmp_path)
 
 
-def test_it_serves_what_the_script_trains(environment: dict[str, str], tmp_path: Path) -> None:
+def test_it_serves_what_the_script_trains(package: OutsidersPackage, tmp_path: Path) -> None:
     program = """
 import asyncio, sys
 import numpy as np
@@ -58,14 +44,16 @@ async def main():
 
 asyncio.run(main())
 """
-    subprocess.run([sys.executable, str(PACKAGE / "train.py"), "models"], cwd=tmp_path, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, str(package.source / "train.py"), "models"], cwd=tmp_path, env=package.environment, check=True
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, "models"],
-        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True, check=True,
+        cwd=tmp_path, env=package.environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.split() == ["iris", "True", "diabetes", "True", "wine", "True"]
 
 
-def test_it_is_as_short_as_it_says() -> None:
-    lines = sum(len(file.read_text().splitlines()) for file in (PACKAGE / "src").rglob("backend.py"))
+def test_it_is_as_short_as_it_says(package: OutsidersPackage) -> None:
+    lines = sum(len(file.read_text().splitlines()) for file in (package.source / "src").rglob("backend.py"))
     assert lines < 200
