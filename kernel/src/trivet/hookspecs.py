@@ -70,7 +70,8 @@ class BackendPlugin(Offer):
     default_cpu_instances: int = 1
     """Instances of a group on the CPU whose configuration gives no ``count`` (2 for ONNX Runtime in Triton)."""
     requires: tuple[str, ...] = ()
-    """Modules that the framework comes in, for ``trivet doctor``; looked for, not imported."""
+    """Modules that the framework comes in, for ``trivet doctor``; looked for, not imported. Either is enough of
+    ``"one|other"``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,16 @@ def test_a_missing_framework_is_a_problem_with_a_way_out(free_port: int) -> None
     assert "framework_that_is_not_there" not in sys.modules
 
 
+def test_one_of_several_frameworks_is_enough(free_port: int) -> None:
+    status, findings = doctor(PluginRegistry.of(sample=Sample(free_port, "not_there|json|csv")))
+    assert status == 0
+    assert "not_there" not in findings
+    assert findings["json"]["status"] == findings["csv"]["status"] == "ok"
+    status, findings = doctor(PluginRegistry.of(sample=Sample(free_port, "not_there|nor_this")))
+    assert status == 1
+    assert findings["not_there or nor_this"]["fix"] == "pip install not_there"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells who holds a port")
 def test_a_taken_port_names_who_holds_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -92,18 +92,20 @@ def _frameworks(registry: PluginRegistry) -> Iterator[Finding]:
         for _, offer in plugin.offers:
             if not isinstance(offer, BackendPlugin):
                 continue
-            for module in offer.requires:
-                if importlib.util.find_spec(module.partition(".")[0]) is not None:
+            for needed in offer.requires:
+                modules = needed.split("|")
+                found = [name for name in modules if importlib.util.find_spec(name.partition(".")[0]) is not None]
+                for module in found:
                     yield Finding(
                         "Frameworks", module, "ok", f"{_module_version(module)} (backend {offer.name})".strip()
                     )
-                else:
+                if not found:
                     yield Finding(
                         "Frameworks",
-                        module,
+                        " or ".join(modules),
                         "problem",
                         f"not installed; backend {offer.name} needs it",
-                        _how_to_get(plugin, module),
+                        _how_to_get(plugin, modules[0]),
                     )
 
 
@@ -166,10 +168,10 @@ def _how_to_get(plugin: InstalledPlugin, module: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         return f"pip install {module}"
     extras = metadata.get_all("Provides-Extra") or []
-    if "cpu" in extras:
-        others = [extra for extra in extras if extra.startswith(("gpu", "cu"))]
-        also = f" (or [{'], ['.join(others)}])" if others else ""
-        return f"pip install '{plugin.package}[cpu]'{also}"
+    wanted = sorted((extra for extra in extras if extra.startswith(("cpu", "gpu", "cu"))), key=lambda it: it != "cpu")
+    if wanted:
+        also = f" (or [{'], ['.join(wanted[1:])}])" if wanted[1:] else ""
+        return f"pip install '{plugin.package}[{wanted[0]}]'{also}"
     return f"pip install {module}"
 
 

@@ -83,7 +83,8 @@ class PluginRules:
         if not isinstance(offer.factory, str):
             return
         module = offer.factory.partition(":")[0]
-        candidates = (module, *getattr(offer, "requires", ()))
+        frameworks = [name for needed in getattr(offer, "requires", ()) for name in needed.split("|")]
+        candidates = (module, *frameworks)
         found = imported_by_discovery(candidates)
         require(
             not found,
