@@ -155,19 +155,18 @@ def _default(option: Option) -> str:
 
 def config_fields() -> str:
     """Every field of the schema, and what becomes of it."""
-    claimed: dict[str, str] = {}
-    registry = own_registry()
-    for plugin in registry.plugins:
+    claimed: dict[str, list[str]] = {}
+    for plugin in own_registry().plugins:
         for family, offer in plugin.offers:
-            if family in ("backend", "exporter"):
-                claimed |= dict.fromkeys(getattr(offer, "config_fields"), f"`{plugin.package}`")  # noqa: B009
-            elif family == "scheduler":
-                names = (offer.name, *getattr(offer, "config_fields"))  # noqa: B009
-                claimed |= dict.fromkeys(names, f"`{plugin.package}`")
+            names = [offer.name] if family == "scheduler" else []
+            if family in ("backend", "exporter", "scheduler"):
+                names += getattr(offer, "config_fields")  # noqa: B009
+            for name in names:
+                claimed.setdefault(name, []).append(f"`{plugin.package}`")
     return table(("field", "type", "Trivet"), _fields(ModelConfig.DESCRIPTOR, "", claimed))
 
 
-def _fields(message: Any, prefix: str, claimed: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+def _fields(message: Any, prefix: str, claimed: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
     for field in fields_of(message):
         path = f"{prefix}{field.name}"
         inside = field.message_type if field.message_type is not None and map_parts(field) is None else None
@@ -194,10 +193,10 @@ def _is_expanded(path: str) -> bool:
     return any(path == entry or path.startswith(f"{entry}.") for entry in IMPLEMENTED)
 
 
-def _fate(path: str, claimed: Mapping[str, str]) -> str:
-    for entry, owner in claimed.items():
-        if path == entry or path.startswith(f"{entry}."):
-            return f"implemented by {owner}"
+def _fate(path: str, claimed: Mapping[str, Sequence[str]]) -> str:
+    owners = [claimed[entry] for entry in claimed if path == entry or path.startswith(f"{entry}.")]
+    if owners:
+        return f"implemented by {', '.join(sorted({owner for some in owners for owner in some}))}"
     if _is_expanded(path):
         return "implemented"
     for entry, (action, consequence) in NOT_IMPLEMENTED.items():
