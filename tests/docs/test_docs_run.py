@@ -32,6 +32,7 @@ NOT_RUN = {
     "plugins/backend_onnx/README.md": [_INSTALLS],
     "plugins/backend_python/README.md": [_INSTALLS],
     "plugins/backend_torch/README.md": [_INSTALLS],
+    "plugins/backend_trt/README.md": [_INSTALLS],
     "plugins/cache_local/README.md": [_INSTALLS],
     "plugins/cache_redis/README.md": [_INSTALLS],
     "plugins/exporter_opentelemetry/README.md": [_INSTALLS],

@@ -1,0 +1,1 @@
+"""Plans of TensorRT as models of Trivet, and `trivet trt build`."""

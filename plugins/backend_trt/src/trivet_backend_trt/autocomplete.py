@@ -1,0 +1,89 @@
+"""Filling in what a configuration leaves out, from the plan.
+
+Source: Triton's tensorrt_backend (``AutoCompleteConfigHelper``). A plan whose profile lets the first dimension of every
+input vary can batch, as far as the profiles that the instance groups name allow.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from trivet.config import ModelConfig
+from trivet.errors import InvalidArgumentError
+
+from trivet_backend_trt.profiles import select
+from trivet_backend_trt.signature import Signature, TensorSignature
+
+
+def is_complete(config: ModelConfig) -> bool:
+    """Whether inputs and outputs are there: then nothing is filled in, not ``max_batch_size`` either."""
+    return bool((config.input or config.batch_input) and config.output)
+
+
+def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger) -> None:
+    """Fill in ``max_batch_size``, ``dynamic_batching``, ``input`` and ``output`` where they are missing.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` for a ``max_batch_size`` that the plan cannot have, and for
+    datatypes that requests cannot carry.
+    """
+    _complete_max_batch_size(config, signature, default_max_batch_size, logger)
+    sequence = config.sequence_batching
+    given = {control.name for control in sequence.control_input} | {state.input_name for state in sequence.state}
+    given |= {name for described in config.batch_input for name in described.target_name}
+    if not config.input:
+        _add(config, config.input, "input", (own for own in signature.inputs.values() if own.name not in given))
+    if not config.output:
+        taken = {state.output_name for state in sequence.state}
+        _add(config, config.output, "output", (own for own in signature.outputs.values() if own.name not in taken))
+
+
+def _complete_max_batch_size(
+    config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
+) -> None:
+    allowed = most_rows(config, signature)
+    if config.max_batch_size > allowed:
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': configuration specified max-batch {config.max_batch_size} but"
+            f" TensorRT engine only supports max-batch {allowed}"
+        )
+    if config.max_batch_size == 0 and allowed:
+        config.max_batch_size = min(default_max_batch_size or allowed, allowed)
+        logger.info(
+            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
+            config.name,
+            config.max_batch_size,
+        )
+    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
+        config.dynamic_batching.SetInParent()
+
+
+def most_rows(config: ModelConfig, signature: Signature) -> int:
+    """The largest batch of the profiles that the instance groups name; 0 where the plan does not batch."""
+    batched = [own for own in (*signature.inputs.values(), *signature.outputs.values()) if not own.is_shape_tensor]
+    if not batched or any(own.dims[:1] != (-1,) for own in batched):
+        return 0
+    names = [name for group in config.instance_group for name in group.profile]
+    return max(profile.max_batch_size() or 0 for profile in select(signature.profiles, names, config.name))
+
+
+def _add(config: ModelConfig, target: Any, what: str, tensors: Iterable[TensorSignature]) -> None:
+    batches = config.max_batch_size > 0
+    for own in tensors:
+        if own.datatype is None:
+            raise InvalidArgumentError(
+                f"autofill failed for model '{config.name}': unsupported datatype {own.trt_type} for {what}"
+                f" '{own.name}'"
+            )
+        added = target.add(name=own.name, data_type=own.datatype.config_value, is_shape_tensor=own.is_shape_tensor)
+        added.is_non_linear_format_io = not own.linear
+        if own.is_shape_tensor:
+            # Of a batch its first value is the number of rows, which no caller gives.
+            added.dims.extend([own.dims[0] - 1] if batches and what == "input" and own.dims else own.dims or (1,))
+            continue
+        dims = own.dims[1:] if batches else own.dims
+        added.dims.extend(dims or (1,))
+        if not dims and batches:
+            # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
+            added.reshape.SetInParent()
