@@ -53,12 +53,9 @@ class ModelFamilies:
         pending = Family(*WAITING, "gauge")
         pending.samples = [(labels, model.scheduler.queued) for model, labels in models.items()]
         cached = {model: labels for model, labels in models.items() if model.cache is not None}
-        counters = [
-            _family(counter, cached if counter.of_cache else models)
-            for counter in self._counters
-            if cached or not counter.of_cache
-        ]
-        return [*counters, failure, pending, _batch_sizes(models)]
+        success, *others = [_family(counter, models) for counter in self._counters if not counter.of_cache]
+        of_cache = [_family(counter, cached) for counter in self._counters if counter.of_cache and cached]
+        return [success, failure, *others, pending, *of_cache, _batch_sizes(models)]
 
 
 def _family(counter: ModelCounter, models: Mapping[LoadedModel, str]) -> Family:
