@@ -7,7 +7,9 @@ import queue
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +59,31 @@ class TritonPythonModel:
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("Y", factor * x)]))
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
+IN_PLACE = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        arrays = [request.inputs()[0].as_numpy() for request in requests]
+        for x in arrays:
+            x *= 2
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]) for x in arrays]
+"""
+# Executes when the test lets it.
+GATE = """
+import os, time
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.open = os.path.join(args["model_repository"], "open")
+
+    def execute(self, requests):
+        while not os.path.exists(self.open):
+            time.sleep(0.001)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * request.inputs()[0].as_numpy())])
+                for request in requests]
+"""
 CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -75,6 +102,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, trivet_server: Callable[...
         ("double", DOUBLE, "TYPE_FP32", "dynamic_batching {}"),
         ("shout", SHOUT, "TYPE_STRING", ""),
         ("echo", ECHO, "TYPE_FP32", ""),
+        ("in_place", IN_PLACE, "TYPE_FP32", ""),
+        ("gate", GATE, "TYPE_FP32", ""),
         ("repeat", REPEAT, "TYPE_FP32", DECOUPLED),
     ):
         folder: Path = repository / name / "1"
@@ -169,6 +198,63 @@ def test_a_model_that_gives_back_its_input(api: ModuleType, client: Any) -> None
             assert (shm.get_contents_as_numpy(target, np.float32, big.shape) == big * value).all()
             client.infer("echo", [asked], outputs=[shared_output(api, "in", byte_size=big.nbytes)])
             assert (shm.get_contents_as_numpy(source, np.float32, big.shape) == big * value).all()
+
+
+def test_a_model_that_works_in_place_changes_its_clients_input_only_where_the_output_is_to_be(
+    api: ModuleType, client: Any
+) -> None:
+    """The client asks again with what it has put there once."""
+    with region(client, "in") as source, region(client, "out") as target:
+        shm.set_shared_memory_region(source, [X])
+        asked = shared_input(api, "in", X.shape)
+        for wanted in ([], [shared_output(api, "out")]):
+            answer = client.infer("in_place", [asked], outputs=wanted or None)
+            assert wanted or (answer.as_numpy("Y") == 2 * X).all()
+            assert (shm.get_contents_as_numpy(source, np.float32, X.shape) == X).all()
+        assert (shm.get_contents_as_numpy(target, np.float32, X.shape) == 2 * X).all()
+        client.infer("in_place", [asked], outputs=[shared_output(api, "in")])
+        assert (shm.get_contents_as_numpy(source, np.float32, X.shape) == 2 * X).all()
+
+
+def test_regions_may_overlap(api: ModuleType, client: Any) -> None:
+    key = f"/trivet_test_{os.getpid()}_whole"
+    whole = shm.create_shared_memory_region("whole", key, 3 * SIZE)
+    try:
+        client.register_system_shared_memory("left", key, 2 * SIZE)
+        client.register_system_shared_memory("right", key, 2 * SIZE, SIZE)
+        shm.set_shared_memory_region(whole, [X], offset=SIZE)
+        # The second half of the one is the first of the other, and the output lies on half of its own input.
+        output = shared_output(api, "left", offset=SIZE // 2)
+        client.infer("double", [shared_input(api, "right", X.shape)], outputs=[output])
+        assert (shm.get_contents_as_numpy(whole, np.float32, X.shape, offset=SIZE // 2) == 2 * X).all()
+    finally:
+        shm.destroy_shared_memory_region(whole)
+
+
+def test_a_region_that_is_forgotten_while_a_request_uses_it(
+    api: ModuleType, client: Any, server: RunningServer
+) -> None:
+    opened = Path(server.engine.options.model_repositories[0], "gate", "open")
+    opened.unlink(missing_ok=True)
+    url = server.http_url if api is http_client else server.grpc_url
+
+    def ask() -> None:
+        with api.InferenceServerClient(url) as other:
+            other.infer("gate", [shared_input(api, "in", X.shape)], outputs=[shared_output(api, "out")])
+
+    with region(client, "in") as source, region(client, "out") as target, ThreadPoolExecutor(1) as threads:
+        shm.set_shared_memory_region(source, [X])
+        asked = threads.submit(ask)
+        deadline = time.monotonic() + 30
+        while not server.call(lambda: len(server.engine.model("gate").in_flight)):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        client.unregister_system_shared_memory()
+        opened.touch()
+        asked.result(30)
+        assert (shm.get_contents_as_numpy(target, np.float32, X.shape) == 2 * X).all()
+        with pytest.raises(InferenceServerException, match="Unable to find shared memory region"):
+            client.infer("gate", [shared_input(api, "in", X.shape)])
 
 
 def test_text_in_shared_memory(api: ModuleType, client: Any) -> None:

@@ -183,9 +183,10 @@ class ArrayInstance(BackendInstance, ABC):
         With ``max_batch_size`` > 0 the first dimension of each input is the batch, requests one after the other, and
         each output must have it too, except where the configuration makes them ragged, scattered or shape tensors.
         Beside the configuration's inputs come the targets of ``batch_input`` and what the scheduler adds (sequence
-        controls); optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays. A result may
-        be a numpy array, a :class:`~trivet.tensor.Tensor`, or any DLPack object; ``None`` says that there is no such
-        output this time, and leaves it out of the responses. An exception fails the whole batch,
+        controls); optional inputs that no request gave are absent. ``BYTES`` tensors give object arrays. Inputs may be
+        others' memory too: take :meth:`~trivet.tensor.Tensor.writable` of one to write into it. A result may be a numpy
+        array, a :class:`~trivet.tensor.Tensor`, or any DLPack object; ``None`` says that there is no such output this
+        time, and leaves it out of the responses. An exception fails the whole batch,
         and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.
         """
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trivet.datatypes import DataType
 from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
-from trivet.tensor import Tensor
+from trivet.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
     from trivet.inference import InferenceRequest, InferenceResponse
@@ -63,6 +63,13 @@ class RegionSlice(ABC):
 
         Raises :class:`~trivet.errors.TrivetError` where it does not fit.
         """
+
+    def writable(self, *, in_place: bool) -> Buffer | None:
+        """The slice's bytes for a model that writes into its inputs; ``None`` where it needs a copy for that.
+
+        The client sees what is written only ``in_place``, where it wants an output. Slices of one place are equal.
+        """
+        return None
 
 
 def place(request: InferenceRequest, response: InferenceResponse) -> None:

@@ -8,7 +8,7 @@ what it already is costs nothing and copies nothing.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +20,7 @@ from trivet.dlpack import HOST_DEVICES, BitPatterns
 from trivet.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from trivet.memory import PinnedMemory
+    from trivet.memory import PinnedMemory, RegionSlice
 
 Buffer = bytes | bytearray | memoryview
 
@@ -51,7 +51,7 @@ class Tensor:
     Not synchronized: one thread uses a tensor at a time, as requests move from the event loop to an instance's thread.
     """
 
-    __slots__ = ("_array", "_dlpack", "_wire", "datatype", "name", "shape")
+    __slots__ = ("_array", "_dlpack", "_region", "_wire", "datatype", "name", "shape")
 
     def __init__(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> None:
         self.name = name
@@ -60,6 +60,7 @@ class Tensor:
         self._array: NDArray[Any] | None = None
         self._wire: Buffer | None = None
         self._dlpack: SupportsDLPack | None = None
+        self._region: RegionSlice | None = None
 
     @classmethod
     def from_numpy(cls, name: str, array: NDArray[Any], datatype: DataType | None = None) -> Tensor:
@@ -72,13 +73,17 @@ class Tensor:
         return tensor
 
     @classmethod
-    def from_wire(cls, name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer) -> Tensor:
+    def from_wire(
+        cls, name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer, *, region: RegionSlice | None = None
+    ) -> Tensor:
         """View bytes in wire layout: row-major, little-endian; ``BYTES`` as length-prefixed elements.
 
-        Sizes are not checked here but when the tensor is used, or by the engine's validation before.
+        ``region`` is where a client shares them, if it does. Sizes are not checked here but when the tensor is used, or
+        by the engine's validation before.
         """
         tensor = cls(name, datatype, shape)
         tensor._wire = data
+        tensor._region = region
         return tensor
 
     @classmethod
@@ -144,6 +149,7 @@ class Tensor:
         """The same memory under another name, as an ensemble hands an output on as an input."""
         other = Tensor(name, self.datatype, self.shape)
         other._array, other._wire, other._dlpack = self._array, self._wire, self._dlpack
+        other._region = self._region
         return other
 
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
@@ -153,7 +159,7 @@ class Tensor:
         to the host.
         """
         other = Tensor(self.name, self.datatype, shape)
-        other._wire = self._wire
+        other._wire, other._region = self._wire, self._region
         if self._array is not None:
             other._array = self._array.reshape(shape)
         elif self._dlpack is not None:
@@ -193,6 +199,21 @@ class Tensor:
             else:
                 self._array = _host_copy(self._dlpack, self.datatype).reshape(self.shape)
         return self._array
+
+    def writable(self, places: Collection[RegionSlice] = ()) -> NDArray[Any]:
+        """The elements as a host array to write into, which changes nobody else's: a view where possible, else a copy.
+
+        Of memory that a client shares, only what is written is copied, page by page. ``places`` are where outputs are
+        to go (``request.regions``): an input that lies in just that place is to be written over anyway, and is given as
+        it is.
+        """
+        array = self.numpy()
+        data = None
+        if self._region is not None and self.datatype is not BYTES:
+            data = self._region.writable(in_place=self._region in places)
+        if data is not None:
+            return _decode(self.name, self.datatype, self.shape, data)
+        return array if array.flags.writeable else array.copy()
 
     def wire(self) -> Buffer:
         """The elements in wire layout, without a copy where the memory is contiguous already."""

@@ -61,8 +61,9 @@ def test_an_output_that_is_there_already_is_not_copied(
 ) -> None:
     path = create(np.arange(8, dtype=np.float32).tobytes())
     register(memory, "r", path)
-    in_place = memory.slice("r", 8, 8).tensor("x", FP32, (2,))
-    in_place.numpy()[:] *= 10
+    array = memory.slice("r", 8, 8).tensor("x", FP32, (2,)).writable([memory.slice("r", 8, 8)])
+    array *= 10
+    in_place = Tensor.from_numpy("x", array)
     writes: list[int] = []
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: writes.append(at) or pwrite(file, data, at))
@@ -71,6 +72,25 @@ def test_an_output_that_is_there_already_is_not_copied(
     assert memory.slice("r", 16, 8).write(in_place) == 8
     assert writes == [16]
     assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 30, 20, 30, 6, 7]
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_what_a_model_writes_into_its_input_is_its_own(memory: SystemMemory, create: Create, size: int) -> None:
+    path = create(bytes(2 * size))
+    register(memory, "r", path, 8, 2 * size - 8)
+    tensor = memory.slice("r", 8, size).tensor("x", UINT8, (size,))
+    assert not tensor.numpy().flags.writeable
+    mine, others = (tensor.renamed(name).writable([memory.slice("r", 0, size)]) for name in "yz")
+    mine[:] = 1
+    assert (mine == 1).all()
+    assert not others.any()
+    assert not tensor.numpy().any()
+    assert path.read_bytes() == bytes(2 * size)
+    with path.open("r+b") as file:
+        file.write(b"\2" * 2 * size)
+    assert (others == (2 if size > 1000 else 0)).all()  # a large one is a view as long as nobody writes
+    memory.unregister("r")
+    assert (mine == 1).all()
 
 
 def test_an_output_in_place_is_refused_where_the_object_has_shrunk(memory: SystemMemory, create: Create) -> None:

@@ -17,15 +17,6 @@ SMALL = 32 * 1024
 """Bytes up to which copying takes no longer than finding out whether a copy is needed."""
 
 
-def writable(array: NDArray[Any]) -> NDArray[Any]:
-    """``array`` where its memory may be written, else a copy.
-
-    The memory itself says whether it is shared: bytes from the wire are immutable, a ``bytearray`` that a transport
-    filled for this request is not, and whoever hands one array to several models hands it on read-only.
-    """
-    return array if array.flags.writeable else array.copy()
-
-
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """A view of ``array`` through which nobody can write."""
     view = array.view()

@@ -1,8 +1,8 @@
 """Tensors of the kernel into what a network takes, and what it gives back.
 
-Numbers pass as views where their memory may be written to. Bytes that came in from the wire may not: a network that
-works in place would change them under whoever else reads them, so they are copied once. bfloat16, which numpy lacks,
-travels as its bit patterns. Text is a list of ``str``.
+Numbers pass as views where their memory may be written to. A message of gRPC may not: a network that works in place
+would change it under whoever else reads it, so it is copied once. bfloat16, which numpy lacks, travels as its bit
+patterns. Text is a list of ``str``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _CASTS: dict[Kind, Callable[[Any], Any]] = {"int": int, "float": float, "bool": 
 
 def host_tensor(tensor: Tensor) -> Any:
     """A ``torch.Tensor`` on the host, which the network may write to."""
-    array = tensor.numpy()
+    array = tensor.writable()
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    elif not array.flags.writeable or any(stride < 0 for stride in array.strides):
+    elif any(stride < 0 for stride in array.strides):
         array = array.copy()
     made = torch.from_numpy(array)
     return made.view(torch.bfloat16) if tensor.datatype is BF16 else made

@@ -66,6 +66,17 @@ class SharedObject:
         self.check(offset + byte_size)
         return self._view[offset : offset + byte_size]
 
+    def private(self, offset: int, byte_size: int) -> memoryview:
+        """These bytes, in which nobody else sees what is written. Pages are copied as they are written, and no others.
+
+        Raises as :meth:`check` does.
+        """
+        self.check(offset + byte_size)
+        start = self._offset + offset
+        skipped = start % mmap.ALLOCATIONGRANULARITY
+        memory = mmap.mmap(self._file, skipped + byte_size, flags=mmap.MAP_PRIVATE, offset=start - skipped)
+        return memoryview(memory)[skipped:]
+
     def write(self, offset: int, data: Buffer) -> None:
         """Copy ``data`` into the object, in the kernel, without the interpreter lock. Raises as :meth:`check` does.
 

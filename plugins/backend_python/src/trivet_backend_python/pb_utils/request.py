@@ -332,8 +332,10 @@ class ServedRequest(InferenceRequest):
             source = self._kernel.inputs.get(name)
             if source is None:
                 return None
-            service = self._service
-            tensor = self._inputs[name] = Tensor._of(source, service.to_host, copy=service.reschedules)
+            service, regions = self._service, self._kernel.regions
+            places = regions.values() if regions else ()
+            tensor = Tensor._of(source, service.to_host, copy=service.reschedules, places=places)
+            self._inputs[name] = tensor
         return tensor
 
     def _end(self) -> None:

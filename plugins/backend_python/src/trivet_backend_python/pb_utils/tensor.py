@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from trivet.datatypes import BF16, BYTES
 from trivet.dlpack import HOST_DEVICES, describe, relabel
+from trivet.memory import RegionSlice
 from trivet.tensor import SupportsDLPack, encode_bytes
 from trivet.tensor import Tensor as KernelTensor
 
-from trivet_backend_python.memory import SMALL, is_released, read_only, writable
+from trivet_backend_python.memory import SMALL, is_released, read_only
 from trivet_backend_python.pb_utils.datatypes import of_dtype
 from trivet_backend_python.pb_utils.errors import TritonModelException
 
@@ -51,17 +52,20 @@ class Tensor:
         self._source = None
 
     @classmethod
-    def _of(cls, source: KernelTensor, to_host: bool, *, copy: bool = False) -> Tensor:
+    def _of(
+        cls, source: KernelTensor, to_host: bool, *, copy: bool = False, places: Collection[RegionSlice] = ()
+    ) -> Tensor:
         """An input of a request; with ``to_host`` elements on a device are copied to the host.
 
-        ``copy``: what is written into it must not show in ``source``, whoever else sees that or not.
+        ``copy``: what is written into it must not show in ``source``, whoever else sees that or not. ``places`` are
+        where the request's outputs are to go.
         """
         tensor = cls.__new__(cls)
         tensor._name = source.name
         tensor._datatype = source.datatype
         tensor._array = None
         if to_host or not source.on_device:
-            tensor._array = source.numpy().copy() if copy else writable(source.numpy())
+            tensor._array = source.numpy().copy() if copy else source.writable(places)
         tensor._source = source
         return tensor
 
