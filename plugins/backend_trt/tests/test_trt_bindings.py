@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 from trivet_backend_trt import library
+from trivet_backend_trt.contexts import _allocator_class
+from trivet_backend_trt.memory import Pool
 from trt_bindings import fits, installed, overloads
 
 SOURCES = Path(library.__file__).parent
@@ -87,7 +91,23 @@ def test_every_call_of_the_backend_is_among_them() -> None:
         assert used <= known, f"{source} uses {used - known}"
 
 
-def test_the_lean_runtime_is_not_touched_without_a_gpu() -> None:
-    """It would end the process; see test_trt_without_gpu.py. This says that importing it is harmless."""
-    pytest.importorskip("tensorrt_lean")
-    assert "tensorrt_lean" in sys.modules
+@pytest.mark.parametrize("module", installed(), ids=lambda module: module.__name__)
+def test_what_tensorrt_calls_back_can_be_made_of_its_classes(module: ModuleType, caplog: Any) -> None:
+    """A log, and an allocator of outputs; that takes neither a GPU nor a runtime, which would end the process."""
+    log = library.log_of(module)
+    assert library.log_of(module) is log
+    with library.collecting_errors() as errors:
+        log.log(module.ILogger.Severity.ERROR, "what went wrong ")
+        log.log(module.ILogger.Severity.WARNING, "take care")
+    log.log(module.ILogger.Severity.ERROR, "nobody raises this")
+    assert errors == ["what went wrong"]
+    assert [record.message for record in caplog.records] == ["take care", "nobody raises this"]
+
+    memory = np.zeros(4096, np.uint8)
+    pool = Pool(lambda size: memory.ctypes.data, lambda address: None)
+    allocator = _allocator_class(module)(pool)
+    assert allocator.reallocate_output_async("y", 0, 100, 256, 0) == memory.ctypes.data
+    allocator.notify_shape("y", module.Dims([2, 3]))
+    assert allocator.shape == (2, 3)
+    assert allocator.block.byte_size >= 100
+    assert isinstance(allocator, module.IOutputAllocator)
