@@ -120,16 +120,17 @@ class Instance:
     def _run(self, started: Callable[[Exception | None], None]) -> None:
         try:
             self.context.host_policy.apply()
-            self._backend = self._model.create_instance(self.context)
+            self._backend = backend = self._model.create_instance(self.context)
         except BaseException as error:  # noqa: BLE001 - a model's constructor may raise anything, SystemExit included
             started(_as_error(error, f"failed to create model instance '{self.name}'"))
             return
-        if isinstance(self._backend, ArrayInstance):
-            execute = self._execute_arrays
-        elif isinstance(self._backend, RequestInstance):
-            execute = self._execute_requests
+        execute: Callable[[Batch], None]
+        if isinstance(backend, ArrayInstance):
+            execute = partial(self._execute_arrays, backend)
+        elif isinstance(backend, RequestInstance):
+            execute = partial(self._execute_requests, backend)
         else:
-            kind = type(self._backend).__name__
+            kind = type(backend).__name__
             started(
                 InternalError(f"model instance '{self.name}' is a {kind}, expected an ArrayInstance or RequestInstance")
             )
@@ -146,6 +147,7 @@ class Instance:
             execute(batch)
             # Do not keep a request's tensors alive while waiting for the next one.
             del batch
+        del execute, backend
         self._close()
 
     def _warm_up(self, execute: Callable[[Batch], None]) -> None:
@@ -166,12 +168,10 @@ class Instance:
             logger.exception("model instance '%s' failed to close", self.name)
         self._backend = None
 
-    def _execute_arrays(self, batch: Batch) -> None:
+    def _execute_arrays(self, backend: ArrayInstance, batch: Batch) -> None:
         requests = _to_execute(batch)
         responses: list[tuple[InferenceRequest, InferenceResponse]] = []
         if requests:
-            backend = self._backend
-            assert isinstance(backend, ArrayInstance)
             start = perf_counter_ns()
             input_end = infer_end = 0
             for request in requests:
@@ -200,13 +200,11 @@ class Instance:
                 request.done = True
         self._post(Finished(self, responses, batch, requests))
 
-    def _execute_requests(self, batch: Batch) -> None:
+    def _execute_requests(self, backend: RequestInstance, batch: Batch) -> None:
         requests = _to_execute(batch)
         answers: list[tuple[InferenceRequest, InferenceResponse]] = []
         rescheduled: list[InferenceRequest] = []
         if requests:
-            backend = self._backend
-            assert isinstance(backend, RequestInstance)
             start = perf_counter_ns()
             respond = partial(self._respond_and_take, batch) if batch.extra_outputs else self._respond
             for request in requests:
@@ -230,7 +228,8 @@ class Instance:
                 failure = _as_error(error, f"model instance '{self.name}' failed")
                 open_requests = [request for request in requests if not request.done]
                 answers = self._returned(open_requests, [InferenceResponse(error=failure)] * len(open_requests))
-            rescheduled = [request for request in requests if request.rescheduled and not request.done]
+            if len(answers) < len(requests):
+                rescheduled = [request for request in requests if request.rescheduled and not request.done]
         self._post(Finished(self, answers, batch, requests, rescheduled))
 
     def _returned(

@@ -28,6 +28,46 @@ def validate(spec: ModelSpec, request: InferenceRequest) -> None:
 
     Raises :class:`~trivet.errors.InvalidArgumentError` with Triton's message for the first thing that is wrong.
     """
+    if not _is_usual(spec, request):
+        _check(spec, request)
+
+
+def _is_usual(spec: ModelSpec, request: InferenceRequest) -> bool:
+    """Whether each input is there and nothing about it varies but the number of entries; sets ``request.batch_size``.
+
+    One look at each input then tells that nothing is wrong. Of anything else this says nothing.
+    """
+    expected = spec.inputs
+    inputs = request.inputs
+    most = spec.max_batch_size
+    if len(inputs) != len(expected):
+        return False
+    for output in request.outputs or ():
+        if output.name not in spec.outputs:
+            return False
+    entries = 0
+    for name, tensor in inputs.items():
+        declared = expected.get(name)
+        shape = tensor.shape
+        if declared is None or tensor.datatype is not declared.datatype or declared.is_shape_tensor:
+            return False
+        if not most:
+            entries, dims = 1, shape
+        elif shape and entries in (0, shape[0]):
+            entries, dims = shape[0], shape[1:]
+        else:
+            return False
+        if dims != declared.dims or not tensor.wire_size == entries * declared.byte_size > 0:
+            return False
+    if most:
+        if not 0 < entries <= most:
+            return False
+        request.batch_size = entries
+    return True
+
+
+def _check(spec: ModelSpec, request: InferenceRequest) -> None:
+    """As :func:`validate`, for any request."""
     expected = spec.inputs
     inputs = request.inputs
     if len(inputs) != len(expected) or inputs.keys() != expected.keys():
@@ -62,12 +102,9 @@ def validate(spec: ModelSpec, request: InferenceRequest) -> None:
     for name, tensor in inputs.items():
         declared = expected[name]
         shape = tensor.shape
-        entries, dims = (shape[0], shape[1:]) if batched and not declared.is_shape_tensor else (1, shape)
+        dims = shape[1:] if batched and not declared.is_shape_tensor else shape
         if dims != declared.dims:
             _check_dims(spec, request, declared, shape, dims)
-        elif tensor.wire_size == entries * declared.byte_size > 0:
-            # Nothing about this input varies but the number of entries, so that its size is known without counting.
-            continue
         _check_size(spec, request, tensor)
 
 

@@ -49,6 +49,7 @@ class TritonInstance(RequestInstance):
         self._declared = frozenset(output.name for output in config.output)
         # Outputs for the sequence scheduler, which no caller sees.
         self._states = frozenset(state.output_name for state in config.sequence_batching.state)
+        self._all = self._declared | self._states
         self._undeclared: set[str] = set()
         # The response cache takes its copy when the model may have gone on already.
         self._cached = config.response_cache.enable
@@ -190,12 +191,13 @@ class TritonInstance(RequestInstance):
         # The kernel puts these where the caller wants them before respond() or execute() return; only a coroutine's
         # response may wait.
         placed = () if self._concurrent or request.regions is None else request.regions
-        wanted = self._states.union(self._declared if outputs is None else [output.name for output in outputs])
-        tensors = [
-            tensor._to_output(stays_on_device=tensor._name in placed, stays=tensor._name in placed and not self._cached)
-            for tensor in response._tensors
-            if tensor._name in wanted
-        ]
+        wanted = self._all if outputs is None else {output.name for output in outputs} | self._states
+        tensors = []
+        for tensor in response._tensors:
+            name = tensor._name
+            if name in wanted:
+                stays = name in placed
+                tensors.append(tensor._to_output(stays_on_device=stays, stays=stays and not self._cached))
         if len(tensors) != len(response._tensors):
             self._warn_of_undeclared(response)
         return KernelResponse(tensors, parameters=response._parameters or _NO_PARAMETERS, final=final)
@@ -204,7 +206,7 @@ class TritonInstance(RequestInstance):
         """An output that was not requested is left out; one that nobody can request is probably misspelt."""
         for tensor in response._tensors:
             name = tensor._name
-            if name not in self._declared and name not in self._states and name not in self._undeclared:
+            if name not in self._all and name not in self._undeclared:
                 self._undeclared.add(name)
                 self._logger.warning(
                     "model instance '%s' returns a tensor '%s', which is left out: its configuration has the"

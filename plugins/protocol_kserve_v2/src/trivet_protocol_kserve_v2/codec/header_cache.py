@@ -83,15 +83,13 @@ class HeaderCache:
             end = start + size
             inputs[name] = Tensor.from_wire(name, datatype, shape, data[start:end])
             start = end
-        response_format = ResponseFormat(binary=header.binary)
-        response_format.outputs = header.outputs
         return InferenceRequest(
             spec.name,
             inputs,
             model_version=version,
             outputs=header.requested,
             parameters=header.parameters,
-            context=response_format,
+            context=ResponseFormat(header.binary, header.outputs),
             received_ns=received_ns,
         )
 

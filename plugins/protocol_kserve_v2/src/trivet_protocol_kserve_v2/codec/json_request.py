@@ -50,9 +50,9 @@ class ResponseFormat:
 
     __slots__ = ("binary", "call", "early_responses", "outputs")
 
-    def __init__(self, *, binary: bool = False) -> None:
+    def __init__(self, binary: bool, outputs: dict[str, bool]) -> None:
         self.binary = binary
-        self.outputs: dict[str, bool] = {}
+        self.outputs = outputs
         self.call: Any = None
         """Belongs to whoever handles the call, as ``early_responses`` does; the codec does not touch them."""
         self.early_responses = 0
@@ -85,7 +85,7 @@ def decode_request(
             spec.name,
             {tensor.name: tensor},
             model_version=version,
-            context=ResponseFormat(binary=True),
+            context=ResponseFormat(True, {}),
             received_ns=received_ns,
         )
     document = read_json(body if json_size == size else view[:json_size])
@@ -95,7 +95,7 @@ def decode_request(
     request_id = document.get("id", "")
     if type(request_id) is not str:
         raise unparsable("id", NOT_STRING)
-    response_format = ResponseFormat()
+    response_format = ResponseFormat(False, {})
     request = InferenceRequest(
         spec.name,
         {},

@@ -7,7 +7,7 @@ shared memory extensions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from trivet.errors import InternalError
 from trivet.inference import InferenceRequest, InferenceResponse
@@ -26,14 +26,17 @@ if TYPE_CHECKING:
 _NO_REGIONS: Mapping[str, RegionSlice] = {}
 
 
-class EncodedResponse(NamedTuple):
+class EncodedResponse:
     """The buffers of a body, to be sent one after the other.
 
     ``json_size`` is the ``Inference-Header-Content-Length`` where binary data follows the JSON, 0 where none does.
     """
 
-    buffers: Sequence[Buffer]
-    json_size: int
+    __slots__ = ("buffers", "json_size")
+
+    def __init__(self, buffers: Sequence[Buffer], json_size: int) -> None:
+        self.buffers = buffers
+        self.json_size = json_size
 
 
 def encode_response(request: InferenceRequest, response: InferenceResponse) -> EncodedResponse:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 from anyio import CapacityLimiter, to_thread
 from trivet.config.spec import ModelSpec
@@ -149,15 +149,21 @@ class InferenceHandler:
 
 
 def _headers(encoded: EncodedResponse) -> Sequence[Header]:
-    if encoded.json_size:
-        return (_BINARY, (_HEADER_LENGTH, b"%d" % encoded.json_size))
-    return JSON
+    return _binary_headers(encoded.json_size) if encoded.json_size else JSON
+
+
+@lru_cache(maxsize=1024)
+def _binary_headers(json_size: int) -> Sequence[Header]:
+    return (_BINARY, (_HEADER_LENGTH, b"%d" % json_size))
 
 
 def _json_size(value: bytes, body_size: int) -> int:
     """The header's number; as in Triton, text after it is passed over, and text in its place counts as 0."""
-    match = _LEADING_INTEGER.match(value)
-    size = int(match[1]) if match is not None else 0
+    if value.isdigit() and len(value) < 20:
+        size = int(value)
+    else:
+        match = _LEADING_INTEGER.match(value)
+        size = int(match[1]) if match is not None else 0
     if not 0 <= size <= body_size:
         raise InvalidArgumentError(
             f"inference header size should be in range (0, {body_size}), got: {value.decode('latin-1')}"
