@@ -7,14 +7,15 @@ Source: Triton model configuration, "Auto-Generated Model Configuration", and th
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import add_tensor, complete_max_batch_size, scheduler_inputs
 
 from trivet_backend_onnx.signature import Signature, TensorSignature
-from trivet_backend_onnx.validation import scheduler_inputs
 
 
 def is_complete(config: ModelConfig) -> bool:
@@ -45,22 +46,12 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
 def _complete_max_batch_size(
     config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
 ) -> None:
-    if not signature.batches:
-        if config.max_batch_size > 0:
-            raise InvalidArgumentError(
-                f"autofill failed for model '{config.name}': model does not support batching while non-zero"
-                " max_batch_size is specified"
-            )
-        return
-    if config.max_batch_size == 0 and default_max_batch_size > 0:
-        config.max_batch_size = default_max_batch_size
-        logger.info(
-            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
-            config.name,
-            default_max_batch_size,
+    if not signature.batches and config.max_batch_size > 0:
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': model does not support batching while non-zero max_batch_size"
+            " is specified"
         )
-    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
-        config.dynamic_batching.SetInParent()
+    complete_max_batch_size(config, math.inf if signature.batches else 0, default_max_batch_size, logger)
 
 
 def _complete_tensors(config: ModelConfig, target: Any, what: str, signatures: Iterable[TensorSignature]) -> None:
@@ -75,12 +66,8 @@ def _complete_tensors(config: ModelConfig, target: Any, what: str, signatures: I
                 f"autofill failed for model '{config.name}': unsupported datatype {signature.onnx_type} for {what}"
                 f" '{signature.name}'"
             )
-        tensor = target.add(name=signature.name, data_type=signature.datatype.config_value)
-        dims = signature.dims[1:] if config.max_batch_size > 0 else signature.dims
-        tensor.dims.extend(dims or (1,))
-        if not dims and config.max_batch_size > 0:
-            # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
-            tensor.reshape.SetInParent()
+        batches = config.max_batch_size > 0
+        tensor = add_tensor(target, signature.name, signature.datatype, signature.dims, batches=batches)
         if what == "input" and signature.optional:
             tensor.optional = True
 

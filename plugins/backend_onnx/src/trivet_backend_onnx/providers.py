@@ -12,8 +12,7 @@ from typing import Any
 
 from trivet.backend import InstanceKind, ModelContext
 from trivet.errors import InvalidArgumentError
-
-from trivet_backend_onnx.settings import Parameters
+from trivet.parameters import Parameters
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -146,7 +145,7 @@ def _cuda(parameters: Parameters) -> dict[str, str]:
 
 def _cuda_parameters(context: ModelContext) -> dict[str, str]:
     """The older spelling, in ``parameters`` of the model, with numbers for names."""
-    parameters = Parameters.of(context)
+    parameters = Parameters.of_model(context)
     readers: Mapping[str, Callable[[str], str]] = {
         "cudnn_conv_algo_search": lambda name: parameters.choice(
             name, {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}, default=""

@@ -6,20 +6,14 @@ also be given for all models by ``--backend-config=onnxruntime,NAME=VALUE``; the
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError
-
-T = TypeVar("T")
-
-_TRUE = ("true", "on", "1")
-_FALSE = ("false", "off", "0")
+from trivet.parameters import Parameters, warn_of_similar
+from trivet.signatures import DEFAULT_MAX_BATCH_SIZE
 
 # CUDA options that Triton also takes from `parameters`; providers.py reads them.
 CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
@@ -41,7 +35,6 @@ _CONFIG_ENTRY_PREFIXES = ("session.", "optimization.", "ep.", "mlas.")
 
 _DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
 
-DEFAULT_MAX_BATCH_SIZE = 4
 _MAX_THREADS = 4096
 
 
@@ -80,7 +73,7 @@ class SessionSettings:
 
         Raises :class:`~trivet.errors.InvalidArgumentError` naming the parameter, its value and what is allowed.
         """
-        parameters = Parameters.of(context)
+        parameters = Parameters.of_model(context)
         arena = parameters.boolean("enable_mem_arena")
         run_entries: list[tuple[str, str]] = []
         shrinkage = parameters.text(_SHRINKAGE)
@@ -124,7 +117,7 @@ class BackendOptions:
     @classmethod
     def read(cls, context: ModelContext) -> BackendOptions:
         """Raises :class:`~trivet.errors.InvalidArgumentError` for a value that an option cannot have."""
-        options = Parameters("--backend-config=onnxruntime", context.backend_options)
+        options = Parameters.of_backend(context, "onnxruntime")
         return cls(
             default_max_batch_size=options.integer("default-max-batch-size", DEFAULT_MAX_BATCH_SIZE),
             global_thread_pool=(
@@ -138,72 +131,10 @@ class BackendOptions:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """Values by name, and readers of them. ``owner`` is whose they are, for the message.
-
-    The readers raise :class:`~trivet.errors.InvalidArgumentError`, see :meth:`bad`, for a value that is not allowed.
-    """
-
-    owner: str
-    values: Mapping[str, str]
-
-    @classmethod
-    def of(cls, context: ModelContext) -> Parameters:
-        """The model's parameters over the backend's defaults."""
-        return cls(f"model '{context.name}'", {**context.backend_options, **context.parameters})
-
-    def bad(self, name: str, expected: str) -> InvalidArgumentError:
-        """The error for a value that is not what was ``expected``."""
-        return InvalidArgumentError(f"parameter '{name}' of {self.owner} is '{self.values[name]}', expected {expected}")
-
-    def text(self, name: str) -> str | None:
-        """Any value; ``None`` where it is not given."""
-        return self.values.get(name)
-
-    def integer(self, name: str, default: int, maximum: int = 2**31 - 1) -> int:
-        """A number from 0 to ``maximum``."""
-        value = self.values.get(name)
-        if value is None:
-            return default
-        # 20 digits hold every size_t; int() of more is slow on purpose.
-        if not re.fullmatch(r"[0-9]{1,20}", value) or int(value) > maximum:
-            raise self.bad(name, f"an integer from 0 to {maximum}")
-        return int(value)
-
-    def boolean(self, name: str) -> bool | None:
-        """Triton's spellings, upper or lower case; ``None`` where it is not given."""
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if value.lower() in _TRUE:
-            return True
-        if value.lower() in _FALSE:
-            return False
-        raise self.bad(name, f"one of {', '.join((*_TRUE, *_FALSE))}")
-
-    def choice(self, name: str, choices: Mapping[str, T], *, default: T) -> T:
-        """What ``choices`` has for the value."""
-        value = self.values.get(name)
-        if value is None:
-            return default
-        if value not in choices:
-            raise self.bad(name, f"one of {', '.join(choices)}")
-        return choices[value]
-
-
 def warn_of_unused(context: ModelContext, logger: logging.Logger) -> None:
-    """Name the parameters that have no effect.
-
-    Parameters are free-form, so an unknown one is no error, but one that nearly is one of ours deserves a word.
-    """
-    for owner, given, known in (
-        (f"model '{context.name}'", context.parameters, _PARAMETERS),
-        ("--backend-config=onnxruntime", context.backend_options, _BACKEND_OPTIONS),
-    ):
-        for name in given:
-            if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
-                logger.warning("%s sets parameter '%s', which has no effect; did you mean '%s'?", owner, name, close[0])
+    """Name the parameters that have no effect."""
+    warn_of_similar(f"model '{context.name}'", context.parameters, _PARAMETERS, logger)
+    warn_of_similar("--backend-config=onnxruntime", context.backend_options, _BACKEND_OPTIONS, logger)
     if BackendOptions.read(context).global_thread_pool is not None:
         for name in ("intra_op_thread_count", "inter_op_thread_count"):
             if name in context.parameters:

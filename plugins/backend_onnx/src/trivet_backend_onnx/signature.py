@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from trivet import datatypes
 from trivet.datatypes import DataType
+from trivet.signatures import can_batch
 
 # ONNX Runtime's name of an element type, and ours. What is missing here (float8, int4, complex) has no v2 datatype.
 _DATATYPES: dict[str, DataType] = {
@@ -48,7 +49,7 @@ Form = Literal["tensor", "sequence", "map", "maps"]
 
 @dataclass(frozen=True, slots=True)
 class TensorSignature:
-    """One input or output of the model, or the keys of an output that is a map."""
+    """One input or output of the model, or the keys of an output that is a map: a :mod:`trivet.signatures` one."""
 
     name: str
     onnx_type: str
@@ -102,9 +103,9 @@ class TensorSignature:
         return self.datatype.numpy
 
     @property
-    def batches(self) -> bool:
-        """Whether the first dimension may have any size, as a batch needs."""
-        return self.dims is not None and self.dims[:1] == (-1,)
+    def framework_type(self) -> str:
+        """The type in ONNX Runtime's words, for messages."""
+        return self.onnx_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Signature:
     @property
     def batches(self) -> bool:
         """Whether every input and output has a first dimension of any size, and no input may be left out."""
-        return all(tensor.batches for tensor in (*self.inputs.values(), *self.outputs.values())) and not any(
+        return can_batch((*self.inputs.values(), *self.outputs.values())) and not any(
             tensor.optional for tensor in self.inputs.values()
         )
 

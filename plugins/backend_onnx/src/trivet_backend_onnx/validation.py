@@ -6,12 +6,20 @@ since people search for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from trivet.config import ModelConfig
-from trivet.datatypes import BF16, BY_CONFIG_VALUE, BYTES
+from trivet.datatypes import BF16, BYTES
 from trivet.errors import InvalidArgumentError, UnimplementedError
+from trivet.signatures import (
+    check_datatype,
+    check_dims,
+    check_ragged,
+    find_tensor,
+    scheduler_inputs,
+    unsupported_type,
+)
 
 from trivet_backend_onnx.signature import Signature, TensorSignature
 
@@ -25,16 +33,16 @@ def validate(config: ModelConfig, signature: Signature) -> None:
     _validate_inputs(config, signature)
     scattered = {name for batch_output in config.batch_output for name in batch_output.target_name}
     for message in config.output:
-        model = _find(message.name, "output", signature.outputs)
+        model = find_tensor(message.name, "output", signature.outputs)
         _validate_type(config, message.name, message.data_type, "output", model)
         # What is scattered over the requests takes its shape from them, not from the model.
         if message.name not in scattered:
             # How many keys a map has, no file says.
             _validate_dims(config, message, model, exact=model.form != "maps")
     for state in config.sequence_batching.state:
-        taken = _find(state.input_name, "input", signature.inputs | signature.optional_inputs)
+        taken = find_tensor(state.input_name, "input", signature.inputs | signature.optional_inputs)
         _validate_type(config, state.input_name, state.data_type, "input", taken)
-        given = _find(state.output_name, "output", signature.outputs)
+        given = find_tensor(state.output_name, "output", signature.outputs)
         _validate_type(config, state.output_name, state.data_type, "output", given)
     _validate_bfloat16(config, signature)
 
@@ -66,7 +74,7 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
     required = {name for name, tensor in signature.inputs.items() if not tensor.optional}
     # What the model calls optional may be required of callers all the same.
     may_be_left_out = signature.inputs.keys() - required
-    named = {message.name for message in config.input if not message.optional} | scheduler_inputs(config)
+    named = {message.name for message in config.input if not message.optional}.union(scheduler_inputs(config))
     named -= may_be_left_out
     if len(named) != len(required):
         missing = [name for name in signature.inputs if name in required - named]
@@ -76,7 +84,7 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
         )
     inputs = signature.inputs | signature.optional_inputs
     for name in scheduler_inputs(config):
-        _find(name, "input", inputs)
+        find_tensor(name, "input", inputs)
     for batch_input in config.batch_input:
         for name in batch_input.target_name:
             _validate_type(config, name, batch_input.data_type, "input", inputs[name])
@@ -86,7 +94,7 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
                 f"unable to load model '{config.name}', optional input '{message.name}' is not supported for models"
                 " that support batching"
             )
-        model = _find(message.name, "input", inputs)
+        model = find_tensor(message.name, "input", inputs)
         _validate_type(config, message.name, message.data_type, "input", model)
         if message.allow_ragged_batch:
             if message.optional:
@@ -94,92 +102,21 @@ def _validate_inputs(config: ModelConfig, signature: Signature) -> None:
                     f"unable to load model '{config.name}', configuration expects model provides input with shape [-1]"
                     f" for ragged input '{message.name}', which is not supported for optional input"
                 )
-            if model.dims != (-1,):
-                raise InvalidArgumentError(
-                    f"unable to load model '{config.name}', configuration expects model provides input with shape [-1]"
-                    f" for ragged input '{message.name}', model provides"
-                    f" {model.onnx_type if model.dims is None else _text(model.dims)}"
-                )
+            check_ragged(config, message.name, model)
         else:
             _validate_dims(config, message, model, exact=False)
 
 
-def scheduler_inputs(config: ModelConfig) -> set[str]:
-    """Inputs that no request has, since a scheduler makes them: sequence controls, states, batch inputs."""
-    sequence = config.sequence_batching
-    return {
-        *(control.name for control in sequence.control_input),
-        *(state.input_name for state in sequence.state),
-        *(name for batch_input in config.batch_input for name in batch_input.target_name),
-    }
-
-
-def _find(name: str, what: str, known: Mapping[str, TensorSignature]) -> TensorSignature:
-    if name not in known:
-        raise InvalidArgumentError(
-            f"unexpected inference {what} '{name}', allowed {what}s are: {', '.join(sorted(known))}"
-        )
-    return known[name]
-
-
 def _validate_type(config: ModelConfig, name: str, data_type: int, what: str, model: TensorSignature) -> None:
-    configured = BY_CONFIG_VALUE[data_type]
-    if model.datatype is None or (what == "input" and model.form in ("map", "maps")):
-        raise InvalidArgumentError(
-            f"unable to load model '{config.name}', unsupported type {model.onnx_type} for {what} '{name}'"
-        )
-    if configured is not model.datatype:
-        raise InvalidArgumentError(
-            f"unable to load model '{config.name}', configuration expects datatype {configured.config_name} for {what}"
-            f" '{name}', model provides {model.datatype.config_name}"
-        )
+    if what == "input" and model.form in ("map", "maps"):
+        raise unsupported_type(config, name, what, model)
+    check_datatype(config, name, data_type, what, model)
 
 
 def _validate_dims(config: ModelConfig, message: Any, model: TensorSignature, *, exact: bool) -> None:
-    """``exact`` is for outputs: a variable dimension must be variable in the configuration too.
-
-    A caller would else be told a size that need not come.
-    """
-    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
-    if model.dims is None:
-        if not dims and config.max_batch_size == 0:
-            raise InvalidArgumentError(
-                f"model '{config.name}', tensor '{message.name}': a sequence is a tensor whose first dimension is the"
-                " number of its elements, but the model configuration specifies no dimensions"
-            )
-        return
-    if not model.dims:
-        if any(dim != 1 for dim in dims):
-            raise InvalidArgumentError(
-                f"unable to load model '{config.name}', scalar tensor '{message.name}', should only provide 1 in the"
-                " model configuration when the model doesn't support batching. Model configuration provided:"
-                f" {_text(dims)}."
-            )
-        return
-    if config.max_batch_size > 0:
-        if not model.batches:
-            raise InvalidArgumentError(
-                f"model '{config.name}', tensor '{message.name}': for the model to support batching the shape should"
-                " have at least 1 dimension and the first dimension must be -1; but shape expected by the model is"
-                f" {_text(model.dims)}"
-            )
-        full = (-1, *dims)
-        says = (
-            f"{len(full)} dimensions (an initial batch dimension because max_batch_size > 0 followed by the explicit"
-            f" tensor shape, making complete shape {_text(full)})"
-        )
-    else:
-        full = dims
-        says = f"{len(full)} dimensions (shape {_text(full)})"
-    fits = len(full) == len(model.dims) and all(
-        mine == theirs or (theirs == -1 and not exact) for mine, theirs in zip(full, model.dims, strict=True)
-    )
-    if not fits:
+    if model.dims is None and config.max_batch_size == 0 and not (message.dims or message.reshape.shape):
         raise InvalidArgumentError(
-            f"model '{config.name}', tensor '{message.name}': the model expects {len(model.dims)} dimensions (shape"
-            f" {_text(model.dims)}) but the model configuration specifies {says}"
+            f"model '{config.name}', tensor '{message.name}': a sequence is a tensor whose first dimension is the"
+            " number of its elements, but the model configuration specifies no dimensions"
         )
-
-
-def _text(shape: Sequence[int]) -> str:
-    return f"[{','.join(map(str, shape))}]"
+    check_dims(config, message, model, exact=exact)

@@ -11,8 +11,8 @@ from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import add_tensor, complete_max_batch_size, scheduler_inputs
 
-from trivet_backend_torch.naming import scheduler_inputs
 from trivet_backend_torch.signature import Signature, TensorSpec
 
 
@@ -61,15 +61,7 @@ def _complete_max_batch_size(
                 else "model does not support batching while non-zero max_batch_size is specified"
             )
         )
-    if config.max_batch_size == 0 and allowed and default_max_batch_size > 0:
-        config.max_batch_size = min(default_max_batch_size, allowed)
-        logger.info(
-            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
-            config.name,
-            config.max_batch_size,
-        )
-    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
-        config.dynamic_batching.SetInParent()
+    complete_max_batch_size(config, allowed, default_max_batch_size, logger)
 
 
 def _add(config: ModelConfig, target: Any, what: str, name: str, spec: TensorSpec | None) -> None:
@@ -77,9 +69,4 @@ def _add(config: ModelConfig, target: Any, what: str, name: str, spec: TensorSpe
         raise InvalidArgumentError(
             f"autofill failed for model '{config.name}': {what} '{name}' has a datatype that requests cannot carry"
         )
-    tensor = target.add(name=name, data_type=spec.datatype.config_value)
-    dims = spec.dims[1:] if config.max_batch_size > 0 else spec.dims
-    tensor.dims.extend(dims or (1,))
-    if not dims and config.max_batch_size > 0:
-        # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
-        tensor.reshape.SetInParent()
+    add_tensor(target, name, spec.datatype, spec.dims, batches=config.max_batch_size > 0)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import scheduler_inputs
 
 from trivet_backend_torch.nesting import Path, split
 from trivet_backend_torch.signature import CONTAINERS, Argument, Signature
@@ -21,16 +22,6 @@ def index_of(name: str) -> int | None:
     """The index of ``NAME__INDEX``; ``None`` for another name."""
     _, separator, index = name.partition("__")
     return int(index) if separator and index.isascii() and index.isdigit() and len(index) < 6 else None
-
-
-def scheduler_inputs(config: ModelConfig) -> list[str]:
-    """Inputs that no request has, since a scheduler makes them: sequence controls, states, batch inputs."""
-    sequence = config.sequence_batching
-    return [
-        *(control.name for control in sequence.control_input),
-        *(state.input_name for state in sequence.state),
-        *(name for batch_input in config.batch_input for name in batch_input.target_name),
-    ]
 
 
 def start_control(config: ModelConfig) -> str:
