@@ -9,7 +9,7 @@ SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugi
   plugins/exporter_prometheus plugins/exporter_opentelemetry plugins/backend_onnx[cpu] plugins/backend_python
 # The tests also speak HTTP/2, HTTP/3, the native gRPC server, Redis, and CUDA and TensorRT as far as that goes without a GPU.
 DEVELOPED := $(subst transport_http,transport_http[http3],$(subst kserve_v2,kserve_v2[native],$(SERVED))) plugins/cache_redis plugins/new \
-  plugins/memory_cuda plugins/backend_torch[cpu] plugins/backend_trt[rtx,lean-cu13]
+  plugins/memory_cuda plugins/backend_tf[cpu] plugins/backend_torch[cpu] plugins/backend_trt[rtx,lean-cu13]
 EXAMPLES := examples/model_repository
 SOURCES := conftest.py kernel plugins tests bench examples tools docs
 

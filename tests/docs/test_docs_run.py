@@ -31,6 +31,7 @@ NOT_RUN = {
     "kernel/README.md": [_INSTALLS],
     "plugins/backend_onnx/README.md": [_INSTALLS],
     "plugins/backend_python/README.md": [_INSTALLS],
+    "plugins/backend_tf/README.md": [_INSTALLS],
     "plugins/backend_torch/README.md": [_INSTALLS],
     "plugins/backend_trt/README.md": [_INSTALLS],
     "plugins/cache_local/README.md": [_INSTALLS],

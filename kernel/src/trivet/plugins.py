@@ -57,6 +57,7 @@ KNOWN_BACKENDS: Mapping[str, str] = {
     "onnxruntime": "pip install 'trivet-backend-onnx[cpu]'",
     "python": "pip install trivet-backend-python",
     "pytorch": "pip install 'trivet-backend-torch[cpu]'",
+    "tensorflow": "pip install 'trivet-backend-tf[cpu]'",
     "tensorrt": "pip install 'trivet-backend-trt[cu13]'",
 }
 """How to get the backends of Triton's names, for the error that a missing one gives."""

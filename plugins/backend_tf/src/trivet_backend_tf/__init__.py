@@ -1,0 +1,1 @@
+"""TensorFlow as a backend of Trivet (``backend: "tensorflow"``; SavedModels and GraphDefs)."""
