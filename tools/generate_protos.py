@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import keyword
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -65,14 +66,12 @@ def module_name(proto: Path) -> str:
 
 def parse(protos: dict[str, Path]) -> list[FileDescriptorProto]:
     """The descriptors of all files."""
-    # Imported here so that the tests can import this module and skip where grpcio-tools is missing.
-    from grpc_tools import protoc  # type: ignore[import-untyped]  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "descriptors.bin"
         includes = [f"-I{path}" for path in sorted({path.parent for path in protos.values()})]
-        arguments = ["protoc", *includes, f"--descriptor_set_out={output}", *protos]
-        if protoc.main(arguments) != 0:
+        # A process of its own: protoc crashes in one that has loaded TensorFlow, which has another protobuf.
+        command = [sys.executable, "-m", "grpc_tools.protoc", *includes, f"--descriptor_set_out={output}", *protos]
+        if subprocess.run(command, check=False).returncode != 0:
             raise SystemExit("protoc failed; its messages are above")
         files = list(FileDescriptorSet.FromString(output.read_bytes()).file)
     for file in files:
