@@ -45,6 +45,7 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
 
 
 _TOKENS = np.arange(1000, 1032, dtype=np.int64).reshape(1, 32)
+_SENTENCE = {"input_ids": _TOKENS, "attention_mask": np.ones_like(_TOKENS), "token_type_ids": np.zeros_like(_TOKENS)}
 _PIXELS = _zeros(3, 224, 224)
 
 
@@ -76,12 +77,7 @@ MODULES = {"onnxruntime": "onnxruntime", "pytorch": "torch"}
 
 PAIRS = (
     Pair("onnxruntime", "image_classification", {"image": _PIXELS}, "probabilities"),
-    Pair(
-        "onnxruntime",
-        "sentence_embedding",
-        {"input_ids": _TOKENS, "attention_mask": np.ones_like(_TOKENS), "token_type_ids": np.zeros_like(_TOKENS)},
-        "sentence_embedding",
-    ),
+    Pair("onnxruntime", "sentence_embedding", _SENTENCE, "sentence_embedding"),
     Pair("onnxruntime", "file_type", {"bytes": np.zeros((1, 2048), np.int32)}, "target_label"),
     Pair("onnxruntime", "text_detection", {"x": _zeros(3, 320, 320)}, "fetch_name_0"),
     Pair("onnxruntime", "text_orientation", {"x": _zeros(3, 48, 192)}, "save_infer_model/scale_0.tmp_1"),
@@ -94,7 +90,10 @@ PAIRS = (
         batch=1,
     ),
     Pair("pytorch", "image_classification_torchscript", {"image": _PIXELS}, "probabilities", file="model.pt"),
-    Pair("pytorch", "image_classification_exported", {"image": _PIXELS}, "probabilities", file="model.pt2"),
+    Pair("pytorch", "image_classification_exported", {"image": _PIXELS}, "OUTPUT__0", file="model.pt2"),
+    Pair("pytorch", "image_classification_eager", {"image": _PIXELS}, "probabilities", file="model.py"),
+    Pair("pytorch", "sentence_embedding_exported", _SENTENCE, "OUTPUT__0", file="model.pt2"),
+    Pair("pytorch", "face_landmarks", {"image": _zeros(3, 48, 48)}, "correction", file="model.py"),
 )
 
 

@@ -8,6 +8,7 @@ leaves ``FOLDER/answer.npy``. Prints runs a second of all loops together, and th
 
 from __future__ import annotations
 
+import runpy
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from google.protobuf import text_format
 from numpy.typing import NDArray
+from trivet.config.model_config_pb2 import ModelConfig
 
 Arrays = Mapping[str, NDArray[Any]]
 Run = Callable[[Arrays], NDArray[Any]]
@@ -40,12 +43,15 @@ def onnxruntime(path: Path, output: str) -> Run:
 
 
 def pytorch(path: Path, _output: str) -> Run:
-    """A TorchScript file or an exported program; the first of its outputs."""
+    """A TorchScript file, an exported program or an eager model; the first of its outputs."""
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(1)
-    exported = path.suffix == ".pt2"
-    network: Any = torch.export.load(path).module() if exported else torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
+    network: Any
+    if path.suffix == ".py":
+        network = _eager(path)
+    else:
+        network = torch.export.load(path).module() if path.suffix == ".pt2" else torch.jit.load(path).eval()  # type: ignore[no-untyped-call]
 
     def run(inputs: Arrays) -> NDArray[Any]:
         with torch.inference_mode():
@@ -54,6 +60,17 @@ def pytorch(path: Path, _output: str) -> Run:
             return first.numpy()
 
     return run
+
+
+def _eager(path: Path) -> Any:
+    """The class that the model's configuration names, with the weights beside its file."""
+    import torch  # noqa: PLC0415
+
+    config = text_format.Parse((path.parents[1] / "config.pbtxt").read_text(), ModelConfig())
+    network = runpy.run_path(str(path))[config.parameters["MODEL_CLASS"].string_value]().eval()
+    weights = next(file for suffix in (".pt", ".pth") if (file := path.with_suffix(suffix)).exists())
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    return network
 
 
 FRAMEWORKS: Mapping[str, Callable[[Path, str], Run]] = {"onnxruntime": onnxruntime, "pytorch": pytorch}
