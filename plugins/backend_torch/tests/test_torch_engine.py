@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 import trivet_backend_torch.plugin
@@ -136,57 +135,6 @@ async def test_sequences_side_by_side_each_have_an_instance_with_its_state(tmp_p
                 [10, 20, 30],
                 [100, 200, 300],
             ]
-
-
-WIDE = """
-import torch
-
-class Wide(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1024, 1024)
-
-    def forward(self, x):
-        return self.layer(x)
-"""
-
-
-def write_wide(path: Path, kind: str) -> None:
-    """A network with 4 MB of weights, in a kind of file."""
-    folder = path / "wide" / "1"
-    folder.mkdir(parents=True)
-    network = torch.nn.Linear(1024, 1024).eval()
-    config = CONFIG.replace("[ 4 ]", "[ 1024 ]").replace("[ 2 ]", "[ 1024 ]")
-    if kind == "torchscript":
-        torch.jit.script(network).save(str(folder / "model.pt"))
-    elif kind == "exported":
-        batch = {0: torch.export.Dim("batch", min=1, max=16)}
-        torch.export.save(
-            torch.export.export(network, (torch.zeros(2, 1024),), dynamic_shapes=(batch,)), folder / "model.pt2"
-        )
-    else:
-        (folder / "model.py").write_text(WIDE)
-        torch.save({f"layer.{name}": value for name, value in network.state_dict().items()}, folder / "model.pt")
-    (path / "wide" / "config.pbtxt").write_text(config)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["torchscript", "exported", "eager"])
-async def test_loading_and_unloading_leaves_memory_flat(kind: str, tmp_path: Path) -> None:
-    write_wide(tmp_path, kind)
-    process = psutil.Process()
-    async with engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
-        settled = 0
-        for cycle in range(200):
-            await running.unload("wide")
-            await running.load("wide")
-            assert (await infer(running, "wide", np.ones((1, 1024)))).error is None
-            if cycle == 50:
-                gc.collect()
-                settled = process.memory_info().rss
-        gc.collect()
-        assert process.memory_info().rss < settled * 1.1, "4 MB of weights a cycle would be 600 MB"
 
 
 async def test_unloading_frees_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

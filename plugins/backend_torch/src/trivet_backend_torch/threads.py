@@ -7,12 +7,14 @@ from typing import Any
 
 from trivet.backend import ModelContext
 
+from trivet_backend_torch.allocation import keep_freed_memory
 from trivet_backend_torch.runtime import DEFAULT_THREADS, describe, set_once, torch
 from trivet_backend_torch.settings import Settings
 
 
 def apply_to_process(context: ModelContext, settings: Settings) -> None:
     """What PyTorch has once per process. The first model that asks decides."""
+    keep_freed_memory()
     wanted: tuple[tuple[str, Any, Callable[[Any], Any]], ...] = (
         ("INTER_OP_THREAD_COUNT", settings.inter_op_threads or None, torch.set_num_interop_threads),
         ("DISABLE_CUDNN", None if settings.cudnn else True, lambda _: torch._C._set_cudnn_enabled(False)),
