@@ -143,8 +143,9 @@ def trees(spans: list[Span]) -> list[Any]:
     return [tree(root) for root in sorted(roots, key=lambda each: each.start_time_unix_nano)]
 
 
-def attributes(span: Span) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
+def attributes(of: Any) -> dict[str, Any]:
+    """Those of a span or a log record."""
+    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in of.attributes}
 
 
 ONE = ("plain", list(PHASES))
@@ -311,16 +312,20 @@ def test_a_collector_that_is_down_costs_requests_nothing(models: Path, tmp_path:
     assert [(sample.labels, sample.value) for sample in family.samples()] == [((("signal", "traces"),), 100.0)]
 
 
-def test_metrics_and_the_log(models: Path, tmp_path: Path) -> None:
+def test_metrics_and_the_log(models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with collecting() as collector:
         repository = shutil.copytree(models, tmp_path / "models")
-        with running_server(
-            repository,
-            cache_config=["local,size=1000000"],
-            otel_metrics_url=f"{collector.url}/v1/metrics",
-            otel_metrics_interval_ms=10,
-            otel_logs_url=f"{collector.url}/v1/logs",
-        ) as server:
+        with (
+            running_server(
+                repository,
+                cache_config=["local,size=1000000"],
+                otel_metrics_url=f"{collector.url}/v1/metrics",
+                otel_metrics_interval_ms=10,
+                otel_logs_url=f"{collector.url}/v1/logs",
+                log_access=True,
+            ) as server,
+            caplog.at_level(logging.INFO, "trivet.access_log"),
+        ):
             client = http_client.InferenceServerClient(server.http_url)
             headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
             for x in (X, X, -X):
@@ -354,7 +359,12 @@ def test_metrics_and_the_log(models: Path, tmp_path: Path) -> None:
         assert latest["nv_cpu_memory_total_bytes"].unit == "By"
         assert latest["nv_cache_num_entries"].gauge.data_points[0].as_int == 0
         (record,) = (record for record in collector.logs if record.body.string_value == "something is odd")
+        requests = [record for record in collector.logs if attributes(record).get("logger.name") == "trivet.access_log"]
     assert record.severity_text == "WARNING"
+    assert {each.trace_id.hex() for each in requests} == {TRACE}
+    assert [attributes(each)["status"] for each in requests] == ["ok", "ok", "internal"]
+    assert attributes(requests[0])["model"] == "plain"
+    assert attributes(requests[0])["duration_us"] > 0
     assert {each.key: each.value.string_value for each in record.attributes}["logger.name"] == "trivet.test"
 
 

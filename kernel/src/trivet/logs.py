@@ -153,8 +153,7 @@ class JsonFormatter(logging.Formatter):
             "process": record.process,
             "thread": record.threadName,
         }
-        extras = {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
-        entry = extras | entry
+        entry = extras_of(record) | entry
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             entry["exception"] = {
@@ -166,6 +165,11 @@ class JsonFormatter(logging.Formatter):
             entry["stack"] = record.stack_info
         # An extra that JSON has no word for (a path, a dtype) is better as text than as a lost line.
         return json.dumps(entry, default=str, ensure_ascii=False)
+
+
+def extras_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What the caller passed as ``extra``: figures and names (``model``, ``request_id``, ``trace_id``) for machines."""
+    return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
 
 
 def make_formatter(name: Format) -> logging.Formatter:

@@ -6,16 +6,19 @@ Source: the OpenTelemetry specification, "Logs data model"; its semantic convent
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs, SeverityNumber
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from trivet.logs import extras_of
 
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _OWN = __name__.rpartition(".")[0]
 
 _SEVERITIES = (
@@ -38,6 +41,8 @@ class Line(NamedTuple):
     line: int
     exception: tuple[str, str, str] | None
     """Type, message and traceback."""
+    extras: Mapping[str, Any]
+    """What the line says for machines, by name."""
 
 
 class LogQueue(logging.Handler):
@@ -70,6 +75,7 @@ def _line(record: logging.LogRecord) -> Line:
         record.filename,
         record.lineno,
         exception,
+        extras_of(record),
     )
 
 
@@ -100,6 +106,8 @@ def _record(line: Line) -> LogRecord:
     if line.exception is not None:
         names = ("exception.type", "exception.message", "exception.stacktrace")
         attributes += [_text(name, text) for name, text in zip(names, line.exception, strict=True)]
+    trace_id = str(line.extras.get("trace_id", ""))
+    attributes += [_attribute(name, value) for name, value in line.extras.items() if name != "trace_id" and value != ""]
     return LogRecord(
         time_unix_nano=line.time_ns,
         observed_time_unix_nano=time.time_ns(),
@@ -107,7 +115,16 @@ def _record(line: Line) -> LogRecord:
         severity_text=line.level_name,
         body=AnyValue(string_value=_readable(line.message)),
         attributes=attributes,
+        trace_id=bytes.fromhex(trace_id) if _TRACE_ID.fullmatch(trace_id) else b"",
     )
+
+
+def _attribute(key: str, value: Any) -> KeyValue:
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
+        return KeyValue(key=key, value=AnyValue(int_value=value))
+    if isinstance(value, float):
+        return KeyValue(key=key, value=AnyValue(double_value=value))
+    return _text(key, str(value))
 
 
 def _text(key: str, value: str) -> KeyValue:
