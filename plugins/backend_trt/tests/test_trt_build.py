@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +88,22 @@ def test_what_it_refuses_and_why(options: tuple[str, ...], reason: str, build: B
     assert reason in done.output
     assert "Traceback" not in done.output
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("source", [
+    "int registered_while_it_is_loaded;",
+    """#include <stdint.h>
+    void setLoggerFinder(void* finder) {}
+    void* const* getCreators(int32_t* count) { *count = 0; return 0; }""",
+], ids=["registers itself", "offers creators"])  # fmt: skip
+def test_a_library_with_plugins_is_loaded(source: str, build: Build, tmp_path: Path) -> None:
+    (tmp_path / "plugins.c").write_text(source)
+    library = tmp_path / "plugins.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "plugins.c"], check=True)
+    for _ in range(2):
+        done = build(*SHAPES, "--plugins", str(library))
+        assert done.exit_code == 0, done.output
 
 
 def test_files_that_are_no_model(build: Build, tmp_path: Path) -> None:

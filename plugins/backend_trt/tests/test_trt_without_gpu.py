@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,7 @@ assert not [name for name in sys.modules if name.startswith(("tensorrt", "cuda")
     assert all("NVIDIA driver" in line for line in lines)
 
 
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 @pytest.mark.parametrize(("source", "reason"), [
     ('int cuInit(int f) { return 100; } int cuGetErrorString(int e, const char** t) { *t = "no device"; return 0; }',
      "the NVIDIA driver answers cuInit with error 100: no device"),

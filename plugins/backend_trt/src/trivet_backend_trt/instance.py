@@ -54,6 +54,12 @@ class TensorRTInstance(ArrayInstance):
         self._name = context.name
         self._batches = context.config.max_batch_size > 0
         self._inputs, self._outputs = engine.signature.inputs, engine.signature.outputs
+        # A configuration cannot say "no dimensions"; callers see what it says.
+        self._scalars = {
+            output.name: tuple(output.reshape.shape) if output.HasField("reshape") else tuple(output.dims)
+            for output in context.config.output
+            if not self._outputs[output.name].dims
+        }
         self._stream = stream = Stream(device, settings.priority, busy_wait=settings.busy_wait)
         self._device_pool = Pool(stream.allocate, stream.free)
         self._buffers = {name: Buffer(stream) for name in (*self._inputs, *self._outputs)}
@@ -119,7 +125,7 @@ class TensorRTInstance(ArrayInstance):
         for name, signature in self._outputs.items():
             shape = context.output_shape(name)
             if signature.is_shape_tensor:
-                shape_outputs[name] = array = np.empty(shape, _datatype(signature).numpy)
+                shape_outputs[name] = array = np.empty(self._scalars.get(name, shape), _datatype(signature).numpy)
                 context.bind_output(name, array.ctypes.data)
             elif -1 in shape:
                 allocators[name] = context.allocate_output(name, self._device_pool)
@@ -200,13 +206,15 @@ class TensorRTInstance(ArrayInstance):
 
     def _left(self, name: str, block: Block | None, shape: Sizes) -> DeviceResult:
         address = block.address if block is not None else 0
+        shape = self._scalars.get(name, shape)
         return DeviceResult(self._stream.device.index, block, address, _datatype(self._outputs[name]), shape)
 
     def _fetch(self, sources: Mapping[str, tuple[int, Sizes]]) -> dict[str, OutputValue]:
         """Copy outputs to the host, and wait for everything that was begun."""
         fetched: dict[str, OutputValue] = {}
         for name, (address, shape) in sources.items():
-            fetched[name] = array = self._staging.incoming(_datatype(self._outputs[name]).numpy, shape)
+            shown = self._scalars.get(name, shape)
+            fetched[name] = array = self._staging.incoming(_datatype(self._outputs[name]).numpy, shown)
             if array.size:
                 self._stream.copy(array.ctypes.data, address, array.nbytes)
         self._stream.wait()

@@ -147,11 +147,10 @@ def _register(trt: Any, path: str) -> None:
         loaded = ctypes.CDLL(str(Path(path)), mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise InvalidArgumentError(f"unable to load custom library for TensorRT plugins: {error}") from error
-    # Or offer them: then the registry asks.
+    # Or offer them: then the registry asks. It answers nothing where they are registered already, which is well.
     if hasattr(loaded, "getCreators") or hasattr(loaded, "getPluginCreators"):
         with collecting_errors() as errors:
-            if trt.get_plugin_registry().load_library(path) is None:
+            if trt.get_plugin_registry().load_library(path) is None and errors:
                 raise InvalidArgumentError(
-                    f"unable to load custom library for TensorRT plugins: {path}:"
-                    f" {reasons(errors, 'its plugins are registered already')}"
+                    f"unable to load custom library for TensorRT plugins: {path}: {reasons(errors, '')}"
                 )
