@@ -152,3 +152,16 @@ def test_an_output_that_goes_into_a_region_is_left_there(
     seen = torch.from_dlpack(left.dlpack())
     assert seen.is_cuda
     assert seen.tolist() == left.numpy().tolist() == [[0, 2, 4, 6]]
+
+
+@gpu
+def test_outputs_stay_where_they_are_if_the_model_says_so(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any
+) -> None:
+    config = 'parameters { key: "outputs_on_device" value { string_value: "1" } }'
+    made = instance(context(add_sub, config), kind="GPU")
+    a = Tensor.from_numpy("a", np.arange(4, dtype=np.float32).reshape(1, 4))
+    results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum"])
+    assert torch.from_dlpack(results["sum"]).is_cuda
+    # A batch is cut on the host.
+    assert Tensor.from_dlpack("sum", results["sum"], FP32, (1, 4)).numpy().tolist() == [[0, 2, 4, 6]]

@@ -75,3 +75,23 @@ def test_the_process_does_not_grow(backend: OnnxBackend, context: Any, big: byte
         garbage.release()  # as the kernel does after each unload
         resident.append(resident_memory())
     assert resident[-1] - resident[3] < 8 * 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_two_hundred_lives_leave_nothing(backend: OnnxBackend, context: Any, add_sub: onnx.ModelProto) -> None:
+    """Less than 4 KB each; ONNX Runtime by itself keeps a few hundred bytes of a session."""
+    # One thread: others have heaps of their own, whose free space comes and goes.
+    made_context = context(add_sub, 'parameters { key: "intra_op_thread_count" value { string_value: "1" } }')
+    backend.auto_complete(made_context)
+    a = Tensor.from_numpy("a", np.ones((1, 4), np.float32))
+    resident: dict[int, int] = {}
+    for life in range(1, 251):
+        model = backend.load(made_context)
+        instance: Any = model.create_instance(InstanceContext("m_0", "CPU"))
+        instance.execute({"a": a, "b": a.renamed("b")}, ["sum"])
+        instance.close()
+        model.close()
+        if life in (50, 250):
+            garbage.release()
+            resident[life] = resident_memory()
+    assert resident[250] - resident[50] < 200 * 4096

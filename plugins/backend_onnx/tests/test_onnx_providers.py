@@ -86,7 +86,15 @@ def test_cuda_options_in_both_spellings(context: Any) -> None:
             "do_copy_in_default_stream": "0",
         }.items()
     )
-    newer = accelerator("gpu", "cuda", cudnn_conv_algo_search="DEFAULT", use_ep_level_unified_stream="true")
+    newer = accelerator(
+        "gpu",
+        "cuda",
+        cudnn_conv_algo_search="DEFAULT",
+        use_ep_level_unified_stream="true",
+        use_tf32="off",
+        tunable_op_max_tuning_duration_ms="20",
+        option_of_tomorrow="as it is",
+    )
     assert execution_providers(context(None, older + newer), "GPU", 0)[0] == (
         CUDA,
         {
@@ -96,6 +104,9 @@ def test_cuda_options_in_both_spellings(context: Any) -> None:
             "arena_extend_strategy": "kSameAsRequested",
             "do_copy_in_default_stream": "0",
             "use_ep_level_unified_stream": "1",
+            "use_tf32": "0",
+            "tunable_op_max_tuning_duration_ms": "20",
+            "option_of_tomorrow": "as it is",
         },
     )
 
@@ -136,6 +147,18 @@ def test_openvino_options(context: Any) -> None:
         (accelerator("gpu", "tensorrt", trt_dla_core="a"), "parameter 'trt_dla_core' of gpu_execution_accelerator"),
         (accelerator("gpu", "tensorrt", max_workspace_size_bytes="1G"), "parameter 'max_workspace_size_bytes' of"),
         (accelerator("gpu", "cuda", user_compute_stream="0"), "is set by the server and cannot be given"),
+        (
+            accelerator("gpu", "cuda", prefer_nhwc="maybe"),
+            "parameter 'prefer_nhwc' of gpu_execution_accelerator 'cuda'",
+        ),
+        (
+            accelerator("gpu", "cuda", sdpa_kernel="flash"),
+            "parameter 'sdpa_kernel' of gpu_execution_accelerator 'cuda'",
+        ),
+        (
+            accelerator("gpu", "cuda", cudnn_conv_algo_search="FASTEST"),
+            "is 'FASTEST', expected one of 0, 1, 2, EXHAUSTIVE, HEURISTIC, DEFAULT",
+        ),
         (
             accelerator("cpu", "openvino", speed="max"),
             "unknown parameter 'speed' is provided for OpenVINO Execution Accelerator",

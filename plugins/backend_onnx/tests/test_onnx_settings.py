@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,34 @@ def test_arena_shrinkage_is_for_each_run(add_sub: onnx.ModelProto, context: Any,
     made: Any = instance(context(add_sub, parameters(memory__enable_memory_arena_shrinkage="cpu:0")))
     assert made._options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
     run(made)
+
+
+def test_a_profile_is_written_where_the_operator_says_when_the_model_is_closed(
+    add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiles = tmp_path / "profiles"
+    made_context = context(
+        add_sub, parameters(enable_profiling="1"), name="a/b", options={"profile-directory": str(profiles)}
+    )
+    with caplog.at_level(logging.INFO):
+        backend.auto_complete(made_context)
+        model = backend.load(made_context)
+        instance: Any = model.create_instance(InstanceContext("m_0", "CPU"))
+    assert f"model 'a/b' version 1 is profiled; when it is unloaded, the profile is in {profiles}/a_b_1_" in caplog.text
+    run(instance)
+    instance.close()
+    model.close()
+    (profile,) = profiles.iterdir()
+    operators = {event.get("args", {}).get("op_name") for event in json.loads(profile.read_text())}
+    assert operators >= {"Add", "Sub"}
+
+
+def test_without_the_parameter_nothing_is_profiled(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, tmp_path: Path
+) -> None:
+    profiles = tmp_path / "profiles"
+    run(instance(context(add_sub, options={"profile-directory": str(profiles)})))
+    assert not profiles.exists()
 
 
 def test_a_misspelled_parameter_is_pointed_out(

@@ -22,7 +22,7 @@ from trivet.host_policy import HostPolicy
 
 from trivet_backend_onnx import autocomplete
 from trivet_backend_onnx.instance import OnnxInstance
-from trivet_backend_onnx.providers import execution_providers
+from trivet_backend_onnx.providers import captures_graphs, execution_providers
 from trivet_backend_onnx.runtime import forward_log, use_global_thread_pool
 from trivet_backend_onnx.session import create_session, model_file
 from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
@@ -50,7 +50,7 @@ class OnnxBackend(Backend):
         # where the instances are, as a model may have operators that no other device knows.
         groups = context.config.instance_group
         kind: InstanceKind = "GPU" if any(g.kind == ModelInstanceGroup.KIND_GPU for g in groups) else "CPU"
-        session = create_session(context, settings.unoptimized(), model_file(context), kind)
+        session = create_session(context, settings.only_looked_at(), model_file(context), kind)
         signature = Signature.of(session)
         del session
         options = BackendOptions.read(context)
@@ -104,14 +104,22 @@ class OnnxModel(BackendModel):
         :func:`~trivet_backend_onnx.validation.validate` raise.
         """
         share = self._settings.share_session
-        if (context.kind != "GPU") if share is None else share:
+        if share is None:
+            share = context.kind != "GPU"
+        captures = captures_graphs(execution_providers(self._context, context.kind, context.device_id))
+        if share and captures:
+            raise InvalidArgumentError(
+                f"model {self._name} cannot have share_session_between_instances with CUDA graphs, which work on one"
+                " memory; leave one of them out"
+            )
+        if share:
             session = self._shared_session(context)
         else:
             session = self._create_session(context, f"instance '{context.name}' of model {self._name}")
         signature = Signature.of(session)
         validate(self._context.config, signature)
         device_id = context.device_id if context.kind == "GPU" else None
-        return OnnxInstance(self._context, self._settings, session, signature, device_id)
+        return OnnxInstance(self._context, self._settings, session, signature, device_id, captures=captures)
 
     def _shared_session(self, context: InstanceContext) -> Any:
         """The session of the device, made by the first instance that asks while the others wait."""

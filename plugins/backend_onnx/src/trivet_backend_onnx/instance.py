@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
 from trivet.datatypes import BF16, BYTES
-from trivet.errors import InternalError
+from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor
 
+from trivet_backend_onnx.graphs import CapturedRuns
 from trivet_backend_onnx.runtime import describe, ort
 from trivet_backend_onnx.settings import SessionSettings
 from trivet_backend_onnx.signature import Signature
@@ -26,59 +28,65 @@ class OnnxInstance(ArrayInstance):
         session: Any,
         signature: Signature,
         device_id: int | None = None,
+        *,
+        captures: bool = False,
     ) -> None:
-        """``device_id`` is that of the session's GPU, where it has one."""
+        """``device_id`` is that of the session's GPU, where it has one; ``captures``: it captures CUDA graphs.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` where the model has values that no graph can.
+        """
         config = context.config
         self._name = f"'{context.name}' version {context.version}"
         self._session = session
+        self._device_id = device_id
         inputs = signature.inputs | signature.optional_inputs
         self._feeds = {name: feed_for(tensor, config.max_batch_size) for name, tensor in inputs.items()}
         # The session's interface wants to hear of each; None says that there is none.
         self._may_be_absent = tuple(name for name, tensor in inputs.items() if tensor.optional)
+        shapes = {state.output_name: state.dims for state in config.sequence_batching.state}
+        for output in config.output:
+            shapes[output.name] = output.reshape.shape if output.HasField("reshape") else output.dims
+        outputs = {name: signature.outputs[name] for name in shapes}
+        self._fetches = {name: fetch_for(outputs[name], shape, config.max_batch_size) for name, shape in shapes.items()}
+        # The model's output of each, where some are not its own: a map has values and keys.
+        self._sources = {name: tensor.keys_of or name for name, tensor in outputs.items()}
+        if all(name == source for name, source in self._sources.items()):
+            self._sources = {}
+        self._bfloat16 = frozenset(name for name, tensor in outputs.items() if tensor.onnx_type == "tensor(bfloat16)")
+        self._options = _run_options(settings)
+        self._captured: CapturedRuns | None = None
+        # Outputs that can be left on the GPU, and those that always are.
+        self._leaves: frozenset[str] = frozenset()
         # Values that are bound cannot be text or contain others; a model that has any gets all of them from the host.
         self._binds = (
             device_id is not None
             and hasattr(ort.OrtValue, "from_dlpack")  # newer versions have the other direction too
             and all(tensor.plain and tensor.datatype is not BYTES for tensor in inputs.values())
-            and all(signature.outputs[output.name].plain for output in config.output)
+            and all(tensor.plain for tensor in outputs.values())
         )
-        self._device_id = device_id
-        # Outputs that can be left on the GPU.
-        self._leaves: frozenset[str] = frozenset()
-        if device_id is not None and self._binds:
-            self._leaves = frozenset(
-                name
-                for name, tensor in signature.outputs.items()
-                if tensor.dims and tensor.datatype not in (BYTES, BF16)
-            )
+        if captures and device_id is not None:
+            if not all(t.plain and t.datatype not in (BYTES, BF16) for t in (*inputs.values(), *outputs.values())):
+                raise InvalidArgumentError(
+                    f"model {self._name} cannot have CUDA graphs, which work on tensors of numbers only: it has text,"
+                    " bfloat16, sequences, maps or optionals"
+                )
+            self._captured = CapturedRuns(session, "cuda", device_id, partial(_run_options, settings))
+        elif self._binds and device_id is not None:
             for name, tensor in inputs.items():
                 if tensor.dims or config.max_batch_size > 0:
                     self._feeds[name] = feed_on(device_id, self._feeds[name])
-        shapes = {state.output_name: state.dims for state in config.sequence_batching.state}
-        for output in config.output:
-            shapes[output.name] = output.reshape.shape if output.HasField("reshape") else output.dims
-        self._fetches = {
-            name: fetch_for(signature.outputs[name], shape, config.max_batch_size) for name, shape in shapes.items()
-        }
-        # The model's output of each, where some are not its own: a map has values and keys.
-        self._sources = {name: signature.outputs[name].keys_of or name for name in shapes}
-        if all(name == source for name, source in self._sources.items()):
-            self._sources = {}
-        self._bfloat16 = frozenset(
-            name for name in self._fetches if signature.outputs[name].onnx_type == "tensor(bfloat16)"
-        )
+            self._leaves = frozenset(
+                name for name, tensor in outputs.items() if tensor.dims and tensor.datatype not in (BYTES, BF16)
+            )
+        self._stay = self._leaves if settings.outputs_on_device else frozenset()
         if device_id is not None and config.optimization.input_pinned_memory.enable:
             self.batch_memory = context.pinned_memory
-        self._options = ort.RunOptions()
-        # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
-        self._options.log_severity_level = 4
-        for key, value in settings.run_config_entries:
-            self._options.add_run_config_entry(key, value)
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:
         """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.
 
-        Those that go into a region are left on the GPU. An optional one that the model had none of is ``None``.
+        Those that go into a region are left on the GPU, or all where the settings say so. An optional one that the
+        model had none of is ``None``.
 
         Raises :class:`~trivet.errors.InvalidArgumentError` for text that is not UTF-8, and
         :class:`~trivet.errors.InternalError` with ONNX Runtime's message where the run fails.
@@ -90,8 +98,12 @@ class OnnxInstance(ArrayInstance):
         sources = self._sources
         wanted = list(dict.fromkeys(sources[name] for name in outputs)) if sources else outputs
         try:
-            left = self._leaves.intersection(self.placed) if self.placed else self.placed
-            if left or (self._binds and any(map(is_on_device, values.values()))):
+            left = self._stay
+            if self.placed and not left:
+                left = self._leaves.intersection(self.placed)
+            if self._captured is not None:
+                results = self._captured.run(values, wanted)
+            elif left or (self._binds and any(map(is_on_device, values.values()))):
                 results = self._run_bound(values, wanted, left)
             elif self._bfloat16.isdisjoint(wanted):
                 results = self._session.run(wanted, values, self._options)
@@ -135,4 +147,13 @@ class OnnxInstance(ArrayInstance):
 
     def close(self) -> None:
         """Let go of the session; the last instance of a session frees it."""
-        self._session = None
+        self._session = self._captured = None
+
+
+def _run_options(settings: SessionSettings) -> Any:
+    options = ort.RunOptions()
+    # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
+    options.log_severity_level = 4
+    for key, value in settings.run_config_entries:
+        options.add_run_config_entry(key, value)
+    return options

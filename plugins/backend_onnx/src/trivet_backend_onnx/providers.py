@@ -7,12 +7,14 @@ Source: Triton's README of the ONNX Runtime backend ("TensorRT optimization", "C
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trivet.backend import InstanceKind, ModelContext
 from trivet.errors import InvalidArgumentError
 from trivet.parameters import Parameters
+
+from trivet_backend_onnx.settings import CUDA_PARAMETERS
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -28,15 +30,17 @@ _CPU_ACCELERATORS = ("openvino",)
 _TENSORRT_BOOLEANS = (
     "trt_build_heuristics_enable", "trt_context_memory_sharing_enable", "trt_cuda_graph_enable",
     "trt_detailed_build_log", "trt_dla_enable", "trt_dump_ep_context_model", "trt_dump_subgraphs",
-    "trt_engine_cache_enable", "trt_force_sequential_engine_build", "trt_force_timing_cache",
-    "trt_layer_norm_fp32_fallback", "trt_sparsity_enable", "trt_timing_cache_enable",
+    "trt_engine_cache_enable", "trt_engine_decryption_enable", "trt_engine_hw_compatible",
+    "trt_force_sequential_engine_build", "trt_force_timing_cache", "trt_layer_norm_fp32_fallback",
+    "trt_load_user_initializer", "trt_sparsity_enable", "trt_timing_cache_enable", "trt_weight_stripped_engine_enable",
 )  # fmt: skip
 _TENSORRT_INTEGERS = (
     "trt_auxiliary_streams", "trt_builder_optimization_level", "trt_dla_core", "trt_ep_context_embed_mode",
     "trt_max_partition_iterations", "trt_min_subgraph_size",
 )  # fmt: skip
 _TENSORRT_TEXTS = (
-    "trt_engine_cache_path", "trt_engine_cache_prefix", "trt_ep_context_file_path", "trt_extra_plugin_lib_paths",
+    "trt_engine_cache_path", "trt_engine_cache_prefix", "trt_engine_decryption_lib_path", "trt_ep_context_file_path",
+    "trt_extra_plugin_lib_paths", "trt_onnx_model_folder_path", "trt_op_types_to_exclude", "trt_preview_features",
     "trt_profile_max_shapes", "trt_profile_min_shapes", "trt_profile_opt_shapes", "trt_tactic_sources",
     "trt_timing_cache_path",
 )  # fmt: skip
@@ -53,7 +57,18 @@ _TENSORRT_PRECISIONS: Mapping[str, dict[str, str]] = {
     "INT8": {"trt_int8_enable": "True"},
 }
 
-# CUDA options that only the process that owns the session could give a sensible value.
+# Options of the CUDA provider, by the kind of their value; Triton has numbers for the names in the choices.
+_CUDA_BOOLEANS = (
+    "cudnn_conv1d_pad_to_nc1d", "cudnn_conv_use_max_workspace", "do_copy_in_default_stream", "enable_cuda_graph",
+    "enable_skip_layer_norm_strict_mode", "fuse_conv_bias", "prefer_nhwc", "tunable_op_enable",
+    "tunable_op_tuning_enable", "use_ep_level_unified_stream", "use_tf32",
+)  # fmt: skip
+_CUDA_INTEGERS = ("gpu_mem_limit", "sdpa_kernel", "tunable_op_max_tuning_duration_ms")
+_CUDA_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+}
+# Those that only the process that owns the session could give a sensible value.
 _CUDA_RESERVED = ("device_id", "has_user_compute_stream", "user_compute_stream", "gpu_external_alloc",
                   "gpu_external_free", "gpu_external_empty_cache")  # fmt: skip
 
@@ -76,13 +91,15 @@ def execution_providers(context: ModelContext, kind: InstanceKind, device_id: in
     _check_names(context, "cpu_execution_accelerator", (a.name for a in cpu), _CPU_ACCELERATORS)
 
     on_device: list[Provider] = []
-    cuda = _cuda_parameters(context)
+    # The older spelling, in `parameters` of the model.
+    older = Parameters.of_model(context)
+    cuda = _cuda(older, (name for name in CUDA_PARAMETERS if name in older.values))
     for accelerator in gpu:
         parameters = _parameters(context, "gpu_execution_accelerator", accelerator)
         if accelerator.name == "tensorrt":
             on_device.append((TENSORRT, {"device_id": str(device_id), **_tensorrt(parameters)}))
         else:
-            cuda |= _cuda(parameters)
+            cuda |= _cuda(parameters, parameters.values)
     on_device.append((CUDA, {"device_id": str(device_id), **cuda}))
     on_host: list[Provider] = [
         (OPENVINO, _openvino(_parameters(context, "cpu_execution_accelerator", accelerator))) for accelerator in cpu
@@ -128,35 +145,33 @@ def _tensorrt(parameters: Parameters) -> dict[str, str]:
     return options
 
 
-def _cuda(parameters: Parameters) -> dict[str, str]:
-    """Options go on under ONNX Runtime's own names, and ONNX Runtime refuses one that it does not know."""
+def _cuda(parameters: Parameters, names: Iterable[str]) -> dict[str, str]:
+    """An option of a newer ONNX Runtime goes on as it is; one that is not known there is refused there."""
     options: dict[str, str] = {}
-    for name, value in parameters.values.items():
+    for name in names:
         if name in _CUDA_RESERVED:
             raise InvalidArgumentError(
                 f"parameter '{name}' of {parameters.owner} is set by the server and cannot be given"
             )
-        if name in ("do_copy_in_default_stream", "use_ep_level_unified_stream"):
+        if name in _CUDA_BOOLEANS:
             options[name] = str(int(bool(parameters.boolean(name))))
+        elif name in _CUDA_INTEGERS:
+            options[name] = str(parameters.integer(name, 0, maximum=2**64 - 1))
+        elif name in _CUDA_CHOICES:
+            numbered = {str(number): choice for number, choice in enumerate(_CUDA_CHOICES[name])}
+            named = {choice: choice for choice in numbered.values()}
+            options[name] = parameters.choice(name, numbered | named, default="")
         else:
-            options[name] = value
+            options[name] = parameters.values[name]
     return options
 
 
-def _cuda_parameters(context: ModelContext) -> dict[str, str]:
-    """The older spelling, in ``parameters`` of the model, with numbers for names."""
-    parameters = Parameters.of_model(context)
-    readers: Mapping[str, Callable[[str], str]] = {
-        "cudnn_conv_algo_search": lambda name: parameters.choice(
-            name, {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}, default=""
-        ),
-        "gpu_mem_limit": lambda name: str(parameters.integer(name, 0, maximum=2**64 - 1)),
-        "arena_extend_strategy": lambda name: parameters.choice(
-            name, {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"}, default=""
-        ),
-        "do_copy_in_default_stream": lambda name: str(int(bool(parameters.boolean(name)))),
-    }
-    return {name: read(name) for name, read in readers.items() if name in parameters.values}
+def captures_graphs(wanted: Iterable[Provider]) -> bool:
+    """Whether sessions of these providers capture CUDA graphs."""
+    return any(
+        options.get("enable_cuda_graph") == "1" or options.get("trt_cuda_graph_enable") == "True"
+        for _, options in wanted
+    )
 
 
 def _openvino(parameters: Parameters) -> dict[str, str]:

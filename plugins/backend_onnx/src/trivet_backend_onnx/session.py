@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet_backend_onnx import providers
 from trivet_backend_onnx.providers import Provider, execution_providers
 from trivet_backend_onnx.runtime import describe, load_cuda, ort
-from trivet_backend_onnx.settings import SessionSettings
+from trivet_backend_onnx.settings import EXTENSIONS, SessionSettings
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
 
@@ -26,6 +28,8 @@ _PACKAGES = {
 
 # OpenVINO's sessions cannot be created side by side.
 _openvino_lock = threading.Lock()
+
+_profiles = itertools.count()
 
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
@@ -67,6 +71,8 @@ def create_session(
     _check_available(context, wanted)
     complaints = load_cuda() if kind == "GPU" else ()
     options = _session_options(context, settings)
+    if settings.profile_directory is not None:
+        _profile(options, settings.profile_directory, context)
     try:
         if any(name == providers.OPENVINO for name, _ in wanted):
             with _openvino_lock:
@@ -82,6 +88,22 @@ def create_session(
     if used_by:
         context.logger.info("%s runs on %s", used_by, _placement(session, used, device_id))
     return session
+
+
+def _profile(options: Any, directory: Path, context: ModelContext) -> None:
+    """Let a session write what each operator took; ONNX Runtime adds the date, and writes when the session is freed."""
+    directory.mkdir(parents=True, exist_ok=True)
+    # Sessions that are made in the same second need names that differ.
+    name = re.sub(r"[^\w.-]", "_", context.name)
+    prefix = directory / f"{name}_{context.version}_{next(_profiles)}"
+    options.enable_profiling = True
+    options.profile_file_prefix = str(prefix)
+    context.logger.info(
+        "model '%s' version %d is profiled; when it is unloaded, the profile is in %s_DATE.json",
+        context.name,
+        context.version,
+        prefix,
+    )
 
 
 def _open(path: Path, options: Any, wanted: list[Provider]) -> Any:
@@ -173,8 +195,15 @@ def _advice(error: Exception) -> str:
             f" -- this is onnxruntime {ort.__version__}: upgrade it, or export the model again for an older opset or IR"
             " version"
         )
+    if any(sign in text for sign in ("bad_alloc", "Failed to allocate memory", "out of memory")):
+        return " -- the machine, or its GPU, has too little memory left for the model"
     if any(sign in text for sign in ("Protobuf parsing failed", "No graph was found", "does not have a graph")):
         return " -- the file is damaged, incomplete (a Git LFS pointer?) or no ONNX model"
+    if "ai.onnx.contrib" in text or "com.microsoft.extensions" in text:
+        return (
+            " -- run: pip install 'trivet-backend-onnx[extensions]', and set model_operations { op_library_filename:"
+            f' "{EXTENSIONS}" }}'
+        )
     if "is not a registered function/op" in text or "No Op registered" in text:
         return " -- name the library with the custom operators in model_operations { op_library_filename }"
     if "TensorRT libraries" in text:

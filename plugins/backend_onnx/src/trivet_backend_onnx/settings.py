@@ -6,9 +6,12 @@ also be given for all models by ``--backend-config=onnxruntime,NAME=VALUE``; the
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import re
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError
@@ -25,15 +28,20 @@ _PARAMETERS = (
     "enable_mem_arena",
     "enable_mem_pattern",
     "share_session_between_instances",
+    "enable_profiling",
+    "outputs_on_device",
     _SHRINKAGE,
     *CUDA_PARAMETERS,
 )
-_BACKEND_OPTIONS = (*_PARAMETERS, "default-max-batch-size", "enable-global-threadpool")
+_BACKEND_OPTIONS = (*_PARAMETERS, "default-max-batch-size", "enable-global-threadpool", "profile-directory")
 
 # Keys that go to ONNX Runtime's session as they are (onnxruntime_session_options_config_keys.h).
 _CONFIG_ENTRY_PREFIXES = ("session.", "optimization.", "ep.", "mlas.")
 
 _DEVICE_ALLOCATOR = "session.use_device_allocator_for_initializers"
+
+EXTENSIONS = "onnxruntime_extensions"
+"""The package with operators for text, images and audio. In ``op_library_filename`` its name stands for its library."""
 
 _MAX_THREADS = 4096
 
@@ -62,10 +70,14 @@ class SessionSettings:
     """Keys and values for each run."""
     op_libraries: tuple[str, ...] = ()
     """Libraries with custom operators, as the loader takes them."""
+    profile_directory: Path | None = None
+    """Where sessions leave a profile when they are closed; ``None``: nothing is profiled."""
+    outputs_on_device: bool = False
+    """Whether a GPU instance leaves outputs where they were computed."""
 
-    def unoptimized(self) -> SessionSettings:
-        """The same without graph optimization, for a session that is only looked at."""
-        return replace(self, optimization="ORT_DISABLE_ALL")
+    def only_looked_at(self) -> SessionSettings:
+        """The same for a session that is not going to run: without graph optimization and profile."""
+        return replace(self, optimization="ORT_DISABLE_ALL", profile_directory=None)
 
     @classmethod
     def read(cls, context: ModelContext) -> SessionSettings:
@@ -102,6 +114,10 @@ class SessionSettings:
             op_libraries=tuple(
                 _op_library(context, name) for name in context.config.model_operations.op_library_filename
             ),
+            profile_directory=(
+                BackendOptions.read(context).profile_directory if parameters.boolean("enable_profiling") else None
+            ),
+            outputs_on_device=bool(parameters.boolean("outputs_on_device")),
         )
 
 
@@ -113,6 +129,8 @@ class BackendOptions:
     """What auto-completion gives a model that can batch; 0 leaves it without."""
     global_thread_pool: tuple[int, int] | None = None
     """Intra-op and inter-op threads of the pools that all sessions share; ``None``: every session has its own."""
+    profile_directory: Path = Path()
+    """Where profiles go. The operator's choice, as a model's configuration can come from a client."""
 
     @classmethod
     def read(cls, context: ModelContext) -> BackendOptions:
@@ -128,6 +146,7 @@ class BackendOptions:
                 if options.boolean("enable-global-threadpool")
                 else None
             ),
+            profile_directory=Path(options.text("profile-directory") or tempfile.gettempdir()),
         )
 
 
@@ -159,6 +178,25 @@ def _optimization(context: ModelContext) -> str:
 
 
 def _op_library(context: ModelContext, filename: str) -> str:
-    """A library with custom operators: an absolute path, a file of the model's folder, or a name for the loader."""
+    """A library with custom operators.
+
+    An absolute path, a file of the model's folder, the package :data:`EXTENSIONS`, or a name for the loader. Raises
+    :class:`~trivet.errors.InvalidArgumentError` where the package is not installed.
+    """
+    if filename == EXTENSIONS:
+        return _extensions_library(context)
     inside = context.model_path / filename
     return str(inside) if inside.is_file() else filename
+
+
+def _extensions_library(context: ModelContext) -> str:
+    """The library of the installed package; its Python half, which imports more than it needs, stays out."""
+    package = importlib.util.find_spec(EXTENSIONS)
+    for folder in (package and package.submodule_search_locations) or ():
+        for library in Path(folder).glob("_extensions_pydll*"):
+            if library.suffix in (".so", ".pyd", ".dylib"):
+                return str(library)
+    raise InvalidArgumentError(
+        f"model_operations.op_library_filename of model '{context.name}' names '{EXTENSIONS}', which is not installed;"
+        " run: pip install 'trivet-backend-onnx[extensions]'"
+    )
