@@ -1,38 +1,33 @@
-"""Write the generated parts of ``docs/reference/`` from the code that they describe.
+"""Write the generated parts of ``docs/reference/`` and of the plugins' READMEs from the code that they describe.
 
 A page holds text by hand and, between ``<!-- generated: NAME -->`` and ``<!-- end of generated -->``, what the function
-of that name here makes. ``python tools/generate_reference.py`` writes the pages; a test fails while one is out of date.
+of that name here makes; some take an argument (``<!-- generated: NAME ARGUMENT -->``). ``python
+tools/generate_reference.py`` writes the pages; a test fails while one is out of date.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
-from google.protobuf.descriptor import FieldDescriptor
+from config_reference import config_fields, fields_by_backend, fields_of_plugin
+from reference_parts import ROOT, own_registry, table
 from trivet import errors
 from trivet.cli import cli
 from trivet.cli.parameters import ALIASES, OptionsCommand, click_option
 from trivet.cli.tritonserver import NOT_YET
-from trivet.config.descriptors import fields_of, is_repeated, map_parts
-from trivet.config.model_config_pb2 import ModelConfig
-from trivet.config.support import IMPLEMENTED, NOT_IMPLEMENTED
 from trivet.options import Option
-from trivet.plugins import PluginRegistry
 from trivet.server_options import ALL_OPTIONS, KERNEL_OPTIONS
 from trivet_protocol_kserve_v2.errors import GRPC_STATUS, HTTP_STATUS
 from trivet_protocol_kserve_v2.extensions import EXTENSIONS
 from trivet_protocol_kserve_v2.http.openapi import document
 
-ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
 
-_REGION = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end of generated -->)", re.DOTALL)
+_REGION = re.compile(r"(<!-- generated: ([\w-]+)(?: (\w+))? -->\n).*?(<!-- end of generated -->)", re.DOTALL)
 
 # What `tritonserver --help` of version 2.51 lists.
 TRITON_OPTIONS = """
@@ -58,19 +53,6 @@ TRITON_EXTENSIONS = """
 classification sequence model_repository model_repository(unload_dependents) schedule_policy model_configuration
 system_shared_memory cuda_shared_memory binary_tensor_data parameters statistics trace logging
 """.split()  # noqa: SIM905
-
-
-def own_registry() -> PluginRegistry:
-    """The plugins of this repository, whatever else is installed."""
-    projects = (tomllib.loads(file.read_text())["project"] for file in ROOT.glob("plugins/*/pyproject.toml"))
-    own = {project["name"] for project in projects}
-    return PluginRegistry(plugin for plugin in PluginRegistry.discover().plugins if plugin.package in own)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |\n" for line in lines)
 
 
 # --- the command line
@@ -150,75 +132,6 @@ def _default(option: Option) -> str:
     return f"`{str(option.default).lower() if isinstance(option.default, bool) else option.default}`"
 
 
-# --- the model configuration
-
-
-def config_fields() -> str:
-    """Every field of the schema, and what becomes of it."""
-    claimed: dict[str, list[str]] = {}
-    for plugin in own_registry().plugins:
-        for family, offer in plugin.offers:
-            names = [offer.name] if family == "scheduler" else []
-            if family in ("backend", "exporter", "scheduler"):
-                names += getattr(offer, "config_fields")  # noqa: B009
-            for name in names:
-                claimed.setdefault(name, []).append(f"`{plugin.package}`")
-    return table(("field", "type", "Trivet"), _fields(ModelConfig.DESCRIPTOR, "", claimed))
-
-
-def _fields(message: Any, prefix: str, claimed: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str, str]]:
-    for field in fields_of(message):
-        path = f"{prefix}{field.name}"
-        inside = field.message_type if field.message_type is not None and map_parts(field) is None else None
-        listed = [entry for entry in (*IMPLEMENTED, *NOT_IMPLEMENTED, *claimed) if _below(entry, path)]
-        if inside is not None and (listed or _is_expanded(path)):
-            if path in NOT_IMPLEMENTED:
-                yield path_row(path, field, _fate(path, claimed), rest=True)
-            yield from _fields(inside, f"{path}.", claimed)
-        else:
-            yield path_row(path, field, _fate(path, claimed), rest=inside is not None and path in NOT_IMPLEMENTED)
-
-
-def path_row(path: str, field: FieldDescriptor, fate: str, *, rest: bool) -> tuple[str, str, str]:
-    """One line of the table; ``rest`` where it speaks of everything below the field as well."""
-    return f"`{path}`" + (" and below" if rest else ""), _type(field), fate
-
-
-def _below(entry: str, path: str) -> bool:
-    return entry.startswith(f"{path}.")
-
-
-def _is_expanded(path: str) -> bool:
-    """Messages that are implemented as a whole are shown with their fields."""
-    return any(path == entry or path.startswith(f"{entry}.") for entry in IMPLEMENTED)
-
-
-def _fate(path: str, claimed: Mapping[str, Sequence[str]]) -> str:
-    owners = [claimed[entry] for entry in claimed if path == entry or path.startswith(f"{entry}.")]
-    if owners:
-        return f"implemented by {', '.join(sorted({owner for some in owners for owner in some}))}"
-    if _is_expanded(path):
-        return "implemented"
-    for entry, (action, consequence) in NOT_IMPLEMENTED.items():
-        if path == entry or path.startswith(f"{entry}."):
-            return f"**{action}**: {consequence}"
-    raise LookupError(f"trivet.config.support says nothing about '{path}'")
-
-
-def _type(field: FieldDescriptor) -> str:
-    parts = map_parts(field)
-    if parts is not None:
-        return f"map of {_type(parts[0])} to {_type(parts[1])}"
-    if field.message_type is not None:
-        name = field.message_type.name
-    elif field.enum_type is not None:
-        name = field.enum_type.name
-    else:
-        kinds = {value: key for key, value in vars(FieldDescriptor).items() if key.startswith("TYPE_")}
-        name = kinds[field.type].removeprefix("TYPE_").lower()
-    return f"{name}, repeated" if is_repeated(field) else name
-
-
 # --- the protocol
 
 
@@ -293,9 +206,11 @@ def triton_extensions() -> str:
     )
 
 
-PARTS: Mapping[str, Callable[[], str]] = {
+PARTS: Mapping[str, Callable[..., str]] = {
     "commands": commands,
     "config-fields": config_fields,
+    "config-fields-by-backend": fields_by_backend,
+    "config-fields-of": fields_of_plugin,
     "http-endpoints": http_endpoints,
     "error-codes": error_codes,
     "triton-options": triton_options,
@@ -306,12 +221,23 @@ PARTS: Mapping[str, Callable[[], str]] = {
 
 def fill(text: str) -> str:
     """A page with its generated parts as they are now."""
-    return _REGION.sub(lambda region: f"{region[1]}\n{PARTS[region[2]]().strip()}\n\n{region[3]}", text)
+
+    def filled(region: re.Match[str]) -> str:
+        begin, name, argument, end = region.groups()
+        made = PARTS[name](argument) if argument else PARTS[name]()
+        return f"{begin}\n{made.strip()}\n\n{end}"
+
+    return _REGION.sub(filled, text)
+
+
+def pages() -> list[Path]:
+    """The pages that may have generated parts."""
+    return [*sorted(REFERENCE.glob("*.md")), *sorted(ROOT.glob("plugins/*/README.md"))]
 
 
 def stale() -> list[Path]:
     """The pages whose generated parts are out of date."""
-    return [page for page in sorted(REFERENCE.glob("*.md")) if page.read_text() != fill(page.read_text())]
+    return [page for page in pages() if page.read_text() != fill(page.read_text())]
 
 
 def main() -> None:

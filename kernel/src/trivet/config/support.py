@@ -78,13 +78,14 @@ NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {
     "dynamic_batching": ("warned", f"{_UNBATCHED}, and its queue policies and priorities do not apply"),
     "sequence_batching": ("refused", "requests of one sequence would go to any instance, without their controls"),
     "ensemble_scheduling": ("refused", "there would be nothing to run the steps"),
+    "ensemble_scheduling.step.model_namespace": ("warned", "models are found by their names alone"),
     "cc_model_filenames": ("refused", "the default model file would be loaded on every GPU"),
     "metric_tags": ("warned", _NO_METRIC),
     "model_operations": ("refused", "the model's custom operations would be missing"),
     "model_repository_agents": ("refused", "the model's files would be loaded unchecked and unchanged"),
     "model_metrics": ("warned", _NO_METRIC),
 }
-"""All other fields, by path, each with everything below it: what happens, and what a model goes without."""
+"""All other fields, by path, each with everything below that is not listed apart: what happens, and what is missing."""
 
 # `normalize` writes these for every model; asking for the default asks for nothing.
 _DEFAULTS = frozenset(("optimization.input_pinned_memory.enable", "optimization.output_pinned_memory.enable"))
@@ -113,8 +114,8 @@ def unsupported(config: ModelConfig, supported: Collection[str] = ()) -> list[Un
     """
     found: dict[str, Unsupported] = {}
     for path in _set_paths(config, ""):
-        listed = next((entry for entry in NOT_IMPLEMENTED if _covers(entry, path)), None)
-        if listed is None or any(_covers(claimed, path) for claimed in supported):
+        listed = listed_as(path)
+        if listed is None or any(_claims(claimed, path, listed) for claimed in supported):
             continue
         # A plugin may implement a part of what the table lists as one: then the rest is reported by its own path.
         partly = any(_covers(listed, claimed) for claimed in supported)
@@ -125,6 +126,16 @@ def unsupported(config: ModelConfig, supported: Collection[str] = ()) -> list[Un
         word = "is not supported" if action == "refused" else "is ignored"
         found.setdefault(field, Unsupported(field, action, f"field '{field}' {word}: {consequence}"))
     return list(found.values())
+
+
+def listed_as(path: str) -> str | None:
+    """The entry of :data:`NOT_IMPLEMENTED` that speaks of a field: the longest, as a part may be listed on its own."""
+    return max((entry for entry in NOT_IMPLEMENTED if _covers(entry, path)), key=len, default=None)
+
+
+def _claims(claimed: str, path: str, listed: str) -> bool:
+    """Whether a plugin that claims ``claimed`` implements ``path``. A listed group has no part that is listed apart."""
+    return _covers(claimed, path) and (claimed == listed or claimed not in NOT_IMPLEMENTED)
 
 
 def _covers(entry: str, path: str) -> bool:
