@@ -98,7 +98,8 @@ class PinnedMemory(ABC):
         """So many bytes, of any content; ordinary memory where no pinned memory is left.
 
         They go back with the last view of the array. So whoever starts a copy that is not waited for keeps a view until
-        it is over.
+        it is over. The first call pins all that there will be, which takes a tenth of a second: take a byte where an
+        instance is created, on its thread, and no request pays for that.
         """
 
     @abstractmethod

@@ -20,7 +20,10 @@ def arena() -> HostArena:
 
 @pytest.fixture
 def staging(arena: HostArena) -> Staging:
-    return Staging(arena, pins_inputs=True, pins_outputs=True)
+    made = Staging(arena, pins_inputs=True, pins_outputs=True)
+    assert arena.taken  # before the first request
+    arena.taken = 0
+    return made
 
 
 @pytest.mark.parametrize(

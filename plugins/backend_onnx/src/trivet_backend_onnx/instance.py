@@ -79,8 +79,9 @@ class OnnxInstance(ArrayInstance):
                 name for name, tensor in outputs.items() if tensor.dims and tensor.datatype not in (BYTES, BF16)
             )
         self._stay = self._leaves if settings.outputs_on_device else frozenset()
-        if device_id is not None and config.optimization.input_pinned_memory.enable:
+        if device_id is not None and context.pinned_memory and config.optimization.input_pinned_memory.enable:
             self.batch_memory = context.pinned_memory
+            self.batch_memory.take(1)  # so that no request has to wait until it is pinned
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:
         """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.

@@ -77,13 +77,14 @@ class Cuda(Host):
     def __init__(self, index: int, use: DeviceUse) -> None:
         super().__init__(torch.device("cuda", index))
         self._use = use
-        self._staging = Staging(use.pinned_memory, pins_inputs=use.pinned_inputs, pins_outputs=use.pinned_outputs)
-        self.batch_memory = self._staging.batch_memory
         self.reused: set[int] = set()
         """Where CUDA graphs leave their results: the next run writes over it."""
         torch.cuda.set_device(index)
         self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         torch.cuda.set_stream(self.stream)
+        # On the GPU's own context, which is the current one from here on.
+        self._staging = Staging(use.pinned_memory, pins_inputs=use.pinned_inputs, pins_outputs=use.pinned_outputs)
+        self.batch_memory = self._staging.batch_memory
 
     def feed(self, tensor: Tensor) -> Any:
         """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting."""

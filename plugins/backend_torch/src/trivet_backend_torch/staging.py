@@ -25,6 +25,8 @@ class Staging:
         self._pins_inputs = pins_inputs
         self._pins_outputs = pins_outputs
         self._in_flight: list[Any] = []
+        if memory is not None and (pins_inputs or pins_outputs):
+            memory.take(1)  # so that no request has to wait until it is pinned
 
     @property
     def batch_memory(self) -> PinnedMemory | None:
