@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import threading
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from onnx.parser import parse_model
+from rich.console import Console
 from trivet.cli import cli
 from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.placement import gpu_count
@@ -196,6 +198,24 @@ def test_builds_do_not_disturb_each_other(build: Build, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert [isinstance(results[number], bytes) for number in range(4)] == [False, True, False, True]
+
+
+def test_a_bar_for_each_phase_that_it_is_in() -> None:
+    shown = io.StringIO()
+    with BuildProgress(Console(file=shown, force_terminal=True, width=100)) as progress:
+        progress.start("Building engine", None, 2)
+        progress.start("Optimizing graph", "Building engine", 30)
+        assert progress.step("Optimizing graph", 14)
+    assert "Building engine" in shown.getvalue()
+    assert "  Optimizing graph" in shown.getvalue()
+    assert "15/30" in shown.getvalue()
+
+
+def test_a_place_that_cannot_be_written_is_named(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    done = build(*SHAPES)
+    assert done.exit_code == 1
+    assert f"Error: '{tmp_path / 'out'}': File exists" in done.output
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,16 @@ def test_the_batch_is_as_large_as_the_profiles_allow(
     assert completed(context(plan(), config, options)).max_batch_size == batch
 
 
+def test_dimensions_that_are_configured_tell_whether_to_batch(context: Context, caplog: Any) -> None:
+    """Only the outputs are; the rest is filled in to go with them."""
+    assert completed(context(plan(), 'output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }')).max_batch_size == 8
+    config = completed(context(plan(), 'output { name: "y" data_type: TYPE_FP32 dims: [ -1, 4 ] }'))
+    assert (config.max_batch_size, list(config.input[0].dims)) == (0, [-1, 4])
+    assert "the specified dimensions in model config for m hint that batching is unavailable" in caplog.text
+
+
 @pytest.mark.parametrize(("config", "reason"), [
+    ('output { name: "y" dims: [ 4 ] } output { name: "x" dims: [ -1, 4 ] }', "contradicting each other"),
     ("max_batch_size: 9", "configuration specified max-batch 9 but TensorRT engine only supports max-batch 8"),
     ('instance_group { kind: KIND_GPU profile: "2" }', "invalid profile '2'. Number of profiles .*: 2"),
 ])  # fmt: skip
@@ -184,6 +194,16 @@ def test_a_plan_that_cannot_be_loaded_says_why(
 ) -> None:
     with pytest.raises(error, match=reason):
         create(context(content(), config))
+
+
+def test_the_lean_runtime_says_what_it_loads(context: Context, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trt_standin import MODULE
+
+    monkeypatch.setitem(sys.modules, "tensorrt_lean", MODULE)
+    monkeypatch.setattr(MODULE, "__name__", "tensorrt_lean")
+    library = 'parameters { key: "library" value { string_value: "tensorrt_lean" } }'
+    with pytest.raises(InvalidArgumentError, match="tensorrt_lean loads only plans that were built with --"):
+        create(context(plan()[:-9], library))
 
 
 def test_a_version_compatible_plan_loads_where_the_operator_allows_it(context: Context, create: Create) -> None:

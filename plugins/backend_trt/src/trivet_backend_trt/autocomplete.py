@@ -43,12 +43,20 @@ def _complete_max_batch_size(
     config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
 ) -> None:
     allowed = most_rows(config, signature)
+    hint = _hint(config, signature)
+    if hint and not allowed:
+        raise InvalidArgumentError(
+            f"autofill failed for model '{config.name}': model tensor shape configuration hints for dynamic batching"
+            " but the underlying engine doesn't support batching"
+        )
     if config.max_batch_size > allowed:
         raise InvalidArgumentError(
             f"autofill failed for model '{config.name}': configuration specified max-batch {config.max_batch_size} but"
             f" TensorRT engine only supports max-batch {allowed}"
         )
-    if config.max_batch_size == 0 and allowed:
+    if config.max_batch_size == 0 and allowed and hint is False:
+        logger.warning("the specified dimensions in model config for %s hint that batching is unavailable", config.name)
+    elif config.max_batch_size == 0 and allowed:
         config.max_batch_size = min(default_max_batch_size or allowed, allowed)
         logger.info(
             "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
@@ -57,6 +65,26 @@ def _complete_max_batch_size(
         )
     if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
         config.dynamic_batching.SetInParent()
+
+
+def _hint(config: ModelConfig, signature: Signature) -> bool | None:
+    """Whether the dimensions that are configured leave out a batch; ``None`` where there are none to tell.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where some do and some do not.
+    """
+    hints = set()
+    messages: list[Any] = [*config.input, *config.output]
+    for message in messages:
+        own = signature.inputs.get(message.name) or signature.outputs.get(message.name)
+        dims = message.reshape.shape if message.HasField("reshape") else message.dims
+        if own is not None and not own.is_shape_tensor and (len(dims) or message.HasField("reshape")):
+            hints.add(len(own.dims) == len(dims) + 1)
+    if len(hints) > 1:
+        raise InvalidArgumentError(
+            f"unable to autofill for '{config.name}', model tensor configurations are contradicting each other in terms"
+            " of whether batching is supported"
+        )
+    return next(iter(hints), None)
 
 
 def most_rows(config: ModelConfig, signature: Signature) -> int:

@@ -89,12 +89,12 @@ def build(
     from trivet_backend_trt.shapes import read_profiles  # noqa: PLC0415
 
     profiles = read_profiles(minimum, optimum, maximum)
-    plan = _run(model, BuildOptions(profiles=profiles, **options), quiet=quiet)
     try:
+        plan = _run(model, BuildOptions(profiles=profiles, **options), quiet=quiet)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_file(output, plan)
     except OSError as error:
-        raise click.ClickException(f"cannot write '{output}': {error.strerror}") from error
+        raise click.ClickException(f"'{error.filename or output}': {error.strerror}") from error
     click.echo(f"wrote {output} ({len(plan):,} bytes)")
 
 

@@ -112,6 +112,8 @@ def _set_dla_core(runtime: Any, core: int, model: str) -> None:
 def _failure(trt: Any, runtime: Any, plan: Plan, content: bytes, free: int, reason: str, model: str) -> TrivetError:
     """Why a plan was refused: TensorRT's own words, and what is to be done where that can be told."""
     message = f"failed to load model '{model}': unable to deserialize '{plan.path.name}': {reason}"
+    if trt.__name__ in library.VERSION_COMPATIBLE_ONLY:
+        message += f"; {trt.__name__} loads only plans that were built with --version-compatible"
     if plan.version and not _same_version(plan, trt.__version__):
         fix = (
             "build the plan again with the version that is installed (trivet trt build), install the version that built"

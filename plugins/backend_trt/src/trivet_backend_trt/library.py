@@ -31,8 +31,11 @@ MODULES = {
 }
 """How to get each module."""
 
-# What loads plans of a kind, best first. The lean and the dispatch runtime load those that are version-compatible.
-_LOADERS = {"tensorrt": ("tensorrt", "tensorrt_lean", "tensorrt_dispatch"), "tensorrt_rtx": ("tensorrt_rtx",)}
+VERSION_COMPATIBLE_ONLY = ("tensorrt_lean", "tensorrt_dispatch")
+"""Those that load no other plans of TensorRT."""
+
+# What loads plans of a kind, best first.
+_LOADERS = {"tensorrt": ("tensorrt", *VERSION_COMPATIBLE_ONLY), "tensorrt_rtx": ("tensorrt_rtx",)}
 
 
 def choose(plan: Plan, settings: Settings, model: str) -> str:
@@ -67,6 +70,9 @@ def load(name: str) -> Any:
         raise UnavailableError(f"{name} cannot be imported ({error}); install it with: {MODULES[name]}") from error
 
 
+# By the name of a tensorrt.ILogger.Severity. What it tells of its work is for those who debug, its details for nobody.
+_LEVELS = {"WARNING": logging.WARNING, "INFO": logging.DEBUG, "VERBOSE": logging.NOTSET}
+
 _lock = threading.Lock()
 _logs: dict[str, Any] = {}
 _errors = threading.local()
@@ -81,20 +87,13 @@ def log_of(trt: Any) -> Any:
     """
     with _lock:
         if trt.__name__ not in _logs:
-            levels = {
-                trt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
-                trt.ILogger.Severity.ERROR: logging.ERROR,
-                trt.ILogger.Severity.WARNING: logging.WARNING,
-                trt.ILogger.Severity.INFO: logging.DEBUG,
-                trt.ILogger.Severity.VERBOSE: logging.NOTSET,
-            }
 
             class Log(trt.ILogger):  # type: ignore[misc]
                 def __init__(self) -> None:
                     trt.ILogger.__init__(self)
 
                 def log(self, severity: Any, message: str) -> None:
-                    _record(levels[severity], message)
+                    _record(_LEVELS.get(severity.name, logging.ERROR), message)
 
             _logs[trt.__name__] = Log()
         return _logs[trt.__name__]

@@ -10,9 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class BuildProgress:
-    """A context manager around a build, which runs on another thread; ``cancelled`` ends it at its next step."""
+    """A context manager around a build, which runs on another thread; ``cancelled`` ends it at its next step.
+
+    Nothing is shown where ``console``, standard error by default, is no terminal.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
+        console = console or Console(stderr=True)
         self.cancelled = threading.Event()
         self._lock = threading.Lock()
         self._tasks: dict[str, list[TaskID]] = {}
@@ -22,8 +26,9 @@ class BuildProgress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=console or Console(stderr=True),
+            console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> BuildProgress:
