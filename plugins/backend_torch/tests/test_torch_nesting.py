@@ -98,6 +98,27 @@ def test_an_exported_program_tells_what_is_inside_its_arguments_and_results(cont
         np.testing.assert_array_equal(results[name], value)
 
 
+def test_a_number_of_an_exported_program_may_be_free_or_the_one_that_it_was_exported_with(
+    context: Any, instance: Instance
+) -> None:
+    class Scaled(torch.nn.Module):
+        def forward(self, x: torch.Tensor, by: int) -> torch.Tensor:
+            return x * by
+
+    x, given = torch.zeros(2, 3), {"x": A, "by": np.array([[4], [4]])}
+    for dynamic, inputs in ((True, ["x", "by"]), (False, ["x"])):
+        shapes = {
+            "x": {0: torch.export.Dim("batch", min=1, max=8)},
+            "by": torch.export.Dim.DYNAMIC if dynamic else None,
+        }
+        program = torch.export.export(Scaled(), (x, 7), dynamic_shapes=shapes)
+        made_context = context({"model.pt2": lambda path, made=program: torch.export.save(made, path)})
+        made = instance(made_context)
+        assert [message.name for message in made_context.config.input] == inputs
+        result = run(made, {name: given[name] for name in inputs}, ["OUTPUT__0"])["OUTPUT__0"]
+        np.testing.assert_array_equal(result, A * (4 if dynamic else 7))
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="making a package needs a C++ compiler")
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch's compiler, of its own code

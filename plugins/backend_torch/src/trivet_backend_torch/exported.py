@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from trivet.datatypes import INT64
+
 from trivet_backend_torch.nesting import Unflattened, join, leaf_paths
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import torch
@@ -116,6 +118,8 @@ def signature_of(program: Any) -> Signature:
         if isinstance(value, torch.Tensor):
             arguments.append(Argument(name, "tensor", spec=_tensor_spec(value), keyword_only=keyword))
             batch_symbols.append(value.shape[0] if value.ndim else None)
+        elif isinstance(value, torch.SymInt):  # of any value, where dynamic_shapes said so
+            arguments.append(Argument(name, "int", spec=TensorSpec(INT64, (1,)), keyword_only=keyword))
         else:
             kind = _constant_kind(given.arg.value)
             arguments.append(Argument(name, kind, optional=True, keyword_only=keyword))

@@ -104,10 +104,8 @@ class Unflattened:
 
 def leaf_paths(spec: Any) -> list[Path]:
     """The path of each leaf of a tree of ``torch.utils._pytree``, in order."""
-    tree = torch.utils._pytree.tree_unflatten([None] * spec.num_leaves, spec)
-    # None would be a tree of its own kind for some versions: leaves are marked by where they are, not by what.
-    marked = torch.utils._pytree.tree_flatten_with_path(tree, is_leaf=lambda value: value is None)[0]
-    return [tuple(_step(key) for key in keys) for keys, _ in marked]
+    tree = torch.utils._pytree.tree_unflatten(range(spec.num_leaves), spec)
+    return [tuple(_step(key) for key in keys) for keys, _ in torch.utils._pytree.tree_flatten_with_path(tree)[0]]
 
 
 def _step(key: Any) -> int | str:
