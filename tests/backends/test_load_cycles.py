@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
-from wide_models import KINDS, WIDTH, write_model
+from wide_models import KINDS, WIDTH
 
 from bench import servers
 
@@ -25,10 +26,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_hundred_loads_and_unloads_leave_memory_flat(kind: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(KINDS[kind].framework) is None:
-        pytest.skip(f"{KINDS[kind].framework} is not installed")
-    write_model(tmp_path, kind)
+def test_two_hundred_loads_and_unloads_leave_memory_flat(
+    kind: str, add_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    add_model(tmp_path, kind, "wide")
     ones = np.ones((1, WIDTH), np.float32)
     x = triton.InferInput("x", ones.shape, "FP32").set_data_from_numpy(ones)
     resident = []
