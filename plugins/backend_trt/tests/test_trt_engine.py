@@ -24,7 +24,7 @@ Serve = Callable[..., AbstractAsyncContextManager[Engine]]
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
-    """An engine with one model ``m`` on the stand-in's GPU."""
+    """An engine with a model ``m`` on the stand-in's GPU."""
     monkeypatch.setattr(trivet.engine, "gpu_count", lambda: 1)
 
     @asynccontextmanager
@@ -35,7 +35,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
         folder.mkdir(parents=True)
         (folder / "model.plan").write_bytes(write_plan(parse_model(text), **about))
         (folder.parent / "config.pbtxt").write_text(f'platform: "tensorrt_plan" {config}')
-        async with running_engine(tmp_path) as engine:
+        async with running_engine(tmp_path, allow_failures=True) as engine:
             yield engine
 
     return serving
@@ -85,6 +85,30 @@ async def test_a_shape_tensor_comes_once_for_a_batch(serve: Serve) -> None:
             for number in range(8):
                 group.start_soon(ask, number)
         assert {number: answer.tolist() for number, answer in answers.items()} == {n: [[n] * 3] for n in range(8)}
+
+
+async def test_plans_that_cannot_be_loaded_cost_no_other_model(serve: Serve, tmp_path: Path) -> None:
+    """Of another version, damaged, and one that the real TensorRT for RTX refuses, as there is no driver below it."""
+    from trt_standin import write_plan
+
+    text = '<ir_version: 10, opset_import: ["" : 18]> g (float[4] x) => (float[4] y) { y = Add(x, x) }'
+    plan = write_plan(parse_model(text))
+    wrong = {
+        "old": (write_plan(parse_model(text), version=(8, 6, 1, 6)), "built by TensorRT 8.6.1.6, and tensorrt is 10.3"),
+        "damaged": (plan[:-20], "the file is damaged"),
+        "rtx": (b"vtrt" + plan[4:], "unable to deserialize 'model.plan'"),
+    }
+    for name, (content, _) in wrong.items():
+        folder = tmp_path / name / "1"
+        folder.mkdir(parents=True)
+        (folder / "model.plan").write_bytes(content)
+        (folder.parent / "config.pbtxt").write_text('platform: "tensorrt_plan"')
+    async with serve(text) as engine:
+        found = {entry.name: entry.reason for entry in await engine.repository_index()}
+        for name, (_, reason) in wrong.items():
+            assert f"failed to load model '{name}': " in found[name]
+            assert reason in found[name]
+        assert (await infer(engine, request("m", {"x": np.ones(4, np.float32)})))["y"].tolist() == [2] * 4
 
 
 async def test_a_request_that_no_profile_takes_is_told_so(serve: Serve) -> None:
