@@ -33,9 +33,9 @@ def validate(spec: ModelSpec, request: InferenceRequest) -> None:
 
 
 def _is_usual(spec: ModelSpec, request: InferenceRequest) -> bool:
-    """Whether each input is there and nothing about it varies but the number of entries; sets ``request.batch_size``.
+    """Whether each input is there, with as many bytes as its shape says; sets ``request.batch_size``.
 
-    One look at each input then tells that nothing is wrong. Of anything else this says nothing.
+    One look at each input then tells that nothing is wrong. Where this is false, nothing need be wrong.
     """
     expected = spec.inputs
     inputs = request.inputs
@@ -57,7 +57,17 @@ def _is_usual(spec: ModelSpec, request: InferenceRequest) -> bool:
             entries, dims = shape[0], shape[1:]
         else:
             return False
-        if dims != declared.dims or not tensor.wire_size == entries * declared.byte_size > 0:
+        if dims == declared.dims:
+            byte_size = entries * declared.byte_size
+        elif len(dims) == len(declared.dims):
+            byte_size = entries * declared.datatype.itemsize
+            for want, have in zip(declared.dims, dims, strict=True):
+                if want not in (-1, have):
+                    return False
+                byte_size *= have
+        else:
+            return False
+        if not tensor.wire_size == byte_size > 0:
             return False
     if most:
         if not 0 < entries <= most:

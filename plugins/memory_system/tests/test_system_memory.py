@@ -59,19 +59,35 @@ def test_a_tensor_is_read_where_the_client_put_it_and_written_where_it_wants_it(
 def test_an_output_that_is_there_already_is_not_copied(
     memory: SystemMemory, create: Create, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = create(np.arange(8, dtype=np.float32).tobytes())
+    size = 64 * 1024
+    path = create(np.arange(size // 2, dtype=np.float32).tobytes())
     register(memory, "r", path)
-    array = memory.slice("r", 8, 8).tensor("x", FP32, (2,)).writable([memory.slice("r", 8, 8)])
-    array *= 10
-    in_place = Tensor.from_numpy("x", array)
+    in_place = _times_ten(memory, 0, size)
     writes: list[int] = []
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: writes.append(at) or pwrite(file, data, at))
-    assert memory.slice("r", 8, 8).write(in_place) == 8
+    assert memory.slice("r", 0, size).write(in_place) == size
     assert writes == []
-    assert memory.slice("r", 16, 8).write(in_place) == 8
-    assert writes == [16]
-    assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 30, 20, 30, 6, 7]
+    assert memory.slice("r", size, size).write(in_place) == size
+    assert writes == [size]
+    tens = np.arange(size // 4, dtype=np.float32) * 10
+    assert np.array_equal(np.fromfile(path, np.float32), np.tile(tens, 2))
+
+
+def test_a_small_output_may_be_copied_onto_itself(memory: SystemMemory, create: Create) -> None:
+    path = create(np.arange(8, dtype=np.float32).tobytes())
+    register(memory, "r", path)
+    in_place = _times_ten(memory, 8, 8)
+    assert memory.slice("r", 8, 8).write(in_place) == 8
+    assert np.fromfile(path, np.float32).tolist() == [0, 1, 20, 30, 4, 5, 6, 7]
+
+
+def _times_ten(memory: SystemMemory, offset: int, size: int) -> Tensor:
+    """As a model that works in place computes it."""
+    part = memory.slice("r", offset, size)
+    array = part.tensor("x", FP32, (size // 4,)).writable([part])
+    array *= 10
+    return Tensor.from_numpy("x", array)
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 20])

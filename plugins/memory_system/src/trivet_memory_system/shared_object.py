@@ -18,6 +18,8 @@ from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Buffer
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux has the objects of shm_open(), by name
+_SMALL = 32 * 1024
+"""Bytes up to which copying onto itself takes no longer than finding out."""
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -55,7 +57,7 @@ class SharedObject:
 
     def check(self, end: int) -> None:
         """Raise :class:`~trivet.errors.InvalidArgumentError` where the object does not reach to ``end``, now."""
-        size = os.fstat(self._file).st_size
+        size = os.lseek(self._file, 0, os.SEEK_END)  # a third of what fstat takes; nobody reads at the position
         if self._offset + end > size:
             raise InvalidArgumentError(
                 f"Invalid shared memory region: '{self._key}' has {size} bytes, expected at least {self._offset + end}"
@@ -84,7 +86,7 @@ class SharedObject:
         """
         remaining = memoryview(data).cast("B")
         self.check(offset + remaining.nbytes)
-        if not remaining or _address(remaining) == self._address + offset:
+        if remaining.nbytes > _SMALL and _address(remaining) == self._address + offset:
             return
         position = self._offset + offset
         while remaining:

@@ -184,10 +184,10 @@ class Tensor:
             return KernelTensor.from_numpy(self._name, host if is_copy else host.copy(), datatype)
         if datatype is BYTES:
             return KernelTensor.from_wire(self._name, datatype, array.shape, encode_bytes(array))
-        if stays:
-            return KernelTensor.from_numpy(self._name, array, datatype)
         if array.nbytes <= SMALL:
             return KernelTensor.from_wire(self._name, datatype, array.shape, array.tobytes())
+        if stays:
+            return KernelTensor.from_numpy(self._name, array, datatype)
         del array
         assert self._array is not None
         if is_released(self._array):

@@ -154,7 +154,7 @@ def _decode_input(item: object, request: InferenceRequest, view: memoryview, sta
         inputs[name] = Tensor.from_wire(name, datatype, shape, view[start:end])
         return end
     if is_shared:
-        inputs[name] = _decode_region(parameters, memory).tensor(name, datatype, shape)
+        inputs[name] = memory.slice(*region_of(parameters)).tensor(name, datatype, shape)
     else:
         inputs[name] = decode_data(name, datatype, shape, item["data"])
     return start
@@ -179,8 +179,9 @@ def _check_dims(name: str, shape: tuple[Any, ...], request: InferenceRequest) ->
     )
 
 
-def _decode_region(parameters: Mapping[str, Any], memory: SharedMemory) -> RegionSlice:
-    return memory.slice(
+def region_of(parameters: Mapping[str, Any]) -> tuple[str, int, int]:
+    """The region that a tensor's parameters name, and the part of it: offset and size in bytes."""
+    return (
         text(parameters["shared_memory_region"], "shared_memory_region"),
         unsigned(parameters.get("shared_memory_offset", 0), "shared_memory_offset"),
         unsigned(parameters.get("shared_memory_byte_size", 0), "shared_memory_byte_size"),
@@ -208,7 +209,7 @@ def _decode_outputs(items: list[Any], request: InferenceRequest, memory: SharedM
                 raise InternalError(f"Unable to set 'classification': {NOT_UNSIGNED}")
             # As in Triton, whose counts of classes have 32 bits.
             classification &= 0xFFFFFFFF
-        region = _decode_region(parameters, memory) if is_shared else None
+        region = memory.slice(*region_of(parameters)) if is_shared else None
         binary = boolean(parameters.get("binary_data", False), "binary_data")
         if name not in outputs:
             outputs[name] = RequestedOutput(name, classification)
