@@ -65,5 +65,7 @@ def tiny_onnx(path: Path) -> None:
 def existing(path: Path) -> Path:
     """The path itself, links followed. Raises :class:`FileNotFoundError`, saying how to build the examples."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; run: python examples/build_repository.py --only all --pytorch")
+        raise FileNotFoundError(
+            f"{path} does not exist; run: python examples/build_repository.py --only all --pytorch --tensorflow"
+        )
     return path.resolve()

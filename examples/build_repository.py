@@ -13,6 +13,7 @@ from repository_builder.models import build_exported, build_language_model, buil
 from repository_builder.packages import Wheels
 from repository_builder.pytorch import build_pytorch
 from repository_builder.samples import build_samples
+from repository_builder.tensorflow import build_tensorflow
 
 EXAMPLES = Path(__file__).resolve().parent
 
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument(
         "--pytorch", action="store_true", help="models for the PyTorch backend too (trivet-backend-torch): 245 MB"
     )
+    parser.add_argument(
+        "--tensorflow", action="store_true", help="models for the TensorFlow backend too (trivet-backend-tf): 24 MB"
+    )
     parser.add_argument("--output", type=Path, default=EXAMPLES / "model_repository", help="default: %(default)s")
     parser.add_argument("--samples", type=Path, default=EXAMPLES / "samples", help="default: %(default)s")
     parser.add_argument("--cache", type=Path, default=EXAMPLES / ".cache", help="default: %(default)s")
@@ -44,6 +48,8 @@ def main() -> None:
         build_language_model(arguments.output, wheels)
     if arguments.pytorch:
         build_pytorch(arguments.output, wheels)
+    if arguments.tensorflow:
+        build_tensorflow(arguments.output, wheels, arguments.cache / "exported")
     build_samples(arguments.samples, wheels)
 
     names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())

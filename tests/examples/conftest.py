@@ -138,6 +138,12 @@ class Client:
         return int(statistics["model_stats"][0]["execution_count"])
 
 
+@pytest.fixture(scope="session")
+def new_client() -> type[Client]:
+    """For tests with a server of their own."""
+    return Client
+
+
 # One for the whole session: tritonclient.http may only be freed on the thread that made it, and a client that a failed
 # request's traceback holds on to would be freed by whichever thread the garbage collector runs on.
 @pytest.fixture(scope="session", params=["http", "grpc"])
