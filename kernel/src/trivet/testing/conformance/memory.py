@@ -95,6 +95,18 @@ class MemoryConformance(PluginRules, ABC):
             text = provider.slice("r", 0, 11).tensor("x", BYTES, (2,)).numpy().tolist()
             require(text == [b"ab", b"c"], "BYTES are read in wire layout", _SLICE, repr(text))
 
+    def test_what_a_model_writes_into_an_input_is_its_own(self) -> None:
+        """A client may ask again with what it has put there once."""
+        for count in (2, 1 << 18):
+            given = np.ones(count, np.float32)
+            with self._provider() as provider, self.client_memory(given.tobytes()) as memory:
+                provider.register("r", given.nbytes, memory.details)
+                tensor = provider.slice("r", 0, given.nbytes).tensor("x", FP32, (count,))
+                written = tensor.writable()
+                written += 1
+                require((written == 2).all(), "writable() gives an input to write into", "trivet.tensor.Tensor")
+                require(memory.content()[: given.nbytes] == given.tobytes(), "the client does not see it", _SLICE)
+
     def test_a_part_outlives_its_region(self) -> None:
         """A request keeps what it was granted."""
         with self._provider() as provider, self.client_memory(np.ones(2, np.float32).tobytes()) as memory:
