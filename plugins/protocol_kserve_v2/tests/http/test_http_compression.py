@@ -59,7 +59,7 @@ def test_a_body_that_grows_too_large() -> None:
         decompress(bomb, LIMIT)
 
 
-@pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"x")[:-1], zlib.compress(b"x" * 500)[:10]])
+@pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"x", mtime=0)[:-1], zlib.compress(b"x" * 500)[:10]])
 def test_a_body_that_is_damaged(body: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match="decompress"):
         decompress(body, LIMIT)
