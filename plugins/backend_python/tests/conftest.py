@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -94,6 +95,11 @@ class Models:
         self.root = root
         self.backend = PythonBackend()
         self._stack = stack
+        self._others = set(sys.modules)
+
+    def left(self) -> set[str]:
+        """Modules of models' code that are imported now, those of other tests' models left out."""
+        return {name for name in sys.modules.keys() - self._others if name.startswith("trivet_model_")}
 
     def write(
         self, name: str, source: str | None, config: str = FLOAT_CONFIG, files: Mapping[str, str] | None = None

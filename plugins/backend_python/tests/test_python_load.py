@@ -70,7 +70,7 @@ class TestInitialize:
             models.run("m", echo(methods))
         path = models.root / "m" / "1" / "model.py"
         assert caught.value.message == f"ValueError: boom\n\nAt:\n  {path}(6): {where}\n"
-        assert not [name for name in sys.modules if name.startswith("trivet_model_")]
+        assert not models.left()
 
 
 class TestFinalize:
@@ -91,7 +91,7 @@ def finalize(self):
         model = models.run("m", echo("def finalize(self):\n    raise ValueError('late')"))
         with pytest.raises(ValueError, match="late"):
             model.close()
-        assert not [name for name in sys.modules if name.startswith("trivet_model_")]
+        assert not models.left()
 
 
 class TestBrokenCode:
@@ -390,7 +390,7 @@ class TestModules:
             assert held() is None
         finally:
             gc.enable()
-        assert not [name for name in sys.modules if name.startswith("trivet_model_")]
+        assert not models.left()
 
     def test_the_installed_module_is_the_models_module(self):
         import triton_python_backend_utils

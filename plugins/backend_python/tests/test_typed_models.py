@@ -244,7 +244,7 @@ class TestClass:
             assert held() is None
         finally:
             gc.enable()
-        assert not [name for name in sys.modules if name.startswith("trivet_model_")]
+        assert not models.left()
 
 
 class TestConfiguration:

@@ -214,7 +214,7 @@ def test_without_pinned_memory_the_answers_are_the_same(context: Any, instance: 
 
 def test_tensors_pass_through_the_servers_pinned_memory(context: Any, instance: Instance) -> None:
     from trivet.options import Settings
-    from trivet_memory_cuda.pools import OPTIONS as POOLS
+    from trivet_memory_cuda.options import OPTIONS as POOLS
     from trivet_memory_cuda.provider import CudaMemory
 
     network = torch.nn.Linear(64, 32)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from trivet.errors import InternalError
 from trivet.options import Settings
+from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.pool import Allocation
-from trivet_memory_cuda.pools import OPTIONS
 from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
 from trivet_memory_cuda.runtime import Cuda
 

@@ -15,7 +15,7 @@ from trivet.errors import InvalidArgumentError
 from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.tensor import Tensor, object_array
-from trivet_memory_cuda.pools import OPTIONS
+from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.provider import CudaMemory
 from trivet_memory_cuda.runtime import Cuda
 

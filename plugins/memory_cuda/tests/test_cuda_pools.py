@@ -15,8 +15,8 @@ from trivet.errors import InternalError, InvalidArgumentError
 from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.testing import running_server
+from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.pool import ALIGNMENT, Blocks
-from trivet_memory_cuda.pools import OPTIONS
 from trivet_memory_cuda.provider import CudaMemory
 
 POOL = 64 * ALIGNMENT

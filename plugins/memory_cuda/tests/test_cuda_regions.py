@@ -16,7 +16,7 @@ from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundErro
 from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.plugins import PluginRegistry
-from trivet_memory_cuda.pools import OPTIONS
+from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
 from trivet_memory_cuda.runtime import Cuda
 

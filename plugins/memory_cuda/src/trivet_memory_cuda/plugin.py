@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from trivet.hookspecs import MemoryPlugin, hookimpl
 
-from trivet_memory_cuda.pools import OPTIONS
+from trivet_memory_cuda.options import OPTIONS
 
 
 @hookimpl

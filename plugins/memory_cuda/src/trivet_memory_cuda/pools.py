@@ -11,31 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from trivet.errors import InvalidArgumentError, TrivetError
 from trivet.memory import PinnedMemory, PoolUsage
-from trivet.options import Option
 
+from trivet_memory_cuda.options import CUDA_POOL_DEFAULT
 from trivet_memory_cuda.pool import Allocation, Block, Pool
 
 if TYPE_CHECKING:
     from trivet_memory_cuda.runtime import Cuda
 
 logger = logging.getLogger(__name__)
-
-_CUDA_DEFAULT = 64 << 20
-
-OPTIONS = (
-    Option(
-        "pinned-memory-pool-byte-size",
-        "integer",
-        256 << 20,
-        "Bytes of pinned host memory, through which tensors are copied to GPUs and back; 0 for none.",
-    ),
-    Option(
-        "cuda-memory-pool-byte-size",
-        help="Bytes of memory on a GPU for copies that the server makes there, as GPU:BYTES; repeat it for several. A"
-        f" GPU that is not named has {_CUDA_DEFAULT}.",
-        multiple=True,
-    ),
-)
 
 
 class PinnedPool(PinnedMemory):
@@ -110,7 +93,7 @@ class DevicePools:
             device, _, size = value.partition(":")
             if not (device.isdecimal() and size.isdecimal()):
                 raise InvalidArgumentError(
-                    f"--cuda-memory-pool-byte-size={value}: expected GPU:BYTES, e.g. 0:{_CUDA_DEFAULT}"
+                    f"--cuda-memory-pool-byte-size={value}: expected GPU:BYTES, e.g. 0:{CUDA_POOL_DEFAULT}"
                 )
             sizes[int(device)] = int(size)
         return cls(sizes, devices)
@@ -124,7 +107,7 @@ class DevicePools:
         with self._lock:
             pool = self._pools.get(device)
             if pool is None:
-                size = self._sizes.get(device, _CUDA_DEFAULT)
+                size = self._sizes.get(device, CUDA_POOL_DEFAULT)
                 pool = self._pools[device] = Pool(size, lambda size: cuda.allocate(size, device))
         try:
             block = pool.take(byte_size)

@@ -264,7 +264,7 @@ class BackendConformance(PluginRules, ABC):
             await self._cycles(engine, _CYCLES - _SETTLED)
             cycles = _CYCLES - _SETTLED
             after = leaks.held()
-            objects = self._left()
+            objects = leaks.alive(BackendModel, BackendInstance)
             require(not objects, "a closed model and its instances are garbage", _CLOSE, f"alive: {objects[:3]}")
             threads = after.threads - before.threads
             require(
@@ -278,9 +278,8 @@ class BackendConformance(PluginRules, ABC):
             found = f"{grown >> 10} KiB more after {cycles} loads and unloads"
             require(grown <= self.growth_bytes, "a model's memory is freed with it", _CLOSE, found)
 
-        # Those of other tests, which this one has nothing to do with.
-        self._before = {id(found) for found in leaks.alive(BackendModel, BackendInstance)}
-        self._run(check)
+        with leaks.apart():
+            self._run(check)
         require(
             leaks.eventually(lambda: not any(thread.name.startswith("m_0_") for thread in threading.enumerate())),
             "instances end with the engine",
@@ -296,13 +295,9 @@ class BackendConformance(PluginRules, ABC):
             await engine.unload("m")
         # Requests in flight are answered by now, and closing goes on behind.
         for _ in range(_PATIENCE):
-            if not self._left():
+            if not leaks.alive(BackendModel, BackendInstance):
                 break
             await asyncio.sleep(0.1)
-
-    def _left(self) -> list[object]:
-        """Models and instances that are alive and were not before."""
-        return [found for found in leaks.alive(BackendModel, BackendInstance) if id(found) not in self._before]
 
     async def _answers(self, engine: Engine, what: str) -> None:
         inputs = self.inputs(1, 5)

@@ -76,13 +76,14 @@ class ExporterConformance(PluginRules, ABC):
 
     def test_nothing_is_left_of_a_server_that_stopped(self) -> None:
         """Threads, files and sockets."""
-        for _ in range(3):
-            self._once()
-        before = leaks.held()
-        for _ in range(5):
-            self._once()
-        leaks.eventually(lambda: leaks.held().threads <= before.threads)
-        after = leaks.held()
+        with leaks.apart():
+            for _ in range(3):
+                self._once()
+            before = leaks.held()
+            for _ in range(5):
+                self._once()
+            leaks.eventually(lambda: leaks.held().threads <= before.threads)
+            after = leaks.held()
         threads = sorted(after.threads - before.threads)
         require(not threads, "stop() ends the exporter's threads", f"{_SERVICE}.stop", ", ".join(threads))
         files = after.files - before.files

@@ -100,15 +100,19 @@ class ProtocolConformance(PluginRules, ABC):
 
     def test_nothing_is_left_of_a_server_that_stopped(self) -> None:
         """Threads and sockets; and its addresses can be bound again."""
-        for _ in range(3):
+
+        def once() -> None:
             with self._server() as (server, _):
                 self.infer(server, "double", np.ones((1, 2), np.float32))
-        before = leaks.held()
-        for _ in range(5):
-            with self._server() as (server, _):
-                self.infer(server, "double", np.ones((1, 2), np.float32))
-        leaks.eventually(lambda: leaks.held().threads <= before.threads)
-        after = leaks.held()
+
+        with leaks.apart():
+            for _ in range(3):
+                once()
+            before = leaks.held()
+            for _ in range(5):
+                once()
+            leaks.eventually(lambda: leaks.held().threads <= before.threads)
+            after = leaks.held()
         threads = sorted(after.threads - before.threads)
         require(not threads, "stop() ends the protocol's threads", f"{_SERVICE}.stop", ", ".join(threads))
         files = after.files - before.files

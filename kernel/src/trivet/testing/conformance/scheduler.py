@@ -188,7 +188,8 @@ class SchedulerConformance(PluginRules, ABC):
                 await anyio.sleep(0.1)
             require(not leaks.alive(kind), "a closed scheduler is garbage", "trivet.scheduling.Scheduler.close")
 
-        self._run(check)
+        with leaks.apart():
+            self._run(check)
 
     def _run(self, check: Any) -> None:
         async def run(repository: Path) -> None:
