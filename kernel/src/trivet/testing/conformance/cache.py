@@ -17,10 +17,12 @@ from trivet.hookspecs import CachePlugin, Offer
 from trivet.inference import InferenceResponse
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor, object_array
+from trivet.testing.conformance import leaks
 from trivet.testing.conformance.rules import PluginRules, offered, require
 
 _LOOKUP = "trivet.extensions.ResponseCache.lookup"
 _INSERT = "trivet.extensions.ResponseCache.insert"
+_CLOSE = "trivet.extensions.ResponseCache.close"
 
 
 class CacheConformance(PluginRules, ABC):
@@ -81,6 +83,47 @@ class CacheConformance(PluginRules, ABC):
             require(within, "a cache keeps to its capacity", "trivet.extensions.CacheUsage", repr(usage))
 
         self._run(check)
+
+    def test_many_requests_at_once_get_their_own_responses(self) -> None:
+        """Lookups and insertions that overlap, of the same keys and of others."""
+
+        async def check(cache: ResponseCache) -> None:
+            wrong: list[int] = []
+
+            async def use(number: int) -> None:
+                key = number % 20
+                await _insert(cache, _key(key), _response(key))
+                found = await _lookup(cache, _key(key))
+                if found is None or bytes(found.outputs[0].wire()) != bytes([key]):
+                    wrong.append(number)
+
+            async with anyio.create_task_group() as tasks:
+                for number in range(100):
+                    tasks.start_soon(use, number)
+            require(
+                not wrong, "a key has its own response, whoever else asks", _LOOKUP, f"not so: uses {sorted(wrong)}"
+            )
+
+        self._run(check)
+
+    def test_nothing_is_left_of_a_cache_that_was_closed(self) -> None:
+        """Threads, connections and files."""
+
+        async def check(cache: ResponseCache) -> None:
+            await _insert(cache, _key(1), _response(1))
+            await _lookup(cache, _key(1))
+
+        for _ in range(3):
+            self._run(check)
+        before = leaks.held()
+        for _ in range(8):
+            self._run(check)
+        leaks.eventually(lambda: leaks.held().threads <= before.threads)
+        after = leaks.held()
+        threads = sorted(after.threads - before.threads)
+        require(not threads, "close() ends the cache's threads", _CLOSE, ", ".join(threads))
+        files = after.files - before.files
+        require(files < 4, "close() closes the cache's connections", _CLOSE, f"{files} more after 8 caches")
 
     def test_an_unknown_option_is_named(self) -> None:
         """When the cache is made, before the server listens."""

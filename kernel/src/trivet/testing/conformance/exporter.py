@@ -17,6 +17,7 @@ from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
 from trivet.testing.conformance import leaks
 from trivet.testing.conformance.models import KitModels
+from trivet.testing.conformance.requests import Answers, request
 from trivet.testing.conformance.rules import PluginRules, offered, require
 from trivet.testing.running import RunningServer, running_server
 
@@ -65,6 +66,23 @@ class ExporterConformance(PluginRules, ABC):
                 server.call(server.engine.load, "double")
             self._infer(server, "double")
             require("double" in self.exported(server), "a model that came back is exported", _EXPORTER)
+
+    def test_many_requests_at_once_are_answered_and_exported(self) -> None:
+        """Some of them cancelled, some of a model that fails."""
+
+        async def ask() -> None:
+            answers = Answers(server.engine)
+            models = ["double", "fails", "double"] * 16
+            requests = [request(model, {"x": np.ones((1, 2), np.float32)}) for model in models]
+            answers.submit(*requests)
+            for one in requests[::4]:
+                server.engine.cancel(one)
+            await answers.all()
+
+        with self._server(self.settings) as server:
+            server.call(ask)
+            text = self.exported(server)
+            require("double" in text, "an exporter tells of a model after many requests at once", _EXPORTER, text[:500])
 
     def test_a_place_that_does_not_answer_costs_no_request(self) -> None:
         """The server starts, serves and stops without it."""

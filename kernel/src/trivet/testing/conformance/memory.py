@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,28 @@ class MemoryConformance(PluginRules, ABC):
                 written += 1
                 require((written == 2).all(), "writable() gives an input to write into", "trivet.tensor.Tensor")
                 require(memory.content()[: given.nbytes] == given.tobytes(), "the client does not see it", _SLICE)
+
+    def test_parts_are_used_on_many_threads(self) -> None:
+        """Models' threads read inputs and write outputs side by side, each in a part of its own."""
+        count, size = 16, 1024
+        with (
+            self._provider() as provider,
+            self.client_memory(bytes(count * size)) as memory,
+            ThreadPoolExecutor(8) as pool,
+        ):
+            provider.register("r", count * size, memory.details)
+            parts = [provider.slice("r", number * size, size) for number in range(count)]
+
+            def use(number: int) -> bool:
+                given = np.full(size // 4, number, np.float32)
+                for _ in range(50):
+                    parts[number].write(Tensor.from_numpy("y", given))
+                    if not np.array_equal(parts[number].tensor("x", FP32, given.shape).numpy(), given):
+                        return False
+                return True
+
+            wrong = [number for number, right in enumerate(pool.map(use, range(count))) if not right]
+            require(not wrong, "parts do not disturb each other", _SLICE, f"parts {wrong}")
 
     def test_a_part_outlives_its_region(self) -> None:
         """A request keeps what it was granted."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from trivet.hookspecs import Offer, ProtocolPlugin
@@ -45,6 +46,13 @@ class ProtocolConformance(PluginRules, ABC):
         where the server answers with an error.
         """
 
+    def leave(self, server: RunningServer, model: str, x: NDArray[np.float32], executing: Callable[[], object]) -> None:
+        """Ask as :meth:`infer` does, and go before there is an answer: close the connection, or cancel the call.
+
+        Send the request, call ``executing()``, which returns when the model has it, and go.
+        """
+        raise NotImplementedError
+
     def test_an_answer(self) -> None:
         """Batches of one row and of several, of any length."""
         with self._server() as (server, _):
@@ -77,6 +85,21 @@ class ProtocolConformance(PluginRules, ABC):
         with self._server() as (server, _), ThreadPoolExecutor(16) as clients:
             wrong = [number for number, right in enumerate(clients.map(ask, range(64))) if not right]
             require(not wrong, "each of many clients gets its own answer", _PROTOCOL, f"not so: clients {wrong}")
+
+    def test_a_client_that_goes_cancels_its_request(self) -> None:
+        """While the model executes it; others are answered as ever."""
+        x = np.ones((1, 2), np.float32)
+        with self._server() as (server, models):
+            try:
+                self.leave(server, "waits", x, lambda: models.started.wait(60))
+            except NotImplementedError:
+                pytest.skip("leave() is not written")
+            waiting = server.engine.model("waits").in_flight
+            gone = leaks.eventually(lambda: server.call(lambda: not waiting))
+            models.gate.set()
+            require(gone, "a client that goes cancels its request", _PROTOCOL, "the request is still in flight")
+            y = self.infer(server, "double", x)
+            require(y.tolist() == [[2, 2]], "a client that goes costs no other request", _PROTOCOL, repr(y))
 
     def test_a_request_in_flight_is_answered_while_the_server_stops(self) -> None:
         """Within the time that it is given."""
