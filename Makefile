@@ -11,6 +11,8 @@ SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugi
 DEVELOPED := $(subst transport_http,transport_http[http3],$(subst kserve_v2,kserve_v2[native],$(SERVED))) plugins/cache_redis plugins/new \
   plugins/memory_cuda plugins/backend_tf[cpu] plugins/backend_torch[cpu] plugins/backend_trt[rtx,lean-cu13]
 EXAMPLES := examples/model_repository
+# Most tests wait for a server to start, so two processes run them, a file of tests in one of both.
+WORKERS := -n 2 --dist loadfile
 SOURCES := conftest.py kernel plugins tests bench examples tools docs
 
 .PHONY: serve test test-slow lint format bench docs wheels clean
@@ -30,7 +32,7 @@ serve: $(VENV)/served
 test: $(VENV)/developed
 	@tools/install_debian_packages.sh
 	$(BIN)/python examples/build_repository.py --only all --output $(EXAMPLES)
-	TRIVET_REAL_TRITON="$(CURDIR)/tools/real_triton.py" $(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	TRIVET_REAL_TRITON="$(CURDIR)/tools/real_triton.py" $(BIN)/python -m pytest -m "not slow" $(WORKERS) $(PYTEST)
 
 ## Run the tests that take minutes.
 test-slow: $(VENV)/developed

@@ -7,6 +7,7 @@ What is downloaded and exported is kept in examples/.cache, so a second run only
 from __future__ import annotations
 
 import argparse
+import fcntl
 from pathlib import Path
 
 from repository_builder.models import build_exported, build_language_model, build_light
@@ -40,6 +41,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=EXAMPLES / ".cache", help="default: %(default)s")
     arguments = parser.parse_args()
 
+    arguments.cache.mkdir(parents=True, exist_ok=True)
+    with (arguments.cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two builds that share the cache would write each other's files
+        build(arguments)
+
+    names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())
+    print(f"{arguments.output}: {', '.join(names)}")
+
+
+def build(arguments: argparse.Namespace) -> None:
     wheels = Wheels(arguments.cache / "wheels")
     build_light(arguments.output, wheels)
     if arguments.only == "all":
@@ -51,9 +62,6 @@ def main() -> None:
     if arguments.tensorflow:
         build_tensorflow(arguments.output, wheels, arguments.cache / "exported")
     build_samples(arguments.samples, wheels)
-
-    names = sorted(folder.name for folder in arguments.output.iterdir() if folder.is_dir())
-    print(f"{arguments.output}: {', '.join(names)}")
 
 
 if __name__ == "__main__":
