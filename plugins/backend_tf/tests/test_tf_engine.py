@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import trivet_backend_tf.plugin
-import trivet_scheduler_dynamic.plugin
-import trivet_scheduler_sequence.plugin
 from tf_models import Tensors, parameter, save_double, save_serving, tf, v1
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
 
@@ -28,15 +24,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return ("asyncio", {"use_uvloop": True})
-
-
-def engine(path: Path, **options: Any) -> Any:
-    registry = PluginRegistry.of(
-        tf=trivet_backend_tf.plugin,
-        dynamic=trivet_scheduler_dynamic.plugin,
-        sequence=trivet_scheduler_sequence.plugin,
-    )
-    return running_engine(path, registry=registry, **options)
 
 
 def folder_of(path: Path, model: str, config: str = "") -> Path:
@@ -59,7 +46,7 @@ async def test_requests_side_by_side_get_their_own_answers(tmp_path: Path) -> No
     """In batches, of two instances, from a repository without a single configuration but for that."""
     save_double(folder_of(tmp_path, "double", "instance_group { count: 2 }"))
     rows = np.random.default_rng(0).normal(size=(64, 1, 4)).astype(np.float32)
-    async with engine(tmp_path) as running:
+    async with running_engine(tmp_path) as running:
         responses = await asyncio.gather(*(infer(running, "double", x=row) for row in rows))
     for response, row in zip(responses, rows, strict=True):
         np.testing.assert_array_equal(response.outputs[0].numpy(), 2 * row)
@@ -71,7 +58,7 @@ async def test_models_that_do_not_load_leave_their_neighbours(tmp_path: Path) ->
     damaged = folder_of(tmp_path, "damaged")
     save_double(damaged)
     (damaged / "saved_model.pb").write_bytes(b"?")
-    async with engine(tmp_path, allow_failures=True) as running:
+    async with running_engine(tmp_path, allow_failures=True) as running:
         index = {entry.name: entry for entry in await running.repository_index()}
         assert "expected 'sign' signature; the SavedModel has serving_default" in index["unsigned"].reason
         assert "it is damaged or incomplete" in index["damaged"].reason
@@ -95,7 +82,7 @@ async def test_ragged_requests_in_one_batch(tmp_path: Path) -> None:
         dynamic_batching { max_queue_delay_microseconds: 50000 }
     """
     save_serving(folder_of(tmp_path, "sums", config), build)
-    async with engine(tmp_path) as running:
+    async with running_engine(tmp_path) as running:
         responses = await asyncio.gather(
             *(infer(running, "sums", x=np.ones((1, length), np.float32)) for length in (1, 5, 2, 7))
         )
@@ -128,7 +115,7 @@ async def test_a_state_that_the_server_keeps_between_requests(tmp_path: Path) ->
             answers.append(float(response.outputs[0].numpy()[0, 0]))
         return answers
 
-    async with engine(tmp_path) as running:
+    async with running_engine(tmp_path) as running:
         assert await asyncio.gather(speak(running, 1), speak(running, 10)) == [[1, 2, 3], [10, 20, 30]]
 
 
@@ -139,7 +126,7 @@ async def test_instances_share_sessions_as_far_as_they_may(
     made = watch_sessions(monkeypatch)
     config = "instance_group { count: 3 }" + parameter("MAX_SESSION_SHARE_COUNT", share)
     save_double(folder_of(tmp_path, "double", config))
-    async with engine(tmp_path) as running:
+    async with running_engine(tmp_path) as running:
         assert len(made) == 2 * sessions
         assert (await infer(running, "double", x=ROW)).error is None
 
@@ -167,7 +154,7 @@ async def test_unloading_frees_session_and_graph_without_the_garbage_collector(
     monkeypatch.setattr("trivet.garbage.gc.collect", lambda: 0)
     gc.disable()
     try:
-        async with engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
+        async with running_engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
             assert (await infer(running, "double", x=ROW)).error is None
             await running.unload("double")
         assert len(made) == 2
@@ -191,7 +178,9 @@ async def test_an_instance_that_is_bound_to_a_core_computes_there(tmp_path: Path
         )
 
     policies = {"one": HostPolicy("one", frozenset((core,)))}
-    async with engine(tmp_path, host_policies=policies, model_control_mode="explicit", load_models=["free"]) as running:
+    async with running_engine(
+        tmp_path, host_policies=policies, model_control_mode="explicit", load_models=["free"]
+    ) as running:
         before = bound()
         await running.load("double")
         assert (await infer(running, "double", x=ROW)).error is None
@@ -208,7 +197,7 @@ async def test_loading_and_unloading_leaves_memory_flat(tmp_path: Path) -> None:
 
     save_serving(folder_of(tmp_path, "wide"), build)
     process = psutil.Process()
-    async with engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
+    async with running_engine(tmp_path, model_control_mode="explicit", load_models=["*"]) as running:
         settled = 0
         for cycle in range(200):
             await running.unload("wide")

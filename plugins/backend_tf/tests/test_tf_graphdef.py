@@ -132,7 +132,7 @@ def test_device_names_in_the_graph_do_not_matter(context: MakeContext, instance:
     """It was drawn on a machine with GPUs."""
 
     def on_gpu() -> None:
-        with tf.device("/gpu:3"):
+        with tf.device("/job:worker/task:7/gpu:3"):
             add()
 
     made = context(graphdef(on_gpu), CONFIG, options={"allow-soft-placement": "false"})

@@ -168,9 +168,10 @@ def test_more_sets_of_outputs_than_are_kept_compiled(context: MakeContext, insta
     made = instance(context(lambda folder: save_serving(folder, build)))
     for subset in range(1, 2**7):
         names = [f"y{n}" for n in range(7) if subset >> n & 1]
-        assert [run(made, names, x=np.float32([3]))[name].tolist() for name in names] == [
-            [3.0 * int(name[1:])] for name in names
-        ]
+        expected = {name: [3.0 * int(name[1:])] for name in names}
+        for ordered in (names, names[::-1]):
+            answer = run(made, ordered, x=np.float32([3]))
+            assert {name: value.tolist() for name, value in answer.items()} == expected
 
 
 # --- which graph and which signature

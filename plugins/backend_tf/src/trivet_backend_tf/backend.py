@@ -82,13 +82,10 @@ class TensorFlowModel(BackendModel):
         network = self._network(context)
         config = self._context.config
         validate(config, network.signature, shapes=self._file.format is Format.SAVED_MODEL)
-        instance = TensorFlowInstance(self._context, network)
-        inputs = [message.name for message in config.input if not message.optional]
         try:
-            network.compile(inputs, [message.name for message in config.output])
+            return TensorFlowInstance(self._context, network)
         except Exception as error:
             raise load_failure(error, self._context.name) from error
-        return instance
 
     def _network(self, instance: InstanceContext) -> Network:
         most = self._settings.session_share_count

@@ -21,6 +21,8 @@ _CUDA_INSTALL = (
     " the driver with nvidia-smi, or set instance_group { kind: KIND_CPU }"
 )
 
+_CPU = "/device:CPU:0"
+
 _lock = threading.Lock()
 _pools: dict[str, tuple[int, str]] = {}
 """Sizes of the pools of threads that TensorFlow has once per process, and the model that decided."""
@@ -95,21 +97,19 @@ def session_config(settings: Settings, instance: InstanceContext) -> Any:
 
 
 def place(graph_def: Any, instance: InstanceContext) -> None:
-    """Put a graph on the device of its instance, wherever it was saved on; what it wants on the CPU stays there.
+    """Put a graph on the device of its instance, whatever machine it was saved on; what it wants on a CPU stays there.
 
     With ``KIND_MODEL`` the graph decides.
     """
     if instance.kind == "MODEL":
         return
-    device = "/device:CPU:0" if instance.kind == "CPU" else f"/device:GPU:{instance.device_id}"
-    functions = (function.node_def for function in graph_def.library.function)
-    for nodes in (graph_def.node, *functions):
-        for node in nodes:
-            if "cpu" not in node.device.lower():
-                node.device = ""
+    device = _CPU if instance.kind == "CPU" else f"/device:GPU:{instance.device_id}"
     for node in graph_def.node:
-        if not node.device:
-            node.device = device
+        node.device = _CPU if "cpu" in node.device.lower() else device
+    for function in graph_def.library.function:
+        for node in function.node_def:
+            # The rest goes where the function is called.
+            node.device = _CPU if "cpu" in node.device.lower() else ""
 
 
 def check_device(settings: Settings, instance: InstanceContext, context: ModelContext) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
+from trivet.signatures import scheduler_inputs
 from trivet.tensor import Tensor
 
 from trivet_backend_tf.network import Network
@@ -31,6 +32,8 @@ class TensorFlowInstance(ArrayInstance):
         for state in config.sequence_batching.state:
             shape = None if batches else tuple(state.dims)
             self._fetches.setdefault(state.output_name, fetch_for(signature.outputs[state.output_name], shape))
+        inputs = [message.name for message in config.input if not message.optional]
+        network.compile((*inputs, *scheduler_inputs(config)), self._fetches)
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
         """One run of the session over the whole batch, for these outputs only. Results view TensorFlow's memory.
@@ -44,7 +47,7 @@ class TensorFlowInstance(ArrayInstance):
             results = self._network.run(values, outputs)
         except Exception as error:
             raise execute_failure(error, self._name) from error
-        return {name: fetches[name](value) for name, value in zip(outputs, results, strict=True)}
+        return {name: fetches[name](value) for name, value in results.items()}
 
     def close(self) -> None:
         """Let go of the network."""

@@ -9,7 +9,7 @@ call hands arrays over. It is what Keras's own functions on graphs used; its nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -34,14 +34,16 @@ class Network:
         self._on_callers_thread = on_callers_thread
         self._compiled = lru_cache(_MOST_CALLABLES)(self._compile)
 
-    def run(self, feeds: Mapping[str, Any], outputs: Sequence[str]) -> Sequence[Any]:
-        """Arrays for ``outputs``, in order. Raises what TensorFlow raises."""
-        results: Sequence[Any] = self._compiled(tuple(feeds), tuple(outputs))(*feeds.values())
-        return results
+    def run(self, feeds: Mapping[str, Any], outputs: Iterable[str]) -> dict[str, Any]:
+        """Arrays for ``outputs``, whose order says nothing. Raises what TensorFlow raises."""
+        # In one order whatever the caller's is: each other one would be compiled for itself.
+        inputs, wanted = tuple(sorted(feeds)), tuple(sorted(outputs))
+        results = self._compiled(inputs, wanted)(*map(feeds.__getitem__, inputs))
+        return dict(zip(wanted, results, strict=True))
 
-    def compile(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def compile(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
         """Do now what else the first run has to. Raises what TensorFlow raises."""
-        self._compiled(tuple(inputs), tuple(outputs))
+        self._compiled(tuple(sorted(inputs)), tuple(sorted(outputs)))
 
     def _compile(self, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Callable[..., Sequence[Any]]:
         feeds = [self.signature.inputs[name].graph_name for name in inputs]

@@ -43,12 +43,11 @@ def fetch_for(info: TensorInfo, scalar_shape: tuple[int, ...] | None) -> Fetch:
     fetch = _bit_patterns if info.datatype is BF16 else _as_is
     if scalar_shape is None:
         return fetch
+    return lambda value: _ranked(fetch(value), scalar_shape)
 
-    def fetch_scalar(value: Any) -> NDArray[Any]:
-        array = fetch(value)
-        return array if array.ndim else array.reshape(scalar_shape)
 
-    return fetch_scalar
+def _ranked(array: NDArray[Any], scalar_shape: tuple[int, ...]) -> NDArray[Any]:
+    return array if array.ndim else array.reshape(scalar_shape)
 
 
 def _numbers(tensor: Tensor) -> NDArray[Any]:
