@@ -7,7 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,40 @@ def example_repository() -> Path:
     options = ["--output", str(repository), "--samples", str(SAMPLES), "--only", "all" if CAN_EXPORT else "light"]
     subprocess.run([sys.executable, str(EXAMPLES / "build_repository.py"), *options], check=True)
     return repository
+
+
+@pytest.fixture(scope="session")
+def choose_models(
+    example_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Iterable[str]], Path]:
+    """A repository of a few of the examples by name, those of the PyTorch and the TensorFlow backend among them.
+
+    A test whose models cannot be built here is skipped.
+    """
+    frameworks = CACHE / "test_frameworks"
+    if CAN_EXPORT:
+        options = [
+            "--output",
+            str(frameworks),
+            "--samples",
+            str(SAMPLES),
+            "--only",
+            "light",
+            "--pytorch",
+            "--tensorflow",
+        ]
+        subprocess.run([sys.executable, str(EXAMPLES / "build_repository.py"), *options], check=True)
+
+    def choose(names: Iterable[str]) -> Path:
+        repository = tmp_path_factory.mktemp("models")
+        for name in names:
+            built = next((path for path in (example_repository / name, frameworks / name) if path.is_dir()), None)
+            if built is None:
+                pytest.skip(f"building {name} needs what is not installed: see examples/README.md")
+            (repository / name).symlink_to(built)
+        return repository
+
+    return choose
 
 
 @pytest.fixture(scope="session")

@@ -30,19 +30,10 @@ CLASSIFIERS = {
 
 
 @pytest.fixture(scope="module")
-def server(example_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    if not (example_repository / "image_classification").is_dir():
-        pytest.skip("exporting these models needs torch, onnx and tokenizers")
-    repository = tmp_path_factory.mktemp("pytorch") / "models"
-    options = ["--output", str(repository), "--samples", str(EXAMPLES / ".cache" / "test_samples")]
-    command = [sys.executable, str(EXAMPLES / "build_repository.py"), "--only", "light", "--pytorch", *options]
-    subprocess.run(command, check=True)
-    for folder in repository.iterdir():
-        if folder.name not in (*CLASSIFIERS, *SENTENCES, *FACES, "voice_activity_torchscript"):
-            folder.rename(repository.parent / folder.name)
-    for name in ONNX:
-        (repository / name).symlink_to(example_repository / name)
-    with running_server(repository) as running:
+def server(choose_models: Callable[..., Path]) -> Iterator[RunningServer]:
+    with running_server(
+        choose_models([*CLASSIFIERS, *SENTENCES, *FACES, "voice_activity_torchscript", *ONNX])
+    ) as running:
         yield running
 
 

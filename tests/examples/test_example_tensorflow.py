@@ -21,20 +21,9 @@ LOWEST_NOTE = 21
 
 
 @pytest.fixture(scope="module")
-def server(example_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def server(choose_models: Callable[..., Path]) -> Iterator[RunningServer]:
     """These models, and the ONNX model of the one that is exported here."""
-    pytest.importorskip("tensorflow", reason="exporting one of these models needs TensorFlow")
-    if not (example_repository / "image_classification").is_dir():
-        pytest.skip("exporting these models needs torch, onnx and tokenizers")
-    built = tmp_path_factory.mktemp("built")
-    options = ["--output", str(built), "--samples", str(EXAMPLES / ".cache" / "test_samples")]
-    command = [sys.executable, str(EXAMPLES / "build_repository.py"), "--only", "light", "--tensorflow", *options]
-    subprocess.run(command, check=True)
-    repository = tmp_path_factory.mktemp("tensorflow")
-    for name in MODELS:
-        (repository / name).symlink_to(built / name)
-    (repository / "image_classification").symlink_to(example_repository / "image_classification")
-    with running_server(repository) as running:
+    with running_server(choose_models([*MODELS, "image_classification"])) as running:
         yield running
 
 
