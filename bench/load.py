@@ -133,7 +133,8 @@ def checked(generator: Generator, server: Server, call: Call, in_flight: int, se
             f"{server.name}: {generator.__name__} saw {load.requests} answers with {in_flight} in flight, but the"
             f" server's statistics count {new} successes and {bad} failures"
         )
-    return replace(load, server_us=spent_s / load.requests * 1e6)
+    # What the generator hung up on at its end cost the server as much as what it waited for.
+    return replace(load, server_us=spent_s / (new + bad) * 1e6)
 
 
 def _settled(server: Server, model: str) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from trivet.config.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 from bench import servers
 from bench.calls import Call
-from bench.load import checked, wrk
+from bench.load import Load, checked, wrk
 from bench.peers import framework_loop
 from bench.report import Report, at_least, at_most
 from bench.repositories import EXAMPLES, Repository, existing, repository
@@ -30,10 +30,11 @@ IN_FLIGHT = 32
 BATCH = 8
 INSTANCES = 2
 _WARM_UP_S = 1.0
+_SERVED, _LOOP, _PROCESSOR = f": served, {IN_FLIGHT} in flight", ": loop", ", processor time"
 _QUANTITIES = (
-    f": served, {IN_FLIGHT} in flight",
+    _SERVED,
     f": served, {INSTANCES} instances",
-    ": loop",
+    _LOOP,
     f": {INSTANCES} loops",
     ": served, one in flight, p50",
     ": loop, one row, p50",
@@ -114,6 +115,7 @@ def run(settings: Settings, report: Report) -> None:
     for pair in pairs:
         served, two, loop, two_loops, alone, loop_alone = map(pair.name.__add__, _QUANTITIES)
         report.ratio(f"{pair.name}: served / loop", served, loop, at_least(0.95))
+        report.ratio(f"{pair.name}: served / loop{_PROCESSOR}", served + _PROCESSOR, loop + _PROCESSOR)
         report.difference(f"{pair.name}: alone, served - loop", alone, loop_alone, at_most(0.3))
         report.ratio(f"{pair.name}: {INSTANCES} instances / one", two, served, at_least(1.7))
         report.ratio(f"{pair.name}: {INSTANCES} loops / one", two_loops, loop)
@@ -143,17 +145,25 @@ def _measure(pair: Pair, settings: Settings, report: Report, *, backwards: bool)
             for call in (one, two):
                 call.verify(server, expected)
                 wrk(server, call, IN_FLIGHT, _WARM_UP_S)
-            measurements: tuple[Callable[[], float], ...] = (
-                lambda: checked(wrk, server, one, IN_FLIGHT, settings.seconds).rate,
-                lambda: checked(wrk, server, two, IN_FLIGHT, settings.seconds).rate,
-                lambda: loop(batch, settings.seconds).rate * pair.batch,
-                lambda: loop(batch, settings.seconds, loops=INSTANCES).rate * pair.batch,
-                lambda: checked(wrk, server, one, 1, settings.seconds).p50_ms,
-                lambda: loop(pair.inputs, settings.seconds).p50_ms,
+            measurements: tuple[Callable[[], tuple[float, float]], ...] = (
+                lambda: _rate(checked(wrk, server, one, IN_FLIGHT, settings.seconds)),
+                lambda: _rate(checked(wrk, server, two, IN_FLIGHT, settings.seconds)),
+                lambda: _rate(loop(batch, settings.seconds), pair.batch),
+                lambda: _rate(loop(batch, settings.seconds, loops=INSTANCES), pair.batch),
+                lambda: (checked(wrk, server, one, 1, settings.seconds).p50_ms, 0.0),
+                lambda: (loop(pair.inputs, settings.seconds).p50_ms, 0.0),
             )
             for quantity, measure in list(zip(_QUANTITIES, measurements, strict=True))[:: -1 if backwards else 1]:
-                unit = "ms" if quantity.endswith("p50") else "rows/s"
-                report.add(pair.name + quantity, report.quietly(measure), unit)
+                value, processor_us = report.quietly(measure)
+                report.add(pair.name + quantity, value, "ms" if quantity.endswith("p50") else "rows/s")
+                if quantity in (_SERVED, _LOOP):
+                    report.add(pair.name + quantity + _PROCESSOR, processor_us, "µs/row")
+
+
+def _rate(measured: Load | framework_loop.Measured, rows: int = 1) -> tuple[float, float]:
+    """Rows a second, and the processor time of one in µs."""
+    processor_us = measured.server_us if isinstance(measured, Load) else measured.processor_us
+    return measured.rate * rows, processor_us / rows
 
 
 def _file(pair: Pair) -> Path:
