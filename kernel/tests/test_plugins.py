@@ -76,8 +76,8 @@ def misspelled() -> SimpleNamespace:
     return SimpleNamespace(trivet_backend=trivet_backend)
 
 
-def from_the_future() -> SimpleNamespace:
-    return SimpleNamespace(TRIVET_API_VERSION=API_VERSION + 1, **vars(backend()))
+def built_for(version: int) -> SimpleNamespace:
+    return SimpleNamespace(TRIVET_API_VERSION=version, **vars(backend()))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,8 @@ def from_the_future() -> SimpleNamespace:
         (raising(), "OSError: disk on fire"),
         (offering_the_wrong_kind(), "expected a sequence of BackendPlugin"),
         (misspelled(), "unknown hook 'trivet_backend'"),
-        (from_the_future(), f"it was built for plugin API {API_VERSION + 1} and this kernel has {API_VERSION}"),
+        (built_for(API_VERSION + 1), f"this kernel has {API_VERSION}; pip install --upgrade trivet-kernel"),
+        (built_for(API_VERSION - 1), f"this kernel has {API_VERSION}; pip install --upgrade broken"),
     ],
 )
 def test_a_broken_plugin_is_kept_with_its_reason_and_hurts_no_other(plugin: object, reason: str) -> None:

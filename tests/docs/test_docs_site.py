@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,3 +25,15 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
     contracts = (tmp_path / "site" / "reference" / "contracts" / "index.html").read_text()
     assert "trivet.backend.ArrayInstance.execute" in contracts
     assert ":class:" not in contracts
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (docs / "index.md").read_text()))
+    assert {page.relative_to(docs).as_posix() for page in docs.rglob("*.md")} - linked == {"index.md"}
+
+
+def test_the_readme_names_every_package() -> None:
+    readme = (ROOT / "README.md").read_text()
+    packages = [project.parent.relative_to(ROOT).as_posix() for project in ROOT.glob("plugins/*/pyproject.toml")]
+    assert [package for package in ("kernel", *packages) if f"({package}/README.md)" not in readme] == []

@@ -297,9 +297,10 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
     try:
         wanted = getattr(module, "TRIVET_API_VERSION", hookspecs.API_VERSION)
         if wanted != hookspecs.API_VERSION:
+            older = isinstance(wanted, int) and wanted < hookspecs.API_VERSION
             raise InvalidArgumentError(
-                f"it was built for plugin API {wanted} and this kernel has {hookspecs.API_VERSION}; install a version"
-                f" of {plugin.package} for API {hookspecs.API_VERSION}, or another trivet-kernel"
+                f"it was built for plugin API {wanted} and this kernel has {hookspecs.API_VERSION};"
+                f" pip install --upgrade {plugin.package if older else 'trivet-kernel'}"
             )
         manager.register(module, name=plugin.name)
         manager.check_pending()
