@@ -61,6 +61,27 @@ def can_batch(tensors: Iterable[TensorSignature]) -> bool:
     return all(tensor.dims is not None and tensor.dims[:1] == (-1,) for tensor in tensors)
 
 
+def batching_hint(config: ModelConfig, inputs: Mapping[str, S], outputs: Mapping[str, S]) -> bool | None:
+    """Whether the dimensions that are configured leave out a batch; ``None`` where there are none to tell.
+
+    That a model can batch does not say that it is meant to. Raises :class:`~trivet.errors.InvalidArgumentError` where
+    some leave it out and some do not.
+    """
+    hints = set()
+    for known, messages in ((inputs, config.input), (outputs, config.output)):
+        for message in messages:
+            model = known.get(message.name)
+            dims = message.reshape.shape if message.HasField("reshape") else message.dims
+            if model is not None and model.dims is not None and (len(dims) or message.HasField("reshape")):
+                hints.add(len(model.dims) == len(dims) + 1)
+    if len(hints) > 1:
+        raise InvalidArgumentError(
+            f"unable to autofill for '{config.name}', model tensor configurations are contradicting each other in terms"
+            " of whether batching is supported"
+        )
+    return next(iter(hints), None)
+
+
 def complete_max_batch_size(
     config: ModelConfig, allowed: float, default_max_batch_size: int, logger: logging.Logger
 ) -> None:

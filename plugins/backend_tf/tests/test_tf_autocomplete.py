@@ -89,6 +89,11 @@ def test_the_dimensions_of_a_tensor_tell_whether_the_model_is_to_batch(
     assert len(next(m for m in config.input if m.name == "x").dims) == (1 if max_batch_size else 2)
 
 
+def test_a_reshape_counts_as_the_models_dimensions(completed: Any) -> None:
+    config = completed(batching, 'input { name: "word" data_type: TYPE_STRING dims: [ 1 ] reshape { shape: [ ] } }')
+    assert config.max_batch_size == 4
+
+
 def test_dimensions_that_contradict_each_other(completed: Any) -> None:
     config = """
         input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }

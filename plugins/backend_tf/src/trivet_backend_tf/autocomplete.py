@@ -13,7 +13,7 @@ from typing import Any
 from trivet.config import ModelConfig
 from trivet.datatypes import DataType
 from trivet.errors import InvalidArgumentError
-from trivet.signatures import add_tensor, can_batch, complete_max_batch_size, scheduler_inputs, set_dims
+from trivet.signatures import add_tensor, batching_hint, can_batch, complete_max_batch_size, scheduler_inputs, set_dims
 
 from trivet_backend_tf.signature import Signature, TensorInfo
 
@@ -62,18 +62,7 @@ def _batches(config: ModelConfig, signature: Signature) -> bool:
         return True
     if not able:
         return False
-    hints = {
-        len(known[message.name].dims or ()) == len(message.dims) + 1
-        for known, messages in ((signature.inputs, config.input), (signature.outputs, config.output))
-        for message in messages
-        if message.dims and message.name in known
-    }
-    if len(hints) > 1:
-        raise InvalidArgumentError(
-            f"unable to autofill for '{config.name}', model tensor configurations are contradicting each other in terms"
-            " of whether batching is supported"
-        )
-    return hints != {False}
+    return batching_hint(config, signature.inputs, signature.outputs) is not False
 
 
 def _fill_in(config: ModelConfig, messages: Iterable[Any], what: str, known: dict[str, TensorInfo]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import batching_hint, scheduler_inputs, set_dims
 
 from trivet_backend_trt.profiles import select
 from trivet_backend_trt.signature import Signature, TensorSignature
@@ -29,13 +30,11 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
     datatypes that requests cannot carry.
     """
     _complete_max_batch_size(config, signature, default_max_batch_size, logger)
-    sequence = config.sequence_batching
-    given = {control.name for control in sequence.control_input} | {state.input_name for state in sequence.state}
-    given |= {name for described in config.batch_input for name in described.target_name}
+    given = scheduler_inputs(config)
     if not config.input:
         _add(config, config.input, "input", (own for own in signature.inputs.values() if own.name not in given))
     if not config.output:
-        taken = {state.output_name for state in sequence.state}
+        taken = {state.output_name for state in config.sequence_batching.state}
         _add(config, config.output, "output", (own for own in signature.outputs.values() if own.name not in taken))
 
 
@@ -43,7 +42,9 @@ def _complete_max_batch_size(
     config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger
 ) -> None:
     allowed = most_rows(config, signature)
-    hint = _hint(config, signature)
+    # The names of a plan's tensors are unique among inputs and outputs.
+    tensors = {name: own for name, own in (signature.inputs | signature.outputs).items() if not own.is_shape_tensor}
+    hint = batching_hint(config, tensors, tensors)
     if hint and not allowed:
         raise InvalidArgumentError(
             f"autofill failed for model '{config.name}': model tensor shape configuration hints for dynamic batching"
@@ -65,26 +66,6 @@ def _complete_max_batch_size(
         )
     if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
         config.dynamic_batching.SetInParent()
-
-
-def _hint(config: ModelConfig, signature: Signature) -> bool | None:
-    """Whether the dimensions that are configured leave out a batch; ``None`` where there are none to tell.
-
-    Raises :class:`~trivet.errors.InvalidArgumentError` where some do and some do not.
-    """
-    hints = set()
-    messages: list[Any] = [*config.input, *config.output]
-    for message in messages:
-        own = signature.inputs.get(message.name) or signature.outputs.get(message.name)
-        dims = message.reshape.shape if message.HasField("reshape") else message.dims
-        if own is not None and not own.is_shape_tensor and (len(dims) or message.HasField("reshape")):
-            hints.add(len(own.dims) == len(dims) + 1)
-    if len(hints) > 1:
-        raise InvalidArgumentError(
-            f"unable to autofill for '{config.name}', model tensor configurations are contradicting each other in terms"
-            " of whether batching is supported"
-        )
-    return next(iter(hints), None)
 
 
 def most_rows(config: ModelConfig, signature: Signature) -> int:
@@ -110,8 +91,4 @@ def _add(config: ModelConfig, target: Any, what: str, tensors: Iterable[TensorSi
             # Of a batch its first value is the number of rows, which no caller gives.
             added.dims.extend([own.dims[0] - 1] if batches and what == "input" and own.dims else own.dims or (1,))
             continue
-        dims = own.dims[1:] if batches else own.dims
-        added.dims.extend(dims or (1,))
-        if not dims and batches:
-            # A configuration cannot say "no dimensions"; an empty reshape takes the 1 away again.
-            added.reshape.SetInParent()
+        set_dims(added, own.dims, batches=batches)

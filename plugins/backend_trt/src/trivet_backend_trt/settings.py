@@ -6,7 +6,6 @@ Source: README of Triton's tensorrt_backend ("Command-line Options", "Parameters
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from trivet.backend import ModelContext
 from trivet.config.model_config_pb2 import ModelOptimizationPolicy
 from trivet.errors import InvalidArgumentError
+from trivet.parameters import warn_of_similar
 
 OPTION = "--backend-config=tensorrt"
 
@@ -114,14 +114,9 @@ def budget_bytes(text: str, streamable: int, automatic: int) -> int:
 
 
 def warn_of_unused(context: ModelContext, logger: logging.Logger) -> None:
-    """Name what is set and has no effect. Parameters are free-form, so an unknown one is no error."""
-    for owner, given, known in (
-        (f"model '{context.name}'", context.parameters, _PARAMETERS),
-        (OPTION, context.backend_options, _BACKEND_OPTIONS),
-    ):
-        for name in given:
-            if name not in known and (close := difflib.get_close_matches(name, known, n=1, cutoff=0.8)):
-                logger.warning("%s sets parameter '%s', which has no effect; did you mean '%s'?", owner, name, close[0])
+    """Name what is set and has no effect."""
+    warn_of_similar(f"model '{context.name}'", context.parameters, _PARAMETERS, logger)
+    warn_of_similar(OPTION, context.backend_options, _BACKEND_OPTIONS, logger)
     for name, value, reason in _WITHOUT_EFFECT:
         if context.backend_options.get(name) == value:
             logger.warning("%s,%s=%s has no effect: %s", OPTION, name, value, reason)

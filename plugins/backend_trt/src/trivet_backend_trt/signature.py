@@ -49,6 +49,11 @@ class TensorSignature:
         return _DATATYPES.get(self.trt_type)
 
     @property
+    def framework_type(self) -> str:
+        """The same as :attr:`trt_type`, as :mod:`trivet.signatures` calls it."""
+        return self.trt_type
+
+    @property
     def element_bytes(self) -> int:
         """Bytes of an element, at most: those that requests cannot carry have one or less."""
         return self.datatype.itemsize if self.datatype is not None else 1
