@@ -17,6 +17,7 @@ FIGURES = (
     "sequences",
     "cache",
     "tracing",
+    "request",
     "scheduling_minilm",
     "overload",
     "streaming",

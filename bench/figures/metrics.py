@@ -1,8 +1,8 @@
 """What metrics cost: each request of the smallest model, and a scrape of a server with 500 models.
 
 The same server with and without the exporter, in turn, and once more without: as far as that one is from the other, the
-machine does not tell them apart. Then one scrape after the other, as Prometheus asks for them,
-while every model has counted something since the last.
+machine does not tell them apart. Then one scrape after the other, as Prometheus asks for them, while every model has
+counted something since the last.
 """
 
 from __future__ import annotations

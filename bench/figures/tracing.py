@@ -22,6 +22,14 @@ from bench.report import Report, at_least, at_most
 from bench.repositories import EXAMPLES, repository
 from bench.settings import Settings, rounds
 
+SPANS = (
+    "mode=opentelemetry",
+    "level=TIMESTAMPS",
+    # The default queue is full after 11 ms of such a load, and what is dropped costs nothing.
+    "opentelemetry,bsp_max_queue_size=32768",
+    "opentelemetry,bsp_max_export_batch_size=2048",
+)
+
 # Reads requests as fast as they come, and answers each with 200.
 _COLLECTOR = """
 import asyncio
@@ -47,11 +55,9 @@ asyncio.run(main())
 
 def run(settings: Settings, report: Report) -> None:
     call, doubled = doubling()
-    with repository() as models, _collector() as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with repository() as models, collector() as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         models.link(EXAMPLES / "double")
-        # The default queue is full after 11 ms of such a load, and what is dropped costs nothing.
-        queue = ["opentelemetry,bsp_max_queue_size=32768", "opentelemetry,bsp_max_export_batch_size=2048"]
-        spans = ["mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", *queue]
+        spans = [*SPANS, f"opentelemetry,url={url}"]
         file = [f"triton,file={Path(folder, 'trace.json')}", "triton,log-frequency=1000", "level=TIMESTAMPS"]
         contenders = [
             stack.enter_context(servers.trivet(models.path, *_options(*config), name=name))
@@ -93,7 +99,8 @@ def _lost(server: servers.Server) -> float:
 
 
 @contextmanager
-def _collector() -> Iterator[str]:
+def collector() -> Iterator[str]:
+    """A collector in a process of its own: the URL for spans."""
     with subprocess.Popen([sys.executable, "-c", _COLLECTOR], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
