@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from trivet.backend import ArrayInstance, InstanceContext
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.tensor import Tensor
 from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.settings import BackendOptions, SessionSettings, warn_of_unused
@@ -184,6 +184,17 @@ def test_a_profile_is_written_where_the_operator_says_when_the_model_is_closed(
     (profile,) = profiles.iterdir()
     operators = {event.get("args", {}).get("op_name") for event in json.loads(profile.read_text())}
     assert operators >= {"Add", "Sub"}
+
+
+def test_a_profile_that_cannot_be_written(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    options = {"profile-directory": str(tmp_path / "file" / "profiles")}
+    with pytest.raises(
+        UnavailableError, match=r"profile of model 'm' cannot be written to '.*/file/profiles' \(Not a dir"
+    ):
+        instance(context(add_sub, parameters(enable_profiling="1"), options=options))
 
 
 def test_without_the_parameter_nothing_is_profiled(

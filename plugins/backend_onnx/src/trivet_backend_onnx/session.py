@@ -91,8 +91,17 @@ def create_session(
 
 
 def _profile(options: Any, directory: Path, context: ModelContext) -> None:
-    """Let a session write what each operator took; ONNX Runtime adds the date, and writes when the session is freed."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Let a session write what each operator took; ONNX Runtime adds the date, and writes when the session is freed.
+
+    Raises :class:`~trivet.errors.UnavailableError` where nothing can be written there.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnavailableError(
+            f"the profile of model '{context.name}' cannot be written to '{directory}' ({error.strerror}); choose"
+            " another folder with --backend-config=onnxruntime,profile-directory=..., or leave enable_profiling out"
+        ) from error
     # Sessions that are made in the same second need names that differ.
     name = re.sub(r"[^\w.-]", "_", context.name)
     prefix = directory / f"{name}_{context.version}_{next(_profiles)}"
