@@ -43,6 +43,14 @@ def test_a_graph_spec_gives_sizes_and_shapes(context: Any) -> None:
     assert (shape.batch_size, shape.dims) == (7, {"INPUT__0": (3, 9)})
 
 
+def test_inputs_of_a_scheduler_cannot_be_made_up(context: Any) -> None:
+    start = """sequence_batching { control_input {
+        name: "START" control { kind: CONTROL_SEQUENCE_START fp32_false_true: [ 0, 1 ] }
+    } }"""
+    with pytest.raises(InvalidArgumentError, match=r"cannot be had with inputs that a scheduler makes \(START\)"):
+        graph_shapes(context({}, CONFIG.format(4) + cuda() + start).config)
+
+
 @pytest.mark.parametrize(
     ("dims", "specs", "message"),
     [

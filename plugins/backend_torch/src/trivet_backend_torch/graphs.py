@@ -13,6 +13,7 @@ from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import scheduler_inputs
 
 from trivet_backend_torch.devices import Cuda
 from trivet_backend_torch.instance import TorchInstance, dims_of
@@ -40,12 +41,17 @@ def graph_shapes(config: ModelConfig) -> list[GraphShape]:
     """What ``optimization.cuda`` asks to record; nothing where ``graphs`` is not set.
 
     Without ``graph_spec`` that is small batches, preferred ones and the largest. Raises
-    :class:`~trivet.errors.InvalidArgumentError` for shapes that the model cannot have, and where inputs of variable
-    size have no ``graph_spec``.
+    :class:`~trivet.errors.InvalidArgumentError` for shapes that the model cannot have, where inputs of variable size
+    have no ``graph_spec``, and where a scheduler makes inputs.
     """
     cuda = config.optimization.cuda
     if not cuda.graphs:
         return []
+    if made := scheduler_inputs(config):
+        raise InvalidArgumentError(
+            f"model '{config.name}': optimization.cuda.graphs cannot be had with inputs that a scheduler makes"
+            f" ({', '.join(made)}), whose values are not known while the model loads"
+        )
     largest = config.max_batch_size
     if not cuda.graph_spec:
         wanted = {*_BATCH_SIZES, *config.dynamic_batching.preferred_batch_size, largest}

@@ -12,6 +12,7 @@ import numpy as np
 from trivet.backend import ModelContext
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE, BYTES
+from trivet.signatures import scheduler_inputs
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.instance import TorchInstance, dims_of
@@ -37,13 +38,14 @@ def compile_now(context: ModelContext, instance: TorchInstance, logger: logging.
     """Run a compiled model on zeros, for batches of one, two and as many as are allowed.
 
     PyTorch takes a size of one for itself, the second for a constant, and compiles for any with the third. Inputs of
-    variable size are left to ``model_warmup``. Raises what the run raises: then the model is not to become ready.
+    variable size, and those that a scheduler makes, are left to ``model_warmup``. Raises what the run raises: then the
+    model is not to become ready.
     """
     config = context.config
-    if any(dim < 0 for message in config.input for dim in message.dims):
+    if scheduler_inputs(config) or any(dim < 0 for message in config.input for dim in message.dims):
         logger.warning(
-            "model '%s' has inputs of variable size, so that it is not compiled before it is ready; give samples of the"
-            " usual sizes in model_warmup",
+            "model '%s' has inputs of variable size or from a scheduler, so that it is not compiled before it is ready;"
+            " give samples of the usual sizes in model_warmup",
             context.name,
         )
         return
