@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from enum import Enum
-from time import time_ns
+from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING
 
 from trivet.errors import Code
@@ -237,7 +237,10 @@ class ModelStatistics:
         batch = self.batches.get(size)
         if batch is None:
             batch = self.batches[size] = BatchStatistics()
-        input_ns, infer_ns = first.input_end_ns, first.infer_end_ns
+        input_ns, infer_ns, end_ns = first.input_end_ns, first.infer_end_ns, first.compute_end_ns
+        if not infer_ns:
+            # A model that answers later has only just returned: that is all there is of this execution.
+            infer_ns = perf_counter_ns()
         part = batch.compute_input
         part.count += 1
         part.ns += input_ns - first.compute_start_ns
@@ -246,4 +249,4 @@ class ModelStatistics:
         part.ns += infer_ns - input_ns
         part = batch.compute_output
         part.count += 1
-        part.ns += first.compute_end_ns - infer_ns
+        part.ns += max(end_ns - infer_ns, 0)
