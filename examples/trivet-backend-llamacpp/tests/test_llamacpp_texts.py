@@ -162,6 +162,25 @@ def test_a_model_with_a_wrong_parameter_does_not_load(tmp_path: Path, parameters
         assert message in failure.reason
 
 
+def test_a_text_is_a_message_where_the_model_knows_of_messages(tmp_path: Path) -> None:
+    """Unless the configuration says otherwise, or llama.cpp does not know the template."""
+    chatml = (
+        "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>{% endfor %}"
+    )
+    templates = {"message": (chatml, {}), "raw": (chatml, {"raw": "true"}), "strange": ("{{ strange }}", {})}
+    for name, (template, parameters) in templates.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        tiny_model.write(tmp_path / name / "1" / "model.gguf", template=template)
+        (tmp_path / name / "config.pbtxt").write_text(config(context=256, threads=1, cache="f32", **parameters))
+    with running_server(tmp_path, allow_failures=True) as server:
+        as_message = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+        expected = ask(server, as_message, model="raw", max_tokens=12)["text_output"]
+        assert ask(server, "Why?", model="message", max_tokens=12)["text_output"] == expected
+        (failure,) = server.failures
+        assert failure.name == "strange"
+        assert "with the parameter raw as 'true', texts are read as they are" in failure.reason
+
+
 def test_characters_of_several_tokens_come_whole(tmp_path: Path) -> None:
     tiny_model.write(tmp_path / "model.gguf")
     model = llama.LlamaModel(str(tmp_path / "model.gguf"), llama.LlamaModelParams())

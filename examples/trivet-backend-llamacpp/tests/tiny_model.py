@@ -14,7 +14,8 @@ WIDTH, INNER, LAYERS, HEADS, CONTEXT = 32, 64, 2, 4, 4096
 END = 256
 
 
-def write(path: Path, seed: int = 2) -> None:
+def write(path: Path, seed: int = 2, template: str = "") -> None:
+    """``template`` is for messages, as llama.cpp knows them."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -24,6 +25,8 @@ def write(path: Path, seed: int = 2) -> None:
     writer.add_rope_dimension_count(WIDTH // HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     _add_vocabulary(writer)
+    if template:
+        writer.add_chat_template(template)
     chance = np.random.default_rng(seed)
 
     def weights(*shape: int) -> NDArray[np.float32]:

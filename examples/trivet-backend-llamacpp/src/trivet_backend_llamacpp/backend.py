@@ -61,7 +61,7 @@ class LlamaModel(BackendModel):
         labels = {"model": context.name, "version": str(context.version)}
         self.steps, self.tokens = (family.metric(labels) for family in self._families)
         template = "" if settings.raw else weights.get_default_chat_template()
-        self.template: str = template if isinstance(template, str) else ""
+        self._before, self._after = around(weights, template) if template else ("", "")
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         return LlamaInstance(self, context.name)
@@ -73,16 +73,11 @@ class LlamaModel(BackendModel):
 
     def prompt(self, question: str) -> list[int]:
         """Tokens of what the model reads: the text as a user's message, where the model knows of messages."""
-        if not self.template:
-            return list(self.vocabulary.tokenize(question, add_special=True, parse_special=False))
         # What a message may contain is text, whatever it looks like: only the template's own marks become tokens.
-        mark = "\x01"
-        messages = [llama.LlamaChatMessage("user", mark)]
-        before, _, after = self.weights.chat_apply_template(self.template, messages, True).partition(mark)
         return [
-            *self.vocabulary.tokenize(before, add_special=True, parse_special=True),
+            *self.vocabulary.tokenize(self._before, add_special=True, parse_special=True),
             *self.vocabulary.tokenize(question, add_special=False, parse_special=False),
-            *self.vocabulary.tokenize(after, add_special=False, parse_special=True),
+            *self.vocabulary.tokenize(self._after, add_special=False, parse_special=True),
         ]
 
 
@@ -92,7 +87,7 @@ class LlamaInstance(RequestInstance):
     def __init__(self, model: LlamaModel, name: str) -> None:
         self._model = model
         self._generator = Generator(model.weights, model.settings, model.steps, model.tokens)
-        self._thread = threading.Thread(target=self._generator.run, name=f"{name} generates")
+        self._thread = threading.Thread(target=self._generator.run, name=f"{name} generates", daemon=True)
         self._thread.start()
 
     def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None]:
@@ -133,3 +128,17 @@ def read(path: Path, settings: ModelSettings) -> llama.LlamaModel:
         return llama.LlamaModel(str(path), parameters)
     except Exception as error:
         raise InvalidArgumentError(f"'{path}' is nothing that llama.cpp can load: {error}") from error
+
+
+def around(weights: llama.LlamaModel, template: str) -> tuple[str, str]:
+    """What the template for messages puts before a user's message, and after it. Raises InvalidArgumentError."""
+    mark = "\x01"
+    try:
+        text: str = weights.chat_apply_template(template, [llama.LlamaChatMessage("user", mark)], True)
+    except Exception as error:
+        raise InvalidArgumentError(
+            f"llama.cpp does not know the template for messages in the model's file: {error}; with the parameter raw as"
+            " 'true', texts are read as they are"
+        ) from error
+    before, _, after = text.partition(mark)
+    return before, after
