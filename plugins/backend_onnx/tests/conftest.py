@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import onnx
 import pytest
-from google.protobuf import text_format
 from onnx import TensorProto, helper
-from trivet.backend import ArrayInstance, InstanceContext, ModelContext
-from trivet.config import POOL, ModelConfig
+from trivet.backend import ArrayInstance, ModelContext
+from trivet.testing import model_context, running_instance
 from trivet_backend_onnx.backend import OnnxBackend
 
 Shape = Sequence[int | str | None] | None
@@ -82,22 +80,11 @@ def context(tmp_path: Path) -> MakeContext:
         name: str = "m",
         options: Mapping[str, str] | None = None,
     ) -> ModelContext:
-        version_path = tmp_path / name / "1"
-        version_path.mkdir(parents=True, exist_ok=True)
+        made = model_context(tmp_path / name, config, backend="onnxruntime", options=options)
         if model is not None:
             data = model if isinstance(model, bytes) else model.SerializeToString()
-            (version_path / "model.onnx").write_bytes(data)
-        message = ModelConfig(name=name, backend="onnxruntime")
-        text_format.Parse(config, message, descriptor_pool=POOL)
-        return ModelContext(
-            name=name,
-            version=1,
-            model_path=version_path.parent,
-            version_path=version_path,
-            config=message,
-            logger=logging.getLogger(f"trivet.model.{name}"),
-            backend_options=options or {},
-        )
+            (made.version_path / "model.onnx").write_bytes(data)
+        return made
 
     return make
 
@@ -112,12 +99,8 @@ def instance(backend: OnnxBackend) -> Iterator[Callable[[ModelContext], ArrayIns
     """Complete the configuration, load the model and create one CPU instance of it."""
     with ExitStack() as stack:
 
-        def make(model_context: ModelContext, **placement: Any) -> ArrayInstance:
-            backend.auto_complete(model_context)
-            model = backend.load(model_context)
-            stack.callback(model.close)
-            created = model.create_instance(InstanceContext(**{"name": "m_0_0", "kind": "CPU", **placement}))
-            stack.callback(created.close)
+        def make(described: ModelContext, **placement: Any) -> ArrayInstance:
+            created = stack.enter_context(running_instance(backend, described, **placement))
             assert isinstance(created, ArrayInstance)
             return created
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tf_models import MakeContext, MakeInstance, Tensors, parameter, save_double, save_serving, tf, v1
 from trivet.backend import InstanceContext
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, TrivetError, UnavailableError
+from trivet.testing import model_context
+from trivet_backend_tf.backend import TensorFlowBackend
 from trivet_backend_tf.runtime import SavedModelMessage
 
 DOUBLE = """
@@ -71,6 +75,27 @@ def test_a_damaged_savedmodel(content: bytes, context: MakeContext, instance: Ma
         (folder / "saved_model.pb").write_bytes(content)
 
     assert "it is damaged or incomplete (a Git LFS pointer?)" in refusal(instance, context(write)).message
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of a good SavedModel."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    save_double(folder)
+    return (folder / "saved_model.pb").read_bytes()
+
+
+@given(cut=st.integers(0, 4000), flipped=st.integers(0, 4000), bit=st.integers(0, 7))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_savedmodel_that_is_damaged_anywhere_is_read_or_refused(
+    cut: int, flipped: int, bit: int, saved: bytes, tmp_path: Path, backend: TensorFlowBackend
+) -> None:
+    damaged = bytearray(saved)
+    damaged[flipped % len(damaged)] ^= 1 << bit
+    made = model_context(tmp_path / "m", backend="tensorflow")
+    (made.version_path / "saved_model.pb").write_bytes(damaged[: len(damaged) - cut])
+    with suppress(TrivetError):
+        backend.auto_complete(made)
 
 
 def test_variables_that_are_cut_short(context: MakeContext, instance: MakeInstance) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf import text_format
-from trivet.backend import ArrayInstance, BackendInstance, InstanceContext, ModelContext
-from trivet.config import POOL, ModelConfig
+from trivet.backend import ArrayInstance, BackendInstance, ModelContext
+from trivet.testing import model_context, running_instance
 from trivet_backend_torch.backend import TorchBackend
 
 MakeContext = Callable[..., ModelContext]
@@ -28,10 +26,9 @@ def context(tmp_path: Path) -> MakeContext:
         name: str = "m",
         options: Mapping[str, str] | None = None,
     ) -> ModelContext:
-        version_path = tmp_path / name / "1"
-        version_path.mkdir(parents=True, exist_ok=True)
+        made = model_context(tmp_path / name, config, backend="pytorch", options=options)
         for filename, content in files.items():
-            path = version_path / filename
+            path = made.version_path / filename
             path.parent.mkdir(parents=True, exist_ok=True)
             if callable(content):
                 content(path)
@@ -39,17 +36,7 @@ def context(tmp_path: Path) -> MakeContext:
                 path.write_text(content)
             else:
                 path.write_bytes(content)
-        message = ModelConfig(name=name, backend="pytorch")
-        text_format.Parse(config, message, descriptor_pool=POOL)
-        return ModelContext(
-            name=name,
-            version=1,
-            model_path=version_path.parent,
-            version_path=version_path,
-            config=message,
-            logger=logging.getLogger(f"trivet.model.{name}"),
-            backend_options=options or {},
-        )
+        return made
 
     return make
 
@@ -64,21 +51,16 @@ def create(backend: TorchBackend) -> Iterator[Callable[..., BackendInstance]]:
     """Complete the configuration, load the model and create one instance of it, on the CPU unless placed elsewhere."""
     with ExitStack() as stack:
 
-        def make(model_context: ModelContext, **placement: Any) -> BackendInstance:
-            backend.auto_complete(model_context)
-            model = backend.load(model_context)
-            stack.callback(model.close)
-            created = model.create_instance(InstanceContext(**{"name": "m_0_0", "kind": "CPU", **placement}))
-            stack.callback(created.close)
-            return created
+        def make(described: ModelContext, **placement: Any) -> BackendInstance:
+            return stack.enter_context(running_instance(backend, described, **placement))
 
         yield make
 
 
 @pytest.fixture
 def instance(create: Callable[..., BackendInstance]) -> Callable[..., ArrayInstance]:
-    def make(model_context: ModelContext, **placement: Any) -> ArrayInstance:
-        created = create(model_context, **placement)
+    def make(described: ModelContext, **placement: Any) -> ArrayInstance:
+        created = create(described, **placement)
         assert isinstance(created, ArrayInstance)
         return created
 
