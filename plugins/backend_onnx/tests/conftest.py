@@ -80,7 +80,7 @@ def context(tmp_path: Path) -> MakeContext:
         name: str = "m",
         options: Mapping[str, str] | None = None,
     ) -> ModelContext:
-        made = model_context(tmp_path / name, config, backend="onnxruntime", options=options)
+        made = model_context(tmp_path / name, config, backend="onnxruntime", name=name, options=options)
         if model is not None:
             data = model if isinstance(model, bytes) else model.SerializeToString()
             (made.version_path / "model.onnx").write_bytes(data)

@@ -139,6 +139,23 @@ def test_tensors_that_cannot_be_described(build: Any, message: str, completed: A
         completed(build)
 
 
+def mean_output() -> tuple[Tensors, Tensors]:
+    x = v1.placeholder(tf.float32, [None, 4])
+    return {"x": x}, {"y": 2 * x, "mean": tf.reduce_mean(x)}
+
+
+@pytest.mark.parametrize("build", [unranked, mean_output])
+def test_a_model_batches_where_the_configuration_says_so_and_nothing_that_is_served_speaks_against_it(
+    build: Any, completed: Any
+) -> None:
+    config = """
+        max_batch_size: 8
+        input { name: "x" data_type: TYPE_FP32 dims: [ 4 ] }
+        output { name: "y" data_type: TYPE_FP32 dims: [ 4 ] }
+    """
+    assert completed(build, config).max_batch_size == 8
+
+
 def test_outputs_that_cannot_be_described_need_not_be_served(completed: Any) -> None:
     assert [m.name for m in completed(complex_output, 'output { name: "y" }').output] == ["y"]
 

@@ -26,7 +26,7 @@ def context(tmp_path: Path) -> MakeContext:
         name: str = "m",
         options: Mapping[str, str] | None = None,
     ) -> ModelContext:
-        made = model_context(tmp_path / name, config, backend="pytorch", options=options)
+        made = model_context(tmp_path / name, config, backend="pytorch", name=name, options=options)
         for filename, content in files.items():
             path = made.version_path / filename
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,24 +15,31 @@ from trivet.config import POOL, ModelConfig
 
 
 def model_context(
-    model_path: Path, config: str = "", *, backend: str = "", options: Mapping[str, str] | None = None
+    model_path: Path,
+    config: str = "",
+    *,
+    backend: str = "",
+    name: str = "",
+    options: Mapping[str, str] | None = None,
 ) -> ModelContext:
     """Version 1 of a model in the folder ``model_path``, which is made; ``config`` is the text of a ``config.pbtxt``.
 
-    ``backend`` is written into the configuration, and ``options`` are those of ``--backend-config``. Nothing is
-    completed or checked. Raises :class:`google.protobuf.text_format.ParseError` for text that is no configuration.
+    ``backend`` is written into the configuration, ``name`` is that of the folder unless given, and ``options`` are
+    those of ``--backend-config``. Nothing is completed or checked. Raises
+    :class:`google.protobuf.text_format.ParseError` for text that is no configuration.
     """
+    name = name or model_path.name
     version_path = model_path / "1"
     version_path.mkdir(parents=True, exist_ok=True)
-    message = ModelConfig(name=model_path.name, backend=backend)
+    message = ModelConfig(name=name, backend=backend)
     text_format.Parse(config, message, descriptor_pool=POOL)
     return ModelContext(
-        name=model_path.name,
+        name=name,
         version=1,
         model_path=model_path,
         version_path=version_path,
         config=message,
-        logger=logging.getLogger(f"trivet.model.{model_path.name}"),
+        logger=logging.getLogger(f"trivet.model.{name}"),
         backend_options=options or {},
     )
 

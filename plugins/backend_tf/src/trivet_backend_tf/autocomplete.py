@@ -50,19 +50,20 @@ def _batches(config: ModelConfig, signature: Signature) -> bool:
     """Whether the model is to be served in batches.
 
     It can where all tensors have a first dimension of any size, which may still be no batch: where the configuration
-    says nothing, the number of dimensions that it gives to a tensor tells.
+    says nothing, the number of dimensions that it gives to a tensor tells. Where it says that the model batches, what
+    is served decides, and a tensor of any rank can be one of a batch.
     """
-    able = can_batch((*signature.inputs.values(), *signature.outputs.values()))
     if config.max_batch_size > 0:
-        if not able:
+        named = {message.name for message in config.output}
+        served = [info for name, info in signature.outputs.items() if name in named or not named]
+        if not can_batch(info for info in (*signature.inputs.values(), *served) if info.dims is not None):
             raise InvalidArgumentError(
                 f"unable to autofill for '{config.name}', configuration specified max-batch {config.max_batch_size} but"
                 " model signature does not support batching"
             )
         return True
-    if not able:
-        return False
-    return batching_hint(config, signature.inputs, signature.outputs) is not False
+    able = can_batch((*signature.inputs.values(), *signature.outputs.values()))
+    return able and batching_hint(config, signature.inputs, signature.outputs) is not False
 
 
 def _fill_in(config: ModelConfig, messages: Iterable[Any], what: str, known: dict[str, TensorInfo]) -> None:
