@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from google.protobuf import text_format
-from trivet.backend import InstanceContext, ModelContext
-from trivet.config import POOL, ModelConfig
+from trivet.backend import ModelContext
+from trivet.testing import model_context, running_instance
 from trivet_backend_trt import driver
 from trivet_backend_trt.backend import TensorRTBackend
 
@@ -28,21 +27,11 @@ def context(tmp_path: Path) -> Callable[..., ModelContext]:
     def make(
         files: Mapping[str, bytes] | bytes, config: str = "", options: Mapping[str, str] | None = None
     ) -> ModelContext:
-        version_path = tmp_path / "m" / "1"
-        version_path.mkdir(parents=True, exist_ok=True)
+        made = model_context(tmp_path / "m", config, backend="tensorrt", options=options)
+        made.config.platform = "tensorrt_plan"
         for filename, content in files.items() if isinstance(files, Mapping) else [("model.plan", files)]:
-            (version_path / filename).write_bytes(content)
-        message = ModelConfig(name="m", backend="tensorrt", platform="tensorrt_plan")
-        text_format.Parse(config, message, descriptor_pool=POOL)
-        return ModelContext(
-            name="m",
-            version=1,
-            model_path=version_path.parent,
-            version_path=version_path,
-            config=message,
-            logger=logging.getLogger("trivet.model.m"),
-            backend_options=options or {},
-        )
+            (made.version_path / filename).write_bytes(content)
+        return made
 
     return make
 
@@ -68,20 +57,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
 @pytest.fixture
 def load() -> Iterator[Callable[..., TensorRTInstance]]:
     """Complete the configuration, load the model and create one instance of it, on GPU 0 unless placed elsewhere."""
-    opened: list[Any] = []
+    with ExitStack() as stack:
 
-    def make(model_context: ModelContext, **placement: Any) -> TensorRTInstance:
-        backend = TensorRTBackend()
-        backend.auto_complete(model_context)
-        model = backend.load(model_context)
-        opened.append(model)
-        created: Any = model.create_instance(InstanceContext(**{"name": "m_0_0", "kind": "GPU", **placement}))
-        opened.append(created)
-        return created  # type: ignore[no-any-return]
+        def make(made: ModelContext, **placement: Any) -> TensorRTInstance:
+            created: Any = stack.enter_context(
+                running_instance(TensorRTBackend(), made, **{"kind": "GPU", **placement})
+            )
+            return created  # type: ignore[no-any-return]
 
-    yield make
-    while opened:
-        opened.pop().close()
+        yield make
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
-from trivet.signatures import batching_hint, scheduler_inputs, set_dims
+from trivet.signatures import batching_hint, complete_max_batch_size, scheduler_inputs, set_dims
 
 from trivet_backend_trt.profiles import select
 from trivet_backend_trt.signature import Signature, TensorSignature
@@ -57,15 +57,8 @@ def _complete_max_batch_size(
         )
     if config.max_batch_size == 0 and allowed and hint is False:
         logger.warning("the specified dimensions in model config for %s hint that batching is unavailable", config.name)
-    elif config.max_batch_size == 0 and allowed:
-        config.max_batch_size = min(default_max_batch_size or allowed, allowed)
-        logger.info(
-            "model '%s' supports batching and its configuration gives no max_batch_size: set to %d",
-            config.name,
-            config.max_batch_size,
-        )
-    if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
-        config.dynamic_batching.SetInParent()
+        allowed = 0
+    complete_max_batch_size(config, allowed, default_max_batch_size or allowed, logger)
 
 
 def most_rows(config: ModelConfig, signature: Signature) -> int:
