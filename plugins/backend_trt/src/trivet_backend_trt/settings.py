@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trivet.backend import ModelContext
 from trivet.config.model_config_pb2 import ModelOptimizationPolicy
-from trivet.errors import InvalidArgumentError
-from trivet.parameters import warn_of_similar
+from trivet.parameters import Parameters, warn_of_similar
 
 OPTION = "--backend-config=tensorrt"
 
@@ -32,7 +30,7 @@ _BACKEND_OPTIONS = (
     "default-max-batch-size",
 )
 
-_TRUE, _FALSE = ("true", "on", "1"), ("false", "off", "0")
+_POLICIES = ("BLOCKING", "DEVICE_BLOCKING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +57,20 @@ class Settings:
     @classmethod
     def read(cls, context: ModelContext) -> Settings:
         """Read and check them. Raises :class:`~trivet.errors.InvalidArgumentError` naming parameter and value."""
-        options = context.backend_options
-        values = {**{name: options[name] for name in _PARAMETERS if name in options}, **context.parameters}
-        owner = f"model '{context.name}'"
-        policy = options.get("execution-policy", "BLOCKING")
-        if policy not in ("BLOCKING", "DEVICE_BLOCKING"):
-            raise _bad("execution-policy", OPTION, policy, "BLOCKING or DEVICE_BLOCKING")
-        strategy = values.get(STRATEGY, "STATIC")
-        if strategy not in STRATEGIES:
-            raise _bad(STRATEGY, owner, strategy, f"one of {', '.join(STRATEGIES)}")
-        budget = values.get(BUDGET)
+        model, operator = Parameters.of_model(context), Parameters.of_backend(context, "tensorrt")
+        operator.choice("execution-policy", dict.fromkeys(_POLICIES), default=None)
+        operator.boolean("coalesce-request-input")
+        budget = model.text(BUDGET)
         if budget is not None and not _BUDGET.fullmatch(budget):
-            raise _bad(BUDGET, owner, budget, "bytes ('2G', '500M', '1000'), a part ('25%') or 'auto'")
-        most = options.get("default-max-batch-size", "0")
-        if not re.fullmatch(r"[0-9]{1,9}", most):
-            raise _bad("default-max-batch-size", OPTION, most, "an integer from 0")
-        _boolean(options, "coalesce-request-input")
+            raise model.bad(BUDGET, "bytes ('2G', '500M', '1000'), a part ('25%') or 'auto'")
         optimization = context.config.optimization
         return cls(
-            strategy=strategy,
+            strategy=model.choice(STRATEGY, {name: name for name in STRATEGIES}, default="STATIC"),
             streaming_budget=budget,
-            library=values.get(LIBRARY),
-            plugins=tuple(path for path in options.get("plugins", "").split(";") if path),
-            version_compatible=_boolean(options, "version-compatible"),
-            default_max_batch_size=int(most),
+            library=model.text(LIBRARY),
+            plugins=tuple(path for path in (operator.text("plugins") or "").split(";") if path),
+            version_compatible=bool(operator.boolean("version-compatible")),
+            default_max_batch_size=operator.integer("default-max-batch-size", 0),
             graphs=optimization.cuda.graphs,
             busy_wait=optimization.cuda.busy_wait_events,
             priority=_PRIORITIES[optimization.priority],
@@ -128,14 +116,3 @@ _WITHOUT_EFFECT = (
     ("coalesce-request-input", "true", "a batch is put together in one piece in any case"),
     ("execution-policy", "DEVICE_BLOCKING", "each instance has a thread of its own"),
 )
-
-
-def _bad(name: str, owner: str, value: str, expected: str) -> InvalidArgumentError:
-    return InvalidArgumentError(f"parameter '{name}' of {owner} is '{value}', expected {expected}")
-
-
-def _boolean(options: Mapping[str, str], name: str) -> bool:
-    value = options.get(name, "false")
-    if value.lower() not in (*_TRUE, *_FALSE):
-        raise _bad(name, OPTION, value, f"one of {', '.join((*_TRUE, *_FALSE))}")
-    return value.lower() in _TRUE
