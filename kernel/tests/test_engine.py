@@ -321,6 +321,15 @@ class TestControl:
         await engine.stop()
         assert journal.closed == ["double/1", "double/1"]
 
+    async def test_an_attempt_that_fails_leaves_nothing_in_memory(
+        self, repository: Repository, journal: Journal
+    ) -> None:
+        repository.add("many", "version_policy { all {} }", v1=1.0, v2=2.0)
+        (repository.path / "many" / "2" / "model.arith").write_text("no number")
+        async with repository.serve(allow_failures=True, model_load_retry_count=2) as engine:
+            assert engine.versions("many") == []
+        assert journal.closed == ["many/1"] * 3
+
     async def test_files_can_come_with_the_request_and_go_with_the_model(
         self, engine: Engine, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -71,6 +71,11 @@ def current(models: Mapping[str, Model], name: str, version: int) -> LoadedModel
     return entry.loaded if entry is not None and entry.state is ModelState.READY else None
 
 
+def are_current(models: Mapping[str, Model], members: Members) -> bool:
+    """Whether an ensemble made of ``members`` would be made of the same now."""
+    return all(current(models, *member) is loaded for member, loaded in members.items())
+
+
 def complete_ensemble(config: ModelConfig, members: Mapping[str, ModelConfig], origin: str) -> None:
     """Check an ensemble against its members, and say in its configuration what follows from theirs.
 

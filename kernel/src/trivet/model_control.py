@@ -13,32 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 
-from trivet.dependencies import (
-    Members,
-    complete_ensemble,
-    current,
-    find_circles,
-    find_members,
-    in_order,
-    inherited_labels,
-    members_of,
-    with_dependents,
-)
-from trivet.errors import (
-    Code,
-    InternalError,
-    InvalidArgumentError,
-    TrivetError,
-    UnavailableError,
-    message_of,
-)
+from trivet.dependencies import are_current, find_circles, in_order, members_of, with_dependents
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError, message_of
 from trivet.extensions import FoundModel
-from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
+from trivet.lifecycle import LoadedModel, ModelEvent, ModelState
 from trivet.loading import ModelLoader
 from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
+from trivet.replacement import Replacement
 from trivet.repository import Repositories
 from trivet.resolving import ResolvedModel
 from trivet.retirement import Retirement
@@ -51,19 +35,6 @@ logger = logging.getLogger(__name__)
 Override = tuple[str | None, Mapping[str, bytes] | None]
 """Configuration and files that a load brings in place of the repository's."""
 _AS_IS: Override = (None, None)
-
-# How the reason of a failed load names its kind, in Triton's words.
-_REASON_PREFIX: Mapping[Code, str] = {
-    Code.NOT_FOUND: "Not found",
-    Code.INVALID_ARGUMENT: "Invalid argument",
-    Code.UNAVAILABLE: "Unavailable",
-    Code.INTERNAL: "Internal",
-    Code.ALREADY_EXISTS: "Already exists",
-    Code.UNIMPLEMENTED: "Unsupported",
-    Code.RESOURCE_EXHAUSTED: "Unavailable",
-    Code.DEADLINE_EXCEEDED: "Unavailable",
-    Code.CANCELLED: "Cancelled",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +72,12 @@ class ModelControl:
     ) -> None:
         self._registry = registry
         self._options = options
-        self._loader = loader
         self._resolver = loader.resolver
-        self._announce = announce
-        # Completing a configuration runs a model's code, which may take long or hang; looking into repositories must
-        # still find a thread then.
-        self._completing = CapacityLimiter(options.model_load_thread_count)
         self._models = table.models
         self._repositories = Repositories()
         self._loading: set[asyncio.Task[dict[str, BaseException | None]]] = set()
         self._retirement = Retirement(table, announce)
+        self._replacement = Replacement(options, loader, table, self._retirement, announce)
 
     def loaded(self) -> set[LoadedModel]:
         """All that is in memory: also what is being unloaded, or was replaced and still has requests in flight."""
@@ -299,7 +266,7 @@ class ModelControl:
                 model.override = (config, files)
                 model.members = members_of(resolved.config)
                 while model.wanted and (files or self._differs(model, resolved)):
-                    if await self._replace(model, resolved):
+                    if await self._replacement.replace(model, resolved):
                         break
             except BaseException:
                 if model.latest is not None:
@@ -317,13 +284,10 @@ class ModelControl:
     def _serves(self, model: Model) -> bool:
         """Whether it has ready versions, made of what is the latest of their members."""
         ready = [entry.loaded for entry in model.versions.values() if entry.state is ModelState.READY]
-        return bool(ready) and all(loaded is not None and self._are_current(loaded.members) for loaded in ready)
+        return bool(ready) and all(loaded is not None and are_current(self._models, loaded.members) for loaded in ready)
 
     def _has_members(self, model: Model) -> bool:
         return all(member in self._models and self._models[member].latest for member in model.members)
-
-    def _are_current(self, members: Members) -> bool:
-        return all(current(self._models, *member) is loaded for member, loaded in members.items())
 
     def _retire_stale(self, name: str) -> None:
         """Take an ensemble out of service that could not be built again after one of its members was replaced."""
@@ -331,88 +295,10 @@ class ModelControl:
         if model is None or self._serves(model):
             return
         for entry in model.versions.values():
-            stale = entry.loaded is not None and not self._are_current(entry.loaded.members)
+            stale = entry.loaded is not None and not are_current(self._models, entry.loaded.members)
             if stale and entry.state is ModelState.READY:
                 self._retirement.retire(entry)
         model.refresh()
-
-    async def _replace(self, model: Model, resolved: ResolvedModel) -> bool:
-        """Load all versions of ``resolved`` beside those that serve, then swap; on a failure the old ones serve on.
-
-        Returns false where a member of an ensemble was replaced or unloaded meanwhile: it has to be done again.
-        """
-        for number in resolved.versions:
-            entry = model.versions.setdefault(number, ModelVersion(model.name, number))
-            if entry.state not in (ModelState.READY, ModelState.LOADING):
-                await self._retirement.settled(entry)
-                self._announce(entry.move(ModelState.LOADING))
-        attempts = 1 + self._options.model_load_retry_count
-        written = resolved.config.SerializeToString()
-        failures: dict[int, str] = {}
-        loaded: dict[int, LoadedModel] = {}
-        members: Members = {}
-        for attempt in range(attempts):
-            failures, loaded, members = await self._load_versions(resolved)
-            if not failures:
-                break
-            if attempt + 1 < attempts:
-                logger.warning("model '%s' failed to load, trying again: %s", model.name, "; ".join(failures.values()))
-                # The attempt completed it; the next one begins with what the author wrote.
-                resolved.config.ParseFromString(written)
-        if failures:
-            for successor in loaded.values():
-                self._retirement.close(successor)
-            for number in resolved.versions:
-                entry = model.versions[number]
-                if entry.state is ModelState.LOADING:
-                    reason = failures.get(number, "another version of the model failed to load")
-                    self._announce(entry.move(ModelState.UNAVAILABLE, reason))
-            details = "".join(
-                f"version {number} is at UNAVAILABLE state: {reason};" for number, reason in failures.items()
-            )
-            if resolved.offer is None:
-                details = next(iter(failures.values()))
-            raise InvalidArgumentError(f"load failed for model '{model.name}': {details}\n")
-        if not self._are_current(members):
-            for successor in loaded.values():
-                self._retirement.close(successor)
-            return False
-        for number, successor in loaded.items():
-            entry = model.versions[number]
-            predecessor = entry.loaded
-            successor.use(members)
-            successor.labels = {**inherited_labels(successor.config, members), **successor.labels}
-            self._announce(entry.move(ModelState.READY, loaded=successor))
-            if predecessor is not None:
-                self._retirement.close(predecessor)
-        for number, entry in model.versions.items():
-            if number not in loaded and entry.state is ModelState.READY:
-                # Ensembles that use it are built again next, and serve until then.
-                self._retirement.retire(entry, with_users=False)
-        model.fingerprint = resolved.fingerprint
-        model.refresh()
-        return True
-
-    async def _load_versions(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
-        try:
-            await to_thread.run_sync(self._resolver.complete, resolved, limiter=self._completing)
-            members = find_members(resolved.name, resolved.config, self._models, unloaded=UNLOADED)
-            if resolved.offer is None:
-                configs = {name: loaded.config for (name, _), loaded in members.items()}
-                complete_ensemble(resolved.config, configs, resolved.origin)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
-            return dict.fromkeys(resolved.versions, _reason(error, resolved)), {}, {}
-        results = await asyncio.gather(
-            *(self._loader.load(resolved, number) for number in resolved.versions), return_exceptions=True
-        )
-        failures: dict[int, str] = {}
-        loaded: dict[int, LoadedModel] = {}
-        for number, result in zip(resolved.versions, results, strict=True):
-            if isinstance(result, LoadedModel):
-                loaded[number] = result
-            else:
-                failures[number] = _reason(result, resolved)
-        return failures, loaded, members
 
     async def _startup_models(self) -> list[str]:
         found = await to_thread.run_sync(self._repositories.find_all)
@@ -428,16 +314,3 @@ class ModelControl:
     def _check_control(self) -> None:
         if self._options.model_control_mode != "explicit":
             raise UnavailableError("explicit model load / unload is not allowed if polling is enabled")
-
-
-def _reason(error: object, resolved: ResolvedModel) -> str:
-    """Why a load failed, for the index and for the caller; an unexpected error goes to the log with its traceback."""
-    if isinstance(error, TrivetError) and resolved.offer is None:
-        return message_of(error)
-    if isinstance(error, TrivetError):
-        return f"{_REASON_PREFIX[error.code]}: {message_of(error)}"
-    if isinstance(error, asyncio.CancelledError):
-        raise error
-    assert isinstance(error, BaseException)
-    logger.error("model '%s' failed to load", resolved.name, exc_info=error)
-    return f"Internal: {type(error).__name__}: {message_of(error)}"
