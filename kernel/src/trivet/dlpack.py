@@ -188,10 +188,23 @@ class DeviceMemory:
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A view of the memory. Raises :class:`BufferError` where a copy is asked for."""
-        if copy or (dl_device is not None and tuple(dl_device) != self.device):
-            raise BufferError(f"this memory is on device {self.device}, and is neither copied nor moved")
+        """A view of the memory; for the CPU, where ``copy`` allows one, of what :meth:`on_host` gives.
+
+        Raises :class:`BufferError` where any other copy is asked for.
+        """
+        wanted = self.device if dl_device is None else tuple(dl_device)
+        if wanted != self.device and wanted == (CPU, 0) and copy is not False:
+            return self.on_host().__dlpack__(max_version=max_version)
+        if copy or wanted != self.device:
+            raise self._cannot_move()
         return _capsule(self, _VERSIONED if max_version is not None and max_version[0] >= 1 else _PLAIN)
+
+    def on_host(self) -> DeviceMemory:
+        """A copy in host memory, from subclasses that know how to make one; this one raises :class:`BufferError`."""
+        raise self._cannot_move()
+
+    def _cannot_move(self) -> BufferError:
+        return BufferError(f"this memory is on device {self.device}, and is neither copied nor moved")
 
 
 def _capsule(memory: DeviceMemory, name: bytes) -> Any:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from trivet.datatypes import DataType
@@ -129,11 +128,6 @@ class DeviceResult(DeviceMemory):
         self, device: int, block: Block | None, address: int, datatype: DataType, shape: tuple[int, ...]
     ) -> None:
         super().__init__(block, address, (CUDA, device), datatype, shape)
-
-    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **options: Any) -> Any:
-        if dl_device is not None and tuple(dl_device) == (CPU, 0) and options.get("copy") is not False:
-            return self.on_host().__dlpack__(max_version=options.get("max_version"))
-        return super().__dlpack__(dl_device=dl_device, **options)
 
     def on_host(self) -> DeviceMemory:
         """A copy in host memory."""

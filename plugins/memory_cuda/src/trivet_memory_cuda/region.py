@@ -104,18 +104,6 @@ class DeviceTensor(DeviceMemory):
         super().__init__(mapping, address, (CUDA, mapping.device), datatype, shape)
         self._mapping = mapping
 
-    def __dlpack__(
-        self,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[int, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        if dl_device is not None and tuple(dl_device) == (CPU, 0) and copy is not False:
-            return self.on_host().__dlpack__(max_version=max_version)
-        return super().__dlpack__(stream=stream, max_version=max_version, dl_device=dl_device, copy=copy)
-
     def on_host(self) -> DeviceMemory:
         """A copy in host memory."""
         data = self._mapping.read(self.address, self.nbytes)
