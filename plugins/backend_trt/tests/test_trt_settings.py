@@ -81,7 +81,7 @@ def test_a_budget_is_never_more_than_the_weights(text: str, expected: int) -> No
 
 def test_what_has_no_effect_is_told(context: Context, caplog: Any) -> None:
     config = parameter("weight_streaming_budgets", "1") + "optimization { cuda { graph_spec { batch_size: 1 } } }"
-    options = {"coalesce-request-input": "true", "execution-policy": "DEVICE_BLOCKING", "plugin": "/a.so"}
+    options = {"coalesce-request-input": "ON", "execution-policy": "DEVICE_BLOCKING", "plugin": "/a.so"}
     made = context({}, config, options)
     warn_of_unused(made, made.logger)
     for part in (

@@ -31,6 +31,7 @@ _BACKEND_OPTIONS = (
 )
 
 _POLICIES = ("BLOCKING", "DEVICE_BLOCKING")
+_NO_EFFECT = f"{OPTION},%s has no effect: %s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +106,10 @@ def warn_of_unused(context: ModelContext, logger: logging.Logger) -> None:
     """Name what is set and has no effect."""
     warn_of_similar(f"model '{context.name}'", context.parameters, _PARAMETERS, logger)
     warn_of_similar(OPTION, context.backend_options, _BACKEND_OPTIONS, logger)
-    for name, value, reason in _WITHOUT_EFFECT:
-        if context.backend_options.get(name) == value:
-            logger.warning("%s,%s=%s has no effect: %s", OPTION, name, value, reason)
+    operator = Parameters.of_backend(context, "tensorrt")
+    if operator.boolean("coalesce-request-input"):
+        logger.warning(_NO_EFFECT, "coalesce-request-input=true", "a batch is put together in one piece in any case")
+    if operator.text("execution-policy") == "DEVICE_BLOCKING":
+        logger.warning(_NO_EFFECT, "execution-policy=DEVICE_BLOCKING", "each instance has a thread of its own")
     if context.config.optimization.cuda.graph_spec and not context.config.optimization.cuda.graphs:
         logger.warning("model '%s' has graph_spec without graphs: true, which has no effect", context.name)
-
-
-_WITHOUT_EFFECT = (
-    ("coalesce-request-input", "true", "a batch is put together in one piece in any case"),
-    ("execution-policy", "DEVICE_BLOCKING", "each instance has a thread of its own"),
-)
