@@ -160,6 +160,16 @@ def test_only_what_is_asked_for_is_computed(context: MakeContext, instance: Make
         run(made, ["root"], x=x)
 
 
+def test_an_output_that_is_an_input_may_be_all_that_is_asked_for(context: MakeContext, instance: MakeInstance) -> None:
+    def build() -> tuple[Tensors, Tensors]:
+        x = v1.placeholder(tf.float32, [None])
+        return {"x": x}, {"twice": x * 2, "given": x, "again": x}
+
+    made = instance(context(lambda folder: save_serving(folder, build)))
+    answer = run(made, ["given", "again"], x=np.float32([3]))
+    assert {name: value.tolist() for name, value in answer.items()} == {"given": [3], "again": [3]}
+
+
 def test_more_sets_of_outputs_than_are_kept_compiled(context: MakeContext, instance: MakeInstance) -> None:
     def build() -> tuple[Tensors, Tensors]:
         x = v1.placeholder(tf.float32, [None])

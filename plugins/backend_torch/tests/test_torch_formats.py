@@ -250,6 +250,18 @@ def test_a_damaged_file(name: str, data: bytes, context: Any, instance: Instance
         instance(context({name: data}, CONFIG))
 
 
+@pytest.mark.parametrize("offset", [6, 46], ids=["the version of a file in it", "the name of a file in it"])
+def test_an_archive_whose_list_of_files_is_damaged(offset: int, context: Any, instance: Instance) -> None:
+    def damage(path: Path) -> None:
+        torch.jit.script(torch.nn.Linear(4, 2)).save(str(path))
+        content = bytearray(path.read_bytes())
+        content[content.index(b"PK\x01\x02") + offset] = 0xFF
+        path.write_bytes(content)
+
+    with pytest.raises(InvalidArgumentError, match=r"failed to load model 'm': 'model.pt' is no model .* damaged"):
+        instance(context({"model.pt": damage}, CONFIG))
+
+
 def test_an_archive_without_its_weights(context: Any, instance: Instance) -> None:
     def robbed(path: Path) -> None:
         torch.jit.script(torch.nn.Linear(4, 2)).save(str(path))

@@ -191,6 +191,23 @@ def test_archives_that_cannot_be_loaded(replaced: dict[str, Any], message: str, 
         create(context({"model.mar": archive(files(**replaced))}))
 
 
+def test_an_archive_with_a_damaged_file(context: Any, create: Create) -> None:
+    def flag_as_encrypted(member: bytes) -> Callable[[Path], None]:
+        def write(path: Path) -> None:
+            archive(files())(path)
+            content = bytearray(path.read_bytes())
+            # In the list of files, whose entries have their name at 46 and flags at 8.
+            content[content.rindex(member) - 46 + 8] |= 1
+            path.write_bytes(content)
+
+        return write
+
+    with pytest.raises(InvalidArgumentError, match=r"no usable MAR-INF/MANIFEST.json: RuntimeError: .*encrypted"):
+        create(context({"model.mar": flag_as_encrypted(b"MAR-INF/MANIFEST.json")}))
+    with pytest.raises(InvalidArgumentError, match=r"'model.mar' cannot be unpacked: .*encrypted"):
+        create(context({"model.mar": flag_as_encrypted(b"handler.py")}))
+
+
 def test_handlers_of_torchserve_itself_are_not_here(context: Any, create: Create) -> None:
     manifest = {"model": {**MANIFEST["model"], "handler": "image_classifier"}}  # type: ignore[dict-item]
     with pytest.raises(InvalidArgumentError, match="handler 'image_classifier' is not in the archive"):

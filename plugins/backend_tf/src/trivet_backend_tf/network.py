@@ -50,6 +50,9 @@ class Network:
         fetches = [self.signature.outputs[name].graph_name for name in outputs]
         # A tensor that is input and output at once is not for TensorFlow to fetch.
         computed = [name for name in fetches if name not in feeds]
+        if not computed:
+            # A session refuses to run for nothing.
+            return lambda *values: [dict(zip(feeds, values, strict=True))[name] for name in fetches]
         options = CallableOptions(feed=feeds, fetch=computed)
         if self._on_callers_thread:
             options.run_options.inter_op_thread_pool = _CALLERS_THREAD

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from trivet.errors import InvalidArgumentError, UnavailableError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 DEFAULT_NAMES = ("model.py", "model.pt", "model.pt2", "model.mar", "model.pth", "model")
+
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
+"""What ``zipfile`` raises for one: also ``UnicodeDecodeError`` over a name, and ``NotImplementedError`` over a version
+or a compression that no archive of PyTorch has."""
 
 
 class FileKind(enum.Enum):
@@ -78,15 +83,19 @@ def find_model(context: ModelContext) -> ModelFile:
 
 
 def kind_of(path: Path) -> FileKind | None:
-    """What a file or folder holds; ``None`` for something else."""
+    """What a file or folder holds; ``None`` for something else, and for an archive whose list of files is damaged."""
     if path.suffix == ".py":
         return FileKind.EAGER
     if path.is_dir():
         return FileKind.HANDLER if (path / MANIFEST).is_file() else None
     if not zipfile.is_zipfile(path):
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except DAMAGED_ARCHIVE:
+        # Its end was found, and the list of its files is not what it was.
+        return None
     if MANIFEST in names:
         return FileKind.HANDLER
     inside = {name.partition("/")[2] for name in names}

@@ -16,7 +16,7 @@ from typing import Any
 
 from trivet.errors import InvalidArgumentError
 
-from trivet_backend_torch.files import MANIFEST
+from trivet_backend_torch.files import DAMAGED_ARCHIVE, MANIFEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
                 text = archive.read(MANIFEST).decode()
         manifest = json.loads(text)
         manifest["model"]["handler"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, *DAMAGED_ARCHIVE) as error:
         raise InvalidArgumentError(
             f"'{path.name}' has no usable {MANIFEST}: {type(error).__name__}: {error}; expected what"
             " torch-model-archiver"
@@ -63,7 +63,7 @@ def unpack(path: Path) -> Archive:
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, *DAMAGED_ARCHIVE) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise InvalidArgumentError(f"'{path.name}' cannot be unpacked: {error}") from error
     return Archive(folder, manifest, manifest["model"], lambda: shutil.rmtree(folder, ignore_errors=True))
