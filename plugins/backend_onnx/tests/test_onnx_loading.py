@@ -43,6 +43,16 @@ def test_a_truncated_file(add_sub: onnx.ModelProto, context: Any, instance: Inst
         instance(context(add_sub.SerializeToString()[:-7]))
 
 
+def test_a_name_that_is_no_text(build_model: Any, context: Any, instance: Instance) -> None:
+    model = build_model(
+        [helper.make_node("Identity", ["input"], ["output"])],
+        {"input": (TensorProto.FLOAT, (1,))},
+        {"output": (TensorProto.FLOAT, (1,))},
+    )
+    with pytest.raises(InvalidArgumentError, match=r"the name b'\\xeenput' in the model is not valid UTF-8"):
+        instance(context(model.SerializeToString().replace(b"input", b"\xeenput")))
+
+
 @pytest.mark.parametrize("newer", [{"opset": 99}, {"ir_version": 99}], ids=str)
 def test_a_model_of_the_future(newer: dict[str, int], build_model: Any, context: Any, instance: Instance) -> None:
     model = build_model(

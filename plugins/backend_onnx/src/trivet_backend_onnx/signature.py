@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from trivet import datatypes
 from trivet.datatypes import DataType
+from trivet.errors import InvalidArgumentError
 from trivet.signatures import can_batch
 
 # ONNX Runtime's name of an element type, and ours. What is missing here (float8, int4, complex) has no v2 datatype.
@@ -122,7 +123,10 @@ class Signature:
 
     @classmethod
     def of(cls, session: Any) -> Signature:
-        """Read it from an ``onnxruntime.InferenceSession``."""
+        """Read it from an ``onnxruntime.InferenceSession``.
+
+        Raises :class:`~trivet.errors.InvalidArgumentError` for a name that is no text.
+        """
         outputs: dict[str, TensorSignature] = {}
         own = _read(session.get_outputs())
         for name, output in own.items():
@@ -145,7 +149,14 @@ class Signature:
 
 
 def _read(arguments: Iterable[Any]) -> dict[str, TensorSignature]:
-    return {a.name: _described(a) for a in arguments}
+    try:
+        return {a.name: _described(a) for a in arguments}
+    except UnicodeDecodeError as error:
+        # ONNX Runtime takes names as they are in the file, and decodes each when it is asked for.
+        raise InvalidArgumentError(
+            f"the name {error.object!r} in the model is not valid UTF-8; the file is damaged, or its exporter wrote"
+            " another encoding"
+        ) from error
 
 
 def _described(argument: Any) -> TensorSignature:
