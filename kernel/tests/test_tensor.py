@@ -76,6 +76,22 @@ def test_wrong_size_names_tensor_and_expectation() -> None:
         Tensor.from_wire("x", datatypes.FP32, (2,), bytes(7)).numpy()
 
 
+@pytest.mark.parametrize(
+    ("datatype", "shape", "data"),
+    [
+        (datatypes.FP32, (-1, -2), bytes(8)),
+        (datatypes.FP32, (0, 2**62), b""),
+        (datatypes.BYTES, (-1, -2), bytes(8)),
+        (datatypes.BYTES, (0, 2**62), b""),
+    ],
+)
+def test_a_shape_that_no_array_can_have_is_the_callers_error(
+    datatype: datatypes.DataType, shape: tuple[int, ...], data: bytes
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"input 'x' has shape \[.*\], which no array can have"):
+        Tensor.from_wire("x", datatype, shape, data).numpy()
+
+
 def test_element_count_of_a_hostile_shape_does_not_overflow() -> None:
     assert element_count((2**40, 2**40)) == 2**80
 

@@ -302,18 +302,32 @@ def object_array(items: Sequence[object], shape: tuple[int, ...]) -> NDArray[Any
 
 
 def _decode(name: str, datatype: DataType, shape: tuple[int, ...], data: Buffer) -> NDArray[Any]:
-    if datatype is BYTES:
-        return object_array(decode_bytes(name, data, element_count(shape)), shape)
     try:
+        if datatype is BYTES:
+            return object_array(decode_bytes(name, data, element_count(shape)), shape)
         return np.frombuffer(data, dtype=datatype.numpy).reshape(shape)
     except ValueError:
-        size = memoryview(data).nbytes
-        expected = element_count(shape) * datatype.itemsize
-        if size == expected == 0:
-            return np.empty(shape, dtype=datatype.numpy)
+        # Also where there is no data: frombuffer takes none of that.
+        return _empty(name, datatype, shape, memoryview(data).nbytes)
+
+
+def _empty(name: str, datatype: DataType, shape: tuple[int, ...], size: int) -> NDArray[Any]:
+    """The array for no data; for ``size`` bytes of it, and a shape that is none, the caller's error."""
+    expected = element_count(shape) * datatype.itemsize
+    if size != expected and datatype is not BYTES:
         raise InvalidArgumentError(
             f"input '{name}' has {size} bytes of data, expected {expected} for {datatype} of shape {list(shape)}"
-        ) from None
+        )
+    try:
+        if size == 0:
+            return np.empty(shape, dtype=datatype.numpy)
+    except ValueError:
+        pass
+    # Two negative dimensions make a size that is right, and so does any number beside a 0.
+    raise InvalidArgumentError(
+        f"input '{name}' has shape {list(shape)}, which no array can have; expected dimensions that are not negative,"
+        " and not too large either where one of them is 0"
+    )
 
 
 def _host_copy(array: SupportsDLPack | None, datatype: DataType) -> NDArray[Any]:
