@@ -30,6 +30,9 @@ IN_FLIGHT = 32
 BATCH = 8
 INSTANCES = 2
 _WARM_UP_S = 1.0
+_ROWS = 256
+"""How many answers a measurement of throughput waits for at least: the batch that its end cuts off is then hardly 2 %
+of it, however slow the model is."""
 _SERVED, _LOOP, _PROCESSOR = f": served, {IN_FLIGHT} in flight", ": loop", ", processor time"
 _QUANTITIES = (
     _SERVED,
@@ -140,14 +143,15 @@ def _measure(pair: Pair, settings: Settings, report: Report, *, backwards: bool)
             _add(models, pair, call.model, instances)
         batch = {name: np.repeat(array, pair.batch, 0) for name, array in pair.inputs.items()}
         loop = partial(framework_loop.in_own_process, pair.backend, _file(pair), pair.output)
-        expected = loop(pair.inputs, _WARM_UP_S).answer
+        tried = loop(pair.inputs, _WARM_UP_S)
+        seconds = max(settings.seconds, _ROWS * tried.p50_ms * 1e-3)
         with servers.trivet(models.path) as server:
             for call in (one, two):
-                call.verify(server, expected)
+                call.verify(server, tried.answer)
                 wrk(server, call, IN_FLIGHT, _WARM_UP_S)
             measurements: tuple[Callable[[], tuple[float, float]], ...] = (
-                lambda: _rate(checked(wrk, server, one, IN_FLIGHT, settings.seconds)),
-                lambda: _rate(checked(wrk, server, two, IN_FLIGHT, settings.seconds)),
+                lambda: _rate(checked(wrk, server, one, IN_FLIGHT, seconds)),
+                lambda: _rate(checked(wrk, server, two, IN_FLIGHT, seconds)),
                 lambda: _rate(loop(batch, settings.seconds), pair.batch),
                 lambda: _rate(loop(batch, settings.seconds, loops=INSTANCES), pair.batch),
                 lambda: (checked(wrk, server, one, 1, settings.seconds).p50_ms, 0.0),

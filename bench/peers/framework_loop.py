@@ -9,6 +9,7 @@ processor time in µs.
 
 from __future__ import annotations
 
+import os
 import runpy
 import statistics
 import subprocess
@@ -76,8 +77,10 @@ def _eager(path: Path) -> Any:
 
 def tensorflow(path: Path, output: str) -> Run:
     """``session.run`` of a SavedModel's ``serving_default``, which also loads what ``tf.saved_model.load`` cannot."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     import tensorflow as tf  # noqa: PLC0415
 
+    tf.get_logger().setLevel("ERROR")
     graph = tf.Graph()
     config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
     session = tf.compat.v1.Session(graph=graph, config=config)
@@ -134,32 +137,33 @@ def main(backend: str, model: str, output: str, folder: str, seconds: str, loops
 
 def measure(runs: list[Run], inputs: Arrays, seconds: float) -> tuple[float, float, float]:
     """Runs a second of all together, median (ms) and processor time (µs) of one; a thread for each, begun together."""
-    warm = threading.Barrier(len(runs))
+    used: list[float] = []
+    # Of the process, as a framework may have threads of its own.
+    warm = threading.Barrier(len(runs), lambda: used.append(time.process_time()))
     took: list[list[float]] = [[] for _ in runs]
     elapsed = [0.0] * len(runs)
-    spent = [0.0] * len(runs)
 
     def loop(index: int) -> None:
         run, times = runs[index], took[index]
         for _ in range(WARM_UP_RUNS):
             run(inputs)
         warm.wait()
-        used = time.thread_time()
         began = now = time.perf_counter()
         while now < began + seconds:
             run(inputs)
             before, now = now, time.perf_counter()
             times.append(now - before)
-        elapsed[index], spent[index] = now - began, time.thread_time() - used
+        elapsed[index] = now - began
 
     threads = [threading.Thread(target=loop, args=(index,)) for index in range(len(runs))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    spent = time.process_time() - used[0]
     rate = sum(len(times) / total for times, total in zip(took, elapsed, strict=True))
     every = [one for times in took for one in times]
-    return rate, statistics.median(every) * 1e3, sum(spent) / len(every) * 1e6
+    return rate, statistics.median(every) * 1e3, spent / len(every) * 1e6
 
 
 if __name__ == "__main__":
