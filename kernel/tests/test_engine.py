@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import numpy as np
 import pytest
 from anyio import to_thread
@@ -219,6 +220,18 @@ class TestCancellation:
         await ask(engine)
         assert len(answers) == 1
         assert engine.statistics("double")[0].fail.count == 1
+
+    async def test_what_waits_behind_an_execution_never_holds_its_answer_up(
+        self, engine: Engine, journal: Journal
+    ) -> None:
+        with journal.gate:
+            first = asyncio.ensure_future(ask(engine))
+            await to_thread.run_sync(journal.gate.wait_until_entered)
+            waiting = request()
+            engine.submit(waiting)
+            await anyio.lowlevel.checkpoint()  # it is with the instance's thread now, which puts no inputs together
+            engine.cancel(waiting)
+        assert await first == [2.0]
 
     async def test_cancelling_the_waiting_task_cancels_the_request(self, engine: Engine, journal: Journal) -> None:
         asked = request()

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+from queue import Empty
 
+import anyio
 import pytest
 from anyio import to_thread
 from trivet.loop import LoopInbox, LoopOutbox
@@ -77,6 +79,11 @@ async def test_threads_find_all_that_was_put_in_one_iteration_of_the_loop() -> N
     for number in range(5):
         outbox.put(number)
     assert len(outbox) == 5
-    taken = await to_thread.run_sync(lambda: [outbox.get() for _ in range(5)])
+    assert outbox.ready() == 0
+    await anyio.lowlevel.checkpoint()
+    assert outbox.ready() == 5
+    taken = await to_thread.run_sync(lambda: [outbox.get(), *(outbox.get_nowait() for _ in range(4))])
     assert taken == list(range(5))
+    with pytest.raises(Empty):
+        outbox.get_nowait()
     assert len(outbox) == 0

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,9 @@ class Instance:
         self._warmup_executions: list[Sequence[InferenceRequest]] = []
         self._thread: threading.Thread | None = None
         self._backend: BackendInstance | None = None
+        self._serving = False
+        self._held: Finished | None = None
+        """What an execution ended with while the next batch waited; see :meth:`_finish`."""
         self.submit: Callable[[Batch], None] = queue.put
         """Queue a batch for this thread; from the event loop, returns at once. Leads through the rate limiter where
         there is one."""
@@ -142,13 +146,22 @@ class Instance:
             started(_as_error(error, f"failed to warm up model instance '{self.name}'"))
             return
         started(None)
-        take = self._queue.get
-        while (batch := take()) is not None:
+        self._serving = True
+        while (batch := self._take()) is not None:
             execute(batch)
             # Do not keep a request's tensors alive while waiting for the next one.
             del batch
+        self._post_held()
         del execute, backend
         self._close()
+
+    def _take(self) -> Batch | None:
+        """The next batch. Waits for it only when the loop knows of all that was executed."""
+        if self._held is not None:
+            with suppress(Empty):  # another instance may have been faster
+                return self._queue.get_nowait()
+            self._post_held()
+        return self._queue.get()
 
     def _warm_up(self, execute: Callable[[Batch], None]) -> None:
         """Execute the samples of ``model_warmup``, whose answers concern nobody but this thread."""
@@ -178,6 +191,7 @@ class Instance:
                 request.compute_start_ns = start
             try:
                 inputs = gather(self._spec, requests, batch.extra_inputs, backend.batch_memory)
+                self._post_held()
                 names = self._wanted(requests, batch.extra_outputs)
                 # Of several requests each gets its rows, which are cut out of a batch on the host.
                 backend.placed = requests[0].regions or () if len(requests) == 1 else ()
@@ -198,7 +212,24 @@ class Instance:
                 request.infer_end_ns = infer_end or end
                 request.compute_end_ns = end
                 request.done = True
-        self._post(Finished(self, responses, batch, requests))
+        self._finish(Finished(self, responses, batch, requests))
+
+    def _finish(self, finished: Finished) -> None:
+        """Post what an execution of arrays ended with: at once, or when the inputs of a batch that waits are together.
+
+        The loop, once woken, reads what the answered clients ask next. A thread that copies inputs meanwhile waits for
+        the interpreter lock at every turn, and the model waits with it.
+        """
+        self._post_held()
+        if self._serving and self._queue.ready():
+            self._held = finished
+        else:
+            self._post(finished)
+
+    def _post_held(self) -> None:
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._post(held)
 
     def _execute_requests(self, backend: RequestInstance, batch: Batch) -> None:
         requests = _to_execute(batch)

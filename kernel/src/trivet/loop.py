@@ -70,7 +70,7 @@ class LoopOutbox(Generic[T]):
     undisturbed, and the thread find all of it.
     """
 
-    __slots__ = ("_items", "_loop", "_queue", "get")
+    __slots__ = ("_items", "_loop", "_queue", "get", "get_nowait", "ready")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -78,6 +78,10 @@ class LoopOutbox(Generic[T]):
         self._queue: SimpleQueue[T] = SimpleQueue()
         self.get: Callable[[], T] = self._queue.get
         """From any thread: the next item, in the order in which they were put; blocks until there is one."""
+        self.get_nowait: Callable[[], T] = self._queue.get_nowait
+        """From any thread: the next item. Raises :class:`queue.Empty` where none was handed over yet."""
+        self.ready: Callable[[], int] = self._queue.qsize
+        """From any thread: how many items were handed over and not taken."""
 
     def put(self, item: T) -> None:
         """From the event loop; returns at once."""
