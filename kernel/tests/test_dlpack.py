@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from trivet import dlpack
 from trivet.datatypes import ALL, BF16, BOOL, BYTES, FP16, FP32, INT32, UINT16, DataType
-from trivet.dlpack import CPU, DeviceMemory, describe, relabel
+from trivet.dlpack import CPU, CUDA, DeviceMemory, describe, relabel
 from trivet.tensor import Tensor
 
 torch = pytest.importorskip("torch")
@@ -74,7 +73,21 @@ def test_the_memory_is_kept_until_the_last_consumer_is_done(is_consumed: bool, v
     del consumer
     gc.collect()
     assert alive() is None
-    assert not dlpack._lent
+
+
+def test_a_consumer_that_refuses_a_tensor_keeps_nothing_of_it() -> None:
+    """It drops the capsule while its error is raised, when no code of Python may run."""
+    owner, array = Owner(), np.zeros(4, np.float32)
+    alive = weakref.ref(owner)
+    on_gpu = DeviceMemory(owner, array.ctypes.data, (CUDA, 0), FP32, (4,))
+    del owner
+    for _ in range(2):
+        # A view, which numpy cannot have of a GPU's memory; a copy would have to be asked for.
+        with pytest.raises(RuntimeError, match="Unsupported device"):
+            np.from_dlpack(on_gpu)
+    assert describe(on_gpu.__dlpack__()).device == (CUDA, 0)
+    del on_gpu
+    assert alive() is None
 
 
 def test_what_is_not_there_is_refused_as_the_standard_says() -> None:

@@ -10,8 +10,11 @@ standard 2023.12 (``__dlpack__``, ``__dlpack_device__``, names of the capsules a
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from trivet import datatypes
 from trivet.datatypes import BF16, BOOL, DataType
@@ -37,8 +40,7 @@ def _code_of(datatype: DataType) -> tuple[int, int]:
 
 _DATATYPES = {_code_of(datatype): datatype for datatype in datatypes.ALL if datatype is not datatypes.BYTES}
 
-_VERSION = (1, 1)
-# A consumer gives these to another name when it has taken what is inside. CPython keeps no copy of them.
+# A consumer gives a capsule another name when it has taken what is inside.
 _PLAIN, _VERSIONED = b"dltensor", b"dltensor_versioned"
 
 
@@ -128,7 +130,6 @@ def relabel(capsule: Any, datatype: DataType) -> None:
 
 
 def _tensor_in(capsule: Any) -> Any:
-    # An address and not the object: the prototypes below take the one that a capsule's destructor needs.
     address = id(capsule)
     for name, structure in _STRUCTURES.items():
         if _is_valid(address, name):
@@ -197,7 +198,7 @@ class DeviceMemory:
             return self.on_host().__dlpack__(max_version=max_version)
         if copy or wanted != self.device:
             raise self._cannot_move()
-        return _capsule(self, _VERSIONED if max_version is not None and max_version[0] >= 1 else _PLAIN)
+        return _capsule(self, {} if max_version is None else {"max_version": max_version})
 
     def on_host(self) -> DeviceMemory:
         """A copy in host memory, from subclasses that know how to make one; this one raises :class:`BufferError`."""
@@ -207,52 +208,34 @@ class DeviceMemory:
         return BufferError(f"this memory is on device {self.device}, and is neither copied nor moved")
 
 
-def _capsule(memory: DeviceMemory, name: bytes) -> Any:
-    managed = _STRUCTURES[name]()
-    if name == _VERSIONED:
-        managed.major, managed.minor = _VERSION
-    ndim = len(memory.shape)
-    shape = (ctypes.c_int64 * ndim)(*memory.shape)
-    # Not every consumer takes "no strides" for row-major, which the standard allows.
-    strides = (ctypes.c_int64 * ndim)(*(prod(memory.shape[axis + 1 :]) for axis in range(ndim)))
-    tensor = managed.dl_tensor
-    tensor.data = memory.address
+class _Addressed:
+    """Memory for numpy, whose arrays keep this object, and it the owner."""
+
+    __slots__ = ("__array_interface__", "_owner")
+
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._owner = memory.owner
+        self.__array_interface__ = {
+            "version": 3, "shape": memory.shape, "typestr": memory.datatype.numpy.str, "data": (memory.address, False),
+        }  # fmt: skip
+
+
+def _capsule(memory: DeviceMemory, options: Mapping[str, Any]) -> Any:
+    """The capsule of an array of numpy, which nobody reads there, then changed to say where the memory is.
+
+    What ends a capsule must be machine code, as numpy's is: a consumer that refuses it drops it while its own exception
+    is raised, and code of Python that runs then ends the process.
+    """
+    capsule = np.asarray(_Addressed(memory)).__dlpack__(**options)
+    tensor = _tensor_in(capsule)
+    tensor.data = memory.address  # numpy has a place of its own for arrays without elements
     tensor.device_type, tensor.device_id = memory.device
-    tensor.ndim = ndim
-    tensor.code, tensor.bits = _code_of(memory.datatype)
-    tensor.lanes = 1
-    tensor.shape, tensor.strides = shape, strides
-    managed.deleter = ctypes.cast(_deleter, ctypes.c_void_p)
-    address = ctypes.addressof(managed)
-    # The structure does not keep what its pointers point to.
-    _lent[address] = (memory.owner, managed, shape, strides)
-    return _new(address, name, ctypes.cast(_destructor, ctypes.c_void_p))
+    tensor.code = _code_of(memory.datatype)[0]
+    return capsule
 
 
-_lent: dict[int, tuple[object, ...]] = {}
-"""What consumers use, by the address of the structure that they were given; it is theirs until they delete it."""
-
-
-def _delete(managed: int) -> None:
-    """The ``deleter`` of a structure: a consumer is done, on whatever thread."""
-    _lent.pop(managed, None)
-
-
-def _drop(capsule: int) -> None:
-    """The destructor of a capsule. One that kept its name was never consumed."""
-    for name in _STRUCTURES:
-        if _is_valid(capsule, name):
-            _delete(_pointer(capsule, name))
-
-
-_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_deleter, _destructor = _CALLBACK(_delete), _CALLBACK(_drop)
-
-# By address, as a capsule that is being destroyed must not be referred to again.
+# By address, as the prototypes have it.
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
 _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
-    ("PyCapsule_New", ctypes.pythonapi)
 )
