@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trivet import datatypes
-from trivet.errors import InvalidArgumentError
+from trivet.dlpack import CUDA
+from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor, decode_bytes, element_count, encode_bytes, object_array
 
 NUMERIC = [d for d in datatypes.ALL if d not in (datatypes.BYTES, datatypes.BF16)]
@@ -102,6 +103,29 @@ def test_dlpack_gives_the_memory_itself() -> None:
     assert not tensor.on_device
     assert np.shares_memory(tensor.numpy(), array)
     assert tensor.dlpack() is array
+
+
+def test_a_frameworks_tensor_of_another_type_is_not_taken_for_what_was_promised() -> None:
+    """Its bytes would be sent under a datatype whose elements have another size."""
+    halves = Tensor.from_dlpack("x", np.ones(3, np.float16), datatypes.FP32, (3,))
+    with pytest.raises(InternalError, match=r"^tensor 'x' is float16 in its framework, expected FP32$"):
+        halves.wire()
+    truths = Tensor.from_dlpack("x", np.array([0, 1], np.uint8), datatypes.BOOL, (2,))
+    assert truths.numpy().tolist() == [False, True]
+
+
+def test_a_framework_that_cannot_copy_to_the_host_is_named_the_reason() -> None:
+    class Earlier:
+        """As PyTorch was before 2.9: DLPack without ``dl_device``."""
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return CUDA, 0
+
+        def __dlpack__(self, *, stream: object = None) -> object:
+            raise AssertionError(stream)
+
+    with pytest.raises(InternalError, match=r"^tensor 'x' cannot be read from its framework: .* keyword argument"):
+        Tensor.from_dlpack("x", Earlier(), datatypes.FP32, (3,)).numpy()
 
 
 def test_complex_numbers_are_no_tensor() -> None:

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trivet import datatypes
-from trivet.datatypes import BF16, BYTES, DataType
+from trivet.datatypes import BF16, BOOL, BYTES, DataType
 from trivet.dlpack import HOST_DEVICES, BitPatterns
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InternalError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from trivet.memory import PinnedMemory, RegionSlice
@@ -191,13 +191,14 @@ class Tensor:
         """The elements as a host array of this shape, a view where possible (and then perhaps read-only).
 
         ``BYTES`` gives an object array of ``bytes``. Raises :class:`~trivet.errors.InvalidArgumentError` where bytes
-        from the wire do not fit the shape.
+        from the wire do not fit the shape, and :class:`~trivet.errors.InternalError` where a framework's tensor is of
+        another type or cannot be read.
         """
         if self._array is None:
             if self._wire is not None:
                 self._array = _decode(self.name, self.datatype, self.shape, self._wire)
             else:
-                self._array = _host_copy(self._dlpack, self.datatype).reshape(self.shape)
+                self._array = _host_copy(self.name, self._dlpack, self.datatype).reshape(self.shape)
         return self._array
 
     def writable(self, places: Collection[RegionSlice] = ()) -> NDArray[Any]:
@@ -330,12 +331,23 @@ def _empty(name: str, datatype: DataType, shape: tuple[int, ...], size: int) -> 
     )
 
 
-def _host_copy(array: SupportsDLPack | None, datatype: DataType) -> NDArray[Any]:
+def _host_copy(name: str, array: SupportsDLPack | None, datatype: DataType) -> NDArray[Any]:
+    """A framework's tensor as a host array; a view where it is on the host already."""
     if array is None:
         raise ValueError("tensor has no data")
     if datatype is BF16:
         array = BitPatterns(array)
-    if array.__dlpack_device__()[0] in HOST_DEVICES:
-        return np.from_dlpack(array)
-    # numpy asks the producer for a host copy through DLPack's copy protocol (array API 2023.12).
-    return np.from_dlpack(array, device="cpu", copy=True)
+    try:
+        if array.__dlpack_device__()[0] in HOST_DEVICES:
+            host = np.from_dlpack(array)
+        else:
+            # numpy asks the producer for a host copy through DLPack's copy protocol (array API 2023.12).
+            host = np.from_dlpack(array, device="cpu", copy=True)
+    except (BufferError, RuntimeError, TypeError) as error:
+        # TypeError: the producer knows an earlier standard, and no `dl_device`.
+        raise InternalError(f"tensor '{name}' cannot be read from its framework: {error}") from error
+    if host.dtype == datatype.numpy:
+        return host
+    if datatype is BOOL and host.dtype == np.uint8:
+        return host.view(np.bool_)  # as frameworks say it whose DLPack has no truth values
+    raise InternalError(f"tensor '{name}' is {host.dtype} in its framework, expected {datatype}")

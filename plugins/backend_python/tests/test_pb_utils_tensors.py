@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trivet.datatypes import BF16
+from trivet.datatypes import BF16, FP32
+from trivet.dlpack import CUDA, DeviceMemory
+from trivet.errors import InternalError
 from trivet.tensor import Tensor as KernelTensor
 from trivet_backend_python import pb_utils
 
@@ -108,3 +110,14 @@ class TestDLPack:
         assert torch.utils.dlpack.from_dlpack(tensor.to_dlpack()).tolist() == [0, 1, 2]
         with pytest.raises(pb_utils.TritonModelException, match="not contiguous"):
             pb_utils.Tensor.from_dlpack("a", torch.ones(2, 3).T)
+
+    def test_a_capsule_of_gpu_memory_that_no_framework_can_read(self):
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("this torch can read it")
+        array = np.ones(2, np.float32)
+        capsule = DeviceMemory(array, array.ctypes.data, (CUDA, 0), FP32, (2,)).__dlpack__()
+        output = pb_utils.Tensor.from_dlpack("o", capsule)
+        assert output.__dlpack_device__() == (CUDA, 0)
+        with pytest.raises(InternalError, match="a bare DLPack capsule of GPU memory is copied to the host by PyTorch"):
+            output._to_output()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trivet.datatypes import FP32
-from trivet.dlpack import DeviceMemory
+from trivet.dlpack import DeviceMemory, describe
 from trivet.tensor import Tensor as KernelTensor
 from trivet_backend_python import pb_utils
 from trivet_backend_python.memory import SMALL, is_released, read_only
@@ -215,3 +220,58 @@ class TestDevices:
         made = pb_utils.Tensor.from_dlpack("O", DeviceTensor())._to_input()
         assert made.on_device
         assert made.name == "O"
+
+
+class PyTorch:
+    """Stands for the module where there is no GPU: its tensors are exported only where theirs is the current one."""
+
+    def __init__(self):
+        self.current = 0
+        self.streams = []
+        self.cuda = SimpleNamespace(device=self.on)
+
+    @contextmanager
+    def on(self, device):
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+    class Tensor:
+        device = SimpleNamespace(type="cuda", index=1)
+        shape = (2,)
+
+        def __init__(self, torch):
+            self.torch = torch
+            self.array = np.ones(2, np.float32)
+
+        def __dlpack_device__(self):
+            return (2, 1)
+
+        def __dlpack__(self, *, stream=-1):
+            if self.torch.current != 1:
+                raise BufferError("Can't export tensors on a different CUDA device index.")
+            self.torch.streams.append(stream)
+            return DeviceMemory(self, address(self.array), (2, 1), FP32, self.shape).__dlpack__()
+
+        def cpu(self):
+            assert self.torch.current == 1
+            return self.array.copy()
+
+
+class TestPyTorchOnAnotherGpu:
+    def test_its_tensors_are_read_on_a_thread_whose_gpu_is_another(self, monkeypatch):
+        torch = PyTorch()
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        output = pb_utils.Tensor.from_dlpack("O", torch.Tensor(torch))
+        assert output.__dlpack_device__() == (2, 1)
+        # The legacy default stream waits, from when the model gave the tensor.
+        assert torch.streams == [1]
+        assert output._to_output().numpy().tolist() == [1, 1]
+        assert describe(output.__dlpack__(stream=77)).device == (2, 1)
+        assert torch.streams == [1, 77]
+        assert torch.current == 0
+
+    def test_the_real_one_takes_what_it_is_given(self):
+        torch = pytest.importorskip("torch")
+        assert "stream" in inspect.signature(torch.Tensor.__dlpack__).parameters
+        assert list(inspect.signature(torch.cuda.device).parameters) == ["device"]

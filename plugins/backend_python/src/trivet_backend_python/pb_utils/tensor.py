@@ -16,6 +16,7 @@ from trivet.tensor import Tensor as KernelTensor
 from trivet_backend_python.memory import SMALL, is_released, read_only
 from trivet_backend_python.pb_utils.datatypes import of_dtype
 from trivet_backend_python.pb_utils.errors import TritonModelException
+from trivet_backend_python.pb_utils.frameworks import adopted, readable
 
 
 class Tensor:
@@ -79,8 +80,10 @@ class Tensor:
         _check_name(name)
         if type(tensor).__name__ == "PyCapsule":
             description = describe(tensor)
-            tensor = _CapsuleTensor(tensor, description.device)
+            tensor = adopted(tensor, description.device)
         elif hasattr(tensor, "__dlpack__") and hasattr(tensor, "__dlpack_device__"):
+            # Here the default stream begins to wait for the current one, which is another when the tensor is read.
+            tensor = readable(tensor)
             description = describe(tensor.__dlpack__())
         else:
             raise TritonModelException(
@@ -142,9 +145,10 @@ class Tensor:
         """A capsule for any framework's ``from_dlpack``. Raises :class:`TritonModelException` for ``BYTES``."""
         return self.__dlpack__()
 
-    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
         exchangeable = self._exchangeable()
-        capsule = exchangeable.__dlpack__(stream=stream)
+        moving = {name: value for name in ("dl_device", "copy") if (value := options.get(name)) is not None}
+        capsule = exchangeable.__dlpack__(stream=stream, **moving)
         if self._datatype is BF16 and isinstance(exchangeable, np.ndarray):
             relabel(capsule, BF16)  # which numpy cannot say of its arrays
         return capsule
@@ -200,22 +204,6 @@ class Tensor:
             assert self._source is not None
             return self._source.renamed(self._name)
         return KernelTensor.from_numpy(self._name, read_only(self._array), self._datatype)
-
-
-class _CapsuleTensor:
-    """A bare capsule as the object that ``from_dlpack`` functions take. A capsule can be consumed once."""
-
-    __slots__ = ("_capsule", "_device")
-
-    def __init__(self, capsule: Any, device: tuple[int, int]) -> None:
-        self._capsule = capsule
-        self._device = device
-
-    def __dlpack__(self, *, stream: Any = None, **_: Any) -> Any:
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._device
 
 
 def _check_name(name: str) -> None:
