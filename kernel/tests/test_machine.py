@@ -49,6 +49,11 @@ class NvmlError(Exception):
     """The library's own."""
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
 def nvml(**other: Any) -> Any:
     """NVIDIA's management library with two GPUs, the second of which tells nothing of its power."""
 
@@ -64,10 +69,12 @@ def nvml(**other: Any) -> Any:
         "nvmlDeviceGetCount": lambda: 2,
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetUUID": lambda gpu: f"GPU-{gpu}",
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda part: int(part[-1]),
         "nvmlDeviceGetUtilizationRates": lambda gpu: SimpleNamespace(gpu=25 + gpu),
         "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(total=1 << 30, used=1 << 20),
         "nvmlDeviceGetPowerUsage": milliwatts,
-        "nvmlDeviceGetEnforcedPowerLimit": milliwatts,
+        "nvmlDeviceGetPowerManagementLimit": milliwatts,
         "nvmlDeviceGetTotalEnergyConsumption": lambda gpu: 1_000_500,
     }
     return SimpleNamespace(**{**functions, **other})
@@ -75,7 +82,10 @@ def nvml(**other: Any) -> Any:
 
 def test_gpus_have_tritons_families_and_units() -> None:
     closed: list[bool] = []
-    gpus = Gpus(nvml(nvmlShutdown=lambda: closed.append(True)))
+    counted = iter([5_000_000, 7_000_000, 5_000_500, 7_000_500])
+    gpus = Gpus(
+        nvml(nvmlShutdown=lambda: closed.append(True), nvmlDeviceGetTotalEnergyConsumption=lambda gpu: next(counted))
+    )
     readings = {reading.name: reading for reading in gpus.read()}
     assert {name: [sample.value for sample in reading.samples] for name, reading in readings.items()} == {
         "nv_gpu_utilization": [0.25, 0.26],
@@ -83,7 +93,7 @@ def test_gpus_have_tritons_families_and_units() -> None:
         "nv_gpu_memory_used_bytes": [1 << 20] * 2,
         "nv_gpu_power_usage": [71.5],
         "nv_gpu_power_limit": [71.5],
-        "nv_energy_consumption": [1000.5] * 2,
+        "nv_energy_consumption": [0.5] * 2,  # since the server started
     }
     assert readings["nv_energy_consumption"].kind is MetricKind.COUNTER
     assert [sample.labels for sample in readings["nv_gpu_utilization"].samples] == [
@@ -92,6 +102,50 @@ def test_gpus_have_tritons_families_and_units() -> None:
     ]
     gpus.close()
     assert closed == [True]
+
+
+def test_a_driver_that_is_loaded_anew_takes_nothing_off_what_was_used() -> None:
+    counted = iter([1000, 3000, 500, 700])
+    gpus = Gpus(nvml(nvmlDeviceGetCount=lambda: 1, nvmlDeviceGetTotalEnergyConsumption=lambda gpu: next(counted)))
+    assert [read(gpus)["nv_energy_consumption"] for _ in range(3)] == [[2], [2.5], [2.7]]
+
+
+def test_a_gpu_that_is_lost_does_not_cost_the_others_their_metrics() -> None:
+    lost: set[int] = {0}
+
+    def uuid(gpu: int) -> bytes:
+        if gpu in lost:
+            raise NvmlError("GPU is lost")
+        return f"GPU-{gpu}".encode()  # as earlier versions of the library have it
+
+    def memory(gpu: int) -> Any:
+        if gpu in lost:
+            raise NvmlError("GPU is lost")
+        return SimpleNamespace(total=1, used=1)
+
+    gpus = Gpus(nvml(nvmlDeviceGetUUID=uuid, nvmlDeviceGetMemoryInfo=memory))
+    (sample,) = next(iter(gpus.read())).samples
+    assert sample.labels == (("gpu_uuid", "GPU-1"),)
+    lost.add(1)
+    assert read(gpus)["nv_gpu_memory_used_bytes"] == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuids"),
+    [
+        ("1", ["GPU-1"]),
+        ("1, 0", ["GPU-1", "GPU-0"]),
+        ("GPU-1,-1,0", ["GPU-1"]),
+        ("0,0", ["GPU-0"]),
+        ("MIG-1", ["GPU-1"]),
+        ("GPU-7", []),
+        ("", []),
+    ],
+)
+def test_only_gpus_that_cuda_may_use_are_shown(visible: str, uuids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    samples = next(iter(Gpus(nvml()).read())).samples
+    assert [sample.labels[0][1] for sample in samples] == uuids
 
 
 def test_the_real_library_has_what_is_called() -> None:

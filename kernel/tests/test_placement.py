@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
 from trivet import config as model_config
@@ -9,7 +11,7 @@ from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.hookspecs import BackendPlugin
 from trivet.host_policy import HostPolicy
-from trivet.placement import Placement, describe, place
+from trivet.placement import Placement, describe, gpu_count, place
 from trivet.resources import Share
 
 BACKEND = BackendPlugin(name="b", factory="b:B")
@@ -121,3 +123,38 @@ def test_resources_are_those_of_the_instances_device_or_of_all() -> None:
 )
 def test_instances_are_summed_up(groups: str, gpus: int, expected: str) -> None:
     assert describe(placed(groups, gpus)) == expected
+
+
+@pytest.mark.parametrize(
+    ("driver", "files", "visible", "count"),
+    [
+        (4, 4, None, 4),
+        (4, 0, None, 4),  # nobody has used the driver yet
+        (8, 1, None, 1),  # a container that was given one of the machine's
+        (0, 0, None, 0),
+        (4, 4, "0,1", 2),
+        (4, 4, " 3 ", 1),
+        (4, 4, "0,9,1", 1),
+        (4, 4, "0,-1,1", 1),
+        (4, 4, "", 0),
+        (4, 4, "GPU-1b2c,MIG-3d", 2),
+        (1, 1, "GPU-1b2c,GPU-4e", 1),
+    ],
+)
+def test_gpus_are_counted_as_cuda_counts_them(
+    driver: int, files: int, visible: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus, devices = tmp_path / "gpus", tmp_path / "dev"
+    for folder in (gpus, devices):
+        folder.mkdir()
+    for index in range(driver):
+        (gpus / f"0000:0{index}:00.0").mkdir()
+    for name in ("nvidiactl", "nvidia-uvm", *(f"nvidia{index}" for index in range(files))):
+        (devices / name).touch()
+    monkeypatch.setattr("trivet.placement._DRIVER", gpus)
+    monkeypatch.setattr("trivet.placement._DEVICES", devices)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_count() == count

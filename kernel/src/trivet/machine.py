@@ -7,13 +7,14 @@ has them too; NVIDIA's management library (NVML).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from trivet.metrics import Labels, MetricKind, Reading, Sample
+from trivet.placement import visible_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +65,76 @@ def _memory() -> tuple[int, int]:
     return total, available
 
 
+class _Gpu:
+    """One GPU, as NVML knows it."""
+
+    def __init__(self, uuid: str, handle: Any) -> None:
+        self.labels: Labels = (("gpu_uuid", uuid),)
+        self.handle = handle
+        self._counted: int | None = None
+        self._used_mj = 0
+
+    def joules(self, counted_mj: int) -> float:
+        """What it has used since this was first asked; the driver counts from when it was loaded."""
+        if self._counted is not None:
+            # Less than before: the driver was loaded anew.
+            self._used_mj += counted_mj - self._counted if counted_mj >= self._counted else counted_mj
+        self._counted = counted_mj
+        return self._used_mj / 1000
+
+
 class Gpus:
-    """What NVML says of each GPU. Made, used and closed by one thread at a time."""
+    """What NVML says of each GPU that CUDA may use. Made, used and closed by one thread at a time."""
 
     def __init__(self, library: Any) -> None:
         """``library`` is the module ``pynvml``. Raises its ``NVMLError`` where there is no driver."""
         self._library = library
         library.nvmlInit()
-        self._handles: list[tuple[Labels, Any]] = []
-        for index in range(library.nvmlDeviceGetCount()):
-            handle = library.nvmlDeviceGetHandleByIndex(index)
-            uuid = library.nvmlDeviceGetUUID(handle)
-            self._handles.append(((("gpu_uuid", uuid.decode() if isinstance(uuid, bytes) else uuid),), handle))
+        gpus = list(self._visible(self._all()))
+        self._gpus = list({gpu.labels: gpu for gpu in gpus}.values())
+        for _ in self.read():  # energy counts from here on
+            pass
+
+    def _all(self) -> dict[str, _Gpu]:
+        """By number, that of the bus. One that is lost, or without power, does not cost the others theirs."""
+        nvml, gpus = self._library, {}
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = nvml.nvmlDeviceGetUUID(handle)
+            except nvml.NVMLError as error:
+                logger.warning("no metrics of GPU %d: %s", index, error)
+            else:
+                gpus[str(index)] = _Gpu(uuid.decode() if isinstance(uuid, bytes) else uuid, handle)
+        return gpus
+
+    def _visible(self, gpus: Mapping[str, _Gpu]) -> Iterator[_Gpu]:
+        """Those that ``CUDA_VISIBLE_DEVICES`` names: by number, by the beginning of the UUID, or by a part's (MIG).
+
+        CUDA's numbers are others only where GPUs of several kinds are in one machine, and ``CUDA_DEVICE_ORDER`` is not
+        ``PCI_BUS_ID``.
+        """
+        visible = visible_gpus()
+        if visible is None:
+            yield from gpus.values()
+            return
+        for entry in visible:
+            if entry in gpus:
+                yield gpus[entry]
+            else:
+                uuid = self._whole_of(entry) if entry.startswith("MIG-") else entry
+                yield from (gpu for gpu in gpus.values() if uuid and gpu.labels[0][1].startswith(uuid))
+
+    def _whole_of(self, part: str) -> str:
+        """The UUID of the GPU that a part belongs to, empty where there is none."""
+        nvml = self._library
+        try:
+            handle = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(nvml.nvmlDeviceGetHandleByUUID(part))
+            uuid = nvml.nvmlDeviceGetUUID(handle)
+        except nvml.NVMLError as error:
+            logger.warning("no metrics of the GPU of %s: %s", part, error)
+            return ""
+        return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
 
     @classmethod
     def find(cls) -> Gpus | None:
@@ -94,27 +153,27 @@ class Gpus:
     def read(self) -> Iterator[Reading]:
         """A GPU that does not tell something is left out of that."""
         nvml = self._library
-        families: tuple[tuple[str, str, MetricKind, Callable[[Any], float]], ...] = (
+        families: tuple[tuple[str, str, MetricKind, Callable[[_Gpu], float]], ...] = (
             ("nv_gpu_utilization", "GPU utilization rate [0.0 - 1.0)", MetricKind.GAUGE,
-             lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
+             lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu.handle).gpu / 100),
             ("nv_gpu_memory_total_bytes", "GPU total memory, in bytes", MetricKind.GAUGE,
-             lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).total),
+             lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu.handle).total),
             ("nv_gpu_memory_used_bytes", "GPU used memory, in bytes", MetricKind.GAUGE,
-             lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu).used),
+             lambda gpu: nvml.nvmlDeviceGetMemoryInfo(gpu.handle).used),
             ("nv_gpu_power_usage", "GPU power usage in watts", MetricKind.GAUGE,
-             lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+             lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu.handle) / 1000),
             ("nv_gpu_power_limit", "GPU power management limit in watts", MetricKind.GAUGE,
-             lambda gpu: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1000),
-            ("nv_energy_consumption", "GPU energy consumption in joules since the driver was loaded",
-             MetricKind.COUNTER, lambda gpu: nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) / 1000),
+             lambda gpu: nvml.nvmlDeviceGetPowerManagementLimit(gpu.handle) / 1000),
+            ("nv_energy_consumption", "GPU energy consumption in joules since the Triton Server started",
+             MetricKind.COUNTER, lambda gpu: gpu.joules(nvml.nvmlDeviceGetTotalEnergyConsumption(gpu.handle))),
         )  # fmt: skip
         for name, description, kind, read in families:
             samples = []
-            for labels, handle in self._handles:
+            for gpu in self._gpus:
                 try:
-                    samples.append(Sample(labels, read(handle)))
+                    samples.append(Sample(gpu.labels, read(gpu)))
                 except nvml.NVMLError as error:
-                    logger.debug("GPU %s does not tell %s: %s", labels[0][1], name, error)
+                    logger.debug("GPU %s does not tell %s: %s", gpu.labels[0][1], name, error)
             yield Reading(name, description, kind, samples)
 
     def close(self) -> None:

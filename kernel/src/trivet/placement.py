@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,20 +37,35 @@ def shares(placements: Sequence[Placement]) -> list[Share]:
     return [placement.share for placement in placements if not placement.context.passive]
 
 
+_DRIVER, _DEVICES = Path("/proc/driver/nvidia/gpus"), Path("/dev")
+
+
+def visible_gpus() -> list[str] | None:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` names, by number or UUID; ``None`` where it is not set: all of them.
+
+    CUDA stops reading at the first entry that is no device.
+    """
+    value = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if value is None:
+        return None
+    entries = (entry.strip() for entry in value.split(","))
+    return list(takewhile(lambda entry: entry and not entry.startswith("-"), entries))
+
+
 def gpu_count() -> int:
-    """GPUs that this process may use, without a GPU library: what the NVIDIA driver lists, less what is masked."""
-    driver = Path("/proc/driver/nvidia/gpus")
-    present = len(list(driver.iterdir())) if driver.is_dir() else 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """GPUs that this process may use, without a GPU library: what the NVIDIA driver lists, less what is masked.
+
+    Inside a container the driver may list all GPUs of the machine, and there are device files only of those that it was
+    given. A driver that nothing has used yet may have made none.
+    """
+    present = len(list(_DRIVER.iterdir())) if _DRIVER.is_dir() else 0
+    files = sum(path.name.removeprefix("nvidia").isdecimal() for path in _DEVICES.glob("nvidia*"))
+    if files:
+        present = min(present, files)
+    visible = visible_gpus()
     if visible is None:
         return present
-    # CUDA stops reading the list at the first entry that is not a device.
-    allowed = 0
-    for entry in visible.split(","):
-        if not entry.strip() or entry.strip() == "-1":
-            break
-        allowed += 1
-    return min(present, allowed)
+    return min(present, sum(1 for _ in takewhile(lambda gpu: not gpu.isdecimal() or int(gpu) < present, visible)))
 
 
 def place(config: ModelConfig, gpus: int, host_policies: Mapping[str, HostPolicy] | None = None) -> list[Placement]:
