@@ -130,7 +130,7 @@ def test_what_was_unpacked_and_imported_goes_with_the_model(backend: Any, contex
     made.close()
     model.close()
     assert not folder.exists()
-    assert not {name for name in set(sys.modules) - before if name.startswith("trivet_torch_model")}
+    assert not {name for name in set(sys.modules) - before if name.startswith("trivet_model_")}
 
 
 def test_numbers_in_and_out(context: Any, create: Create) -> None:

@@ -158,7 +158,7 @@ def _import(context: ModelContext) -> tuple[ModelPackage, ModuleType]:
     package = ModelPackage(context)
     try:
         with scope.running(package, Phase.IMPORT):
-            return package, package.load(file)
+            return package, package.load_file(file)
     except BaseException as error:
         package.close()
         if isinstance(error, TrivetError):

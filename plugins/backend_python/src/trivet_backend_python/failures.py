@@ -6,9 +6,13 @@ import importlib
 import traceback
 from pathlib import Path
 
+from trivet import private_code
 from trivet.errors import message_of
 
-_HIDDEN = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<frozen importlib")
+_HIDDEN = (
+    *(str(Path(__file__).parent), private_code.__file__),
+    *(str(Path(importlib.__file__).parent), "<frozen importlib"),
+)
 
 
 def describe(error: BaseException) -> str:

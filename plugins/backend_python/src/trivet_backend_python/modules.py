@@ -1,45 +1,15 @@
-"""How a model's Python code is imported: several models, and several versions of one, in one interpreter.
-
-In Triton each instance of a Python model has a process of its own, so every ``model.py`` may have a ``utils.py`` beside
-it, and globals belong to one instance. Here each import of a model makes a private package: ``model.py`` and what lies
-beside it are its submodules, under names that no other import has, compiled from the files as they are now. Nothing is
-added to ``sys.path`` or written beside the model, and closing the package takes all of it out of the interpreter.
-
-``import utils`` in such a module must find the ``utils`` beside it, although the statement names no package. The import
-statement calls ``__import__`` of the module's own builtins, so each private module gets builtins whose ``__import__``
-looks beside the model, where Triton's order of search would: after the standard library and installed packages.
-``importlib.import_module("utils")`` and pickles that name such modules do not pass by there and do not find them.
-"""
+"""A Python model's code: in Triton each instance has a process of its own, here each has a private package."""
 
 from __future__ import annotations
 
-import builtins
-import importlib
-import itertools
 import logging
-import sys
-from collections.abc import Mapping, Sequence
-from importlib.machinery import (
-    BYTECODE_SUFFIXES,
-    EXTENSION_SUFFIXES,
-    SOURCE_SUFFIXES,
-    ExtensionFileLoader,
-    FileFinder,
-    ModuleSpec,
-    PathFinder,
-    SourceFileLoader,
-    SourcelessFileLoader,
-)
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
-from typing import Any, Protocol
+from types import ModuleType
+from typing import Protocol
 from weakref import WeakSet
 
 from trivet.backend import ModelCaller, ModelContext
-
-_PREFIX = "trivet_model_"
-_numbers = itertools.count(1)
-_packages: dict[str, ModelPackage] = {}
+from trivet.private_code import PrivatePackage, running_package
 
 
 class Closable(Protocol):
@@ -50,25 +20,18 @@ class Closable(Protocol):
         ...
 
 
-class ModelPackage:
+class ModelPackage(PrivatePackage):
     """One import of one model version's code. :meth:`close` it when its instance is gone."""
 
     def __init__(self, context: ModelContext) -> None:
-        self.context = context
-        self.name = f"{_PREFIX}{next(_numbers)}"
         # As Triton has it: what the version's folder does not hold may lie in the model's.
-        self.path = [str(context.version_path), str(context.model_path)]
+        super().__init__(
+            [context.version_path, context.model_path],
+            f"The code of model '{context.name}', version {context.version}.",
+        )
+        self.context = context
         self.resources: WeakSet[Closable] = WeakSet()
         """What the model has of the server's, to be closed with the package."""
-        self._beside: dict[str, bool] = {}
-        self._builtins = {**vars(builtins), "__import__": self._import}
-        package = ModuleType(self.name, f"The code of model '{context.name}', version {context.version}.")
-        package.__path__ = self.path
-        package.__spec__ = ModuleSpec(self.name, None, is_package=True)
-        sys.modules[self.name] = package
-        _packages[self.name] = self
-        if _finder not in sys.meta_path:
-            sys.meta_path.insert(0, _finder)
 
     @property
     def call(self) -> ModelCaller | None:
@@ -80,129 +43,18 @@ class ModelPackage:
         """The model's log."""
         return self.context.logger
 
-    def load(self, file: Path) -> ModuleType:
+    def load_file(self, file: Path) -> ModuleType:
         """Run ``file``, a path inside the version's folder, as a submodule and return it. Raises what it raises."""
-        relative = file.relative_to(self.context.version_path).with_suffix("")
-        return importlib.import_module(".".join((self.name, *relative.parts)))
+        return self.load(".".join(file.relative_to(self.context.version_path).with_suffix("").parts))
 
     def close(self) -> None:
-        """Take the modules out of the interpreter and free what they hold.
-
-        Emptying them ends the cycles through their globals, so that it does not wait for the garbage collector.
-        """
+        """As that of every private package, and let go of :attr:`resources` before."""
         for resource in list(self.resources):
             resource.close()
-        _packages.pop(self.name, None)
-        for name in [name for name in list(sys.modules) if name == self.name or name.startswith(f"{self.name}.")]:
-            vars(sys.modules.pop(name)).clear()
-
-    def find(self, name: str, path: Sequence[str]) -> ModuleSpec | None:
-        """The spec of a submodule by its full name, from the folders of ``path``."""
-        namespaces: list[str] = []
-        for folder in path:
-            finder = FileFinder(
-                folder,
-                (ExtensionFileLoader, EXTENSION_SUFFIXES),
-                (_FreshLoader, SOURCE_SUFFIXES),
-                (SourcelessFileLoader, BYTECODE_SUFFIXES),
-            )
-            spec = finder.find_spec(name)
-            if spec is None:
-                continue
-            if spec.loader is not None:
-                return spec
-            namespaces += spec.submodule_search_locations or ()
-        if not namespaces:
-            return None
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = namespaces
-        return spec
-
-    def equip(self, module: ModuleType) -> None:
-        """Give a module of this package the builtins whose import statement looks beside the model."""
-        vars(module)["__builtins__"] = self._builtins
-
-    def _import(
-        self,
-        name: str,
-        globals: Mapping[str, object] | None = None,
-        locals: Mapping[str, object] | None = None,
-        fromlist: Sequence[str] | None = (),
-        level: int = 0,
-    ) -> ModuleType:
-        """``__import__`` of this package's modules; arguments and result as in :func:`builtins.__import__`."""
-        if level == 0:
-            top = name.partition(".")[0]
-            if self._is_beside(top):
-                module = builtins.__import__(f"{self.name}.{name}", globals, locals, fromlist or (), 0)
-                # Without a list of names the statement binds the first name, which here is the second.
-                return module if fromlist else sys.modules[f"{self.name}.{top}"]
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
-
-    def _is_beside(self, top: str) -> bool:
-        """Whether a top-level name means something beside the model."""
-        found = self._beside.get(top)
-        if found is None:
-            spec = self.find(f"{self.name}.{top}", self.path)
-            # A folder without __init__.py is a package only where nothing else has the name: it may as well hold data.
-            found = spec is not None and not _is_installed(top, regular=spec.loader is not None)
-            self._beside[top] = found
-        return found
-
-
-class _ModelFinder:
-    """Finds the submodules of model packages for the import system, under their full names."""
-
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
-        package = _packages.get(name.partition(".")[0])
-        return package.find(name, path) if package and path else None
-
-
-_finder: Any = _ModelFinder()
-
-
-class _FreshLoader(SourceFileLoader):
-    """Compiles the source each time.
-
-    Bytecode caches go by the modification time in whole seconds, so a model that was changed and reloaded at once would
-    get its old code; and they would be written into the model repository.
-    """
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-    def exec_module(self, module: ModuleType) -> None:
-        package = _packages.get(module.__name__.partition(".")[0])
-        if package is not None:
-            package.equip(module)
-        super().exec_module(module)
-
-
-# As the server found it: what models append to sys.path is often their own folder, which must not make one model's
-# `utils` everyone's.
-_SERVER_PATH = list(sys.path)
-
-
-def _is_installed(top: str, *, regular: bool) -> bool:
-    """Whether the server's environment has the name. A folder without ``__init__.py`` gives way to ``regular`` code."""
-    if top in sys.stdlib_module_names:
-        return True
-    spec = PathFinder.find_spec(top, _SERVER_PATH)
-    return spec is not None and (spec.loader is not None or not regular)
+        super().close()
 
 
 def calling_model() -> ModelPackage | None:
-    """The model whose code is running in this thread, found on the call stack; ``None`` outside of any.
-
-    Works on every thread, those that models start included. Not for the path of each request.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_globals.get("__name__")
-        if isinstance(name, str) and name.startswith(_PREFIX):
-            package = _packages.get(name.partition(".")[0])
-            if package is not None:
-                return package
-        frame = frame.f_back
-    return None
+    """The model whose code is running in this thread; ``None`` outside of any. Not for the path of each request."""
+    package = running_package()
+    return package if isinstance(package, ModelPackage) else None

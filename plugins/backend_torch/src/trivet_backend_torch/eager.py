@@ -14,8 +14,8 @@ from typing import Any
 
 import safetensors.torch
 from trivet.errors import InvalidArgumentError
+from trivet.private_code import PrivatePackage
 
-from trivet_backend_torch.code import ModelCode
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import torch
 from trivet_backend_torch.settings import ALLOW_UNPICKLING, Settings
@@ -30,7 +30,7 @@ def load(path: Path, device: Any, settings: Settings, model: str, *, compile_it:
     Raises :class:`~trivet.errors.InvalidArgumentError` for code without a module class, for weights that are not the
     class's, and for a pickle; beside that what the code raises.
     """
-    code = ModelCode(path.parent)
+    code = PrivatePackage([path.parent], f"The code of '{path.name}'.")
     try:
         module = _class_of(code.load(path.stem), settings.model_class, path.name)(**settings.model_arguments)
         weights = next((file for s in _WEIGHT_SUFFIXES if (file := path.with_suffix(s)).is_file()), None)
@@ -61,7 +61,7 @@ def _permission(model: str) -> str:
     return f"An operator who trusts it allows it by name: --backend-config=pytorch,{ALLOW_UNPICKLING}={model}"
 
 
-def _network(module: Any, device: Any, settings: Settings | None, code: ModelCode | None) -> Network:
+def _network(module: Any, device: Any, settings: Settings | None, code: PrivatePackage | None) -> Network:
     """``settings`` say whether to compile; without them, the network is only looked at."""
     if device is not None:
         module.to(device)

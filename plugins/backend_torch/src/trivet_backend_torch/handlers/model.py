@@ -21,9 +21,9 @@ from trivet.config import ModelConfig
 from trivet.datatypes import BF16, BY_CONFIG_VALUE, BYTES, DataType
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.private_code import PrivatePackage
 from trivet.tensor import Tensor, object_array
 
-from trivet_backend_torch.code import ModelCode
 from trivet_backend_torch.devices import DeviceUse, Host, open_device
 from trivet_backend_torch.handlers import interface
 from trivet_backend_torch.handlers.archive import Archive, unpack
@@ -81,7 +81,7 @@ class HandlerModel(BackendModel):
         self._context = context
         self._settings = settings
         self._archive = unpack(path)
-        self._code = ModelCode(self._archive.folder)
+        self._code = PrivatePackage([self._archive.folder], f"The code of the archive of model '{context.name}'.")
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         """Construct and initialize the handler, on the instance's thread.

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from trivet.private_code import PrivatePackage
 
-from trivet_backend_torch.code import ModelCode
 from trivet_backend_torch.ts.utils.util import list_classes_from_module, load_label_mapping
 
 _MAPPING = "index_to_name.json"
@@ -73,7 +73,7 @@ class BaseHandler:
         path = Path(model_dir, model_file)
         if not path.is_file():
             raise RuntimeError(f"the manifest names modelFile '{model_file}', which the archive does not hold")
-        code = getattr(self.context, "model_code", None) or ModelCode(Path(model_dir))
+        code = getattr(self.context, "model_code", None) or PrivatePackage([Path(model_dir)], "The code of a model.")
         classes = list_classes_from_module(code.load(path.stem), torch.nn.Module)
         if len(classes) != 1:
             raise ValueError(f"Expected only one class as model definition, and '{model_file}' has {len(classes)}")
