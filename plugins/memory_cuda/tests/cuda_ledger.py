@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from trivet.errors import InternalError
 from trivet.options import Settings
+from trivet_memory_cuda.failures import OUT_OF_MEMORY, CudaError
 from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.pool import Allocation
 from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
@@ -29,10 +31,16 @@ class Ledger(Cuda):
         self.copies: list[tuple[int, int, int, int]] = []
         self.most = 1 << 40
         """Bytes that a device or the host has."""
+        self.refuses: int | None = None
+        """The number of the error that every handle is answered with."""
+        self.on = 0
+        """The thread's current device."""
 
     def open(self, handle: bytes, device: int) -> int:
         if handle == bytes(HANDLE_SIZE):
-            raise InternalError("failed to open CUDA IPC handle: invalid argument (cudaErrorInvalidValue)")
+            raise CudaError("failed to open CUDA IPC handle: invalid argument (cudaErrorInvalidValue)", 1)
+        if self.refuses is not None:
+            raise CudaError("failed to open CUDA IPC handle: so it is", self.refuses)
         self.mapped[handle, device] += 1
         return BASE
 
@@ -47,6 +55,15 @@ class Ledger(Cuda):
     def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
         self.copies.append((target, source, byte_size, device))
 
+    def stream(self, device: int) -> int:
+        return 70 + device
+
+    @contextmanager
+    def current(self, device: int) -> Iterator[None]:
+        before, self.on = self.on, device
+        yield
+        self.on = before
+
     def allocate(self, byte_size: int, device: int) -> Allocation:
         return self._allocate(byte_size, device, BASE << 1)
 
@@ -56,7 +73,7 @@ class Ledger(Cuda):
 
     def _allocate(self, byte_size: int, device: int | None, address: int, *keep: object) -> Allocation:
         if self.allocated[device] + byte_size > self.most:
-            raise InternalError("out of memory (cudaErrorMemoryAllocation)")
+            raise CudaError("out of memory (cudaErrorMemoryAllocation)", OUT_OF_MEMORY)
         self.allocated[device] += byte_size
 
         def free() -> Any:

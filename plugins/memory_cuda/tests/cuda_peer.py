@@ -25,16 +25,24 @@ def call(function, *arguments):
     assert not error, (function, error)
     return results[0] if results else None
 
-address = call(cuda.cudaMalloc, {SIZE})
-handle = call(cuda.cudaIpcGetMemHandle, address)
+def allocate():
+    address = call(cuda.cudaMalloc, {SIZE})
+    handle = call(cuda.cudaIpcGetMemHandle, address)
+    print(base64.b64encode(ctypes.string_at(handle.getPtr(), 64)).decode(), flush=True)
+    return address
+
+address = allocate()
 host = (ctypes.c_ubyte * {SIZE})()
-print(base64.b64encode(ctypes.string_at(handle.getPtr(), 64)).decode(), flush=True)
 for line in sys.stdin:
     command, offset, data = line.split()
     offset, data = int(offset), base64.b64decode(data)
     if command == "write":
         call(cuda.cudaMemcpy, address + offset, data, len(data), cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+        call(cuda.cudaDeviceSynchronize)  # a copy of pageable memory may return before it is there
         print("done", flush=True)
+    elif command == "anew":
+        call(cuda.cudaFree, address)
+        address = allocate()
     else:
         size = int(data)
         call(cuda.cudaMemcpy, host, address + offset, size, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
@@ -56,6 +64,10 @@ class Peer:
 
     def read(self, byte_size: int, offset: int = 0) -> bytes:
         return base64.b64decode(self._ask("read", offset, str(byte_size).encode()))
+
+    def anew(self) -> None:
+        """Free the memory and make as much again, as a rule at the same address."""
+        self.handle = base64.b64decode(self._ask("anew", 0, b"-"))
 
     def _ask(self, command: str, offset: int, data: bytes) -> str:
         assert self.process.stdin is not None

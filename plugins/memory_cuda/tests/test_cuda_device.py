@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import threading
 from collections.abc import Iterator
@@ -140,6 +141,26 @@ def test_a_handle_that_is_none_is_refused_and_costs_nothing(memory: CudaMemory, 
     peer.write(floats(1))
     register(memory, peer)
     assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [1]
+
+
+def test_a_handle_of_this_process_is_refused_with_the_reason(memory: CudaMemory) -> None:
+    error, address = runtime.cudaMalloc(256)
+    assert not error
+    error, handle = runtime.cudaIpcGetMemHandle(address)
+    assert not error
+    details = {"raw_handle": ctypes.string_at(handle.getPtr(), 64), "device_id": 0}
+    with pytest.raises(InvalidArgumentError, match="CUDA opens no handle in the process that made it"):
+        memory.register("r", 256, details)
+    assert runtime.cudaFree(address) == (runtime.cudaError_t.cudaSuccess,)
+
+
+def test_a_client_frees_its_memory_and_makes_more_of_it_again_and_again(memory: CudaMemory, peer: Peer) -> None:
+    for number in range(20):
+        peer.write(floats(number))
+        register(memory, peer)
+        assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [number]
+        memory.unregister("r")
+        peer.anew()
 
 
 def test_one_memory_under_two_names(memory: CudaMemory, peer: Peer) -> None:

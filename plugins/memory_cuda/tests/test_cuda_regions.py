@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 from cuda.bindings import driver, runtime
+from cuda.bindings.utils import get_cuda_native_handle
 from cuda_ledger import BASE, HANDLE, SIZE, Ledger, provider
-from trivet.datatypes import FP32
-from trivet.dlpack import describe
-from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, UnavailableError
+from trivet.datatypes import FP16, FP32, DataType
+from trivet.dlpack import DeviceMemory, describe
+from trivet.errors import AlreadyExistsError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 from trivet.memory import PoolUsage
 from trivet.options import Settings
 from trivet.plugins import PluginRegistry
+from trivet.tensor import Tensor
+from trivet_memory_cuda import failures
+from trivet_memory_cuda import runtime as cuda_runtime
+from trivet_memory_cuda.failures import CudaError
 from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.provider import HANDLE_SIZE, CudaMemory
 from trivet_memory_cuda.runtime import Cuda
@@ -39,7 +44,9 @@ def test_the_package_offers_it() -> None:
     assert PluginRegistry.discover().memory_providers["cuda"].factory == "trivet_memory_cuda.provider:CudaMemory"
 
 
-@pytest.mark.parametrize("method", ["open", "close", "bytes_behind", "copy", "allocate", "allocate_host"])
+@pytest.mark.parametrize(
+    "method", ["open", "close", "bytes_behind", "copy", "stream", "current", "allocate", "allocate_host"]
+)
 def test_the_ledger_takes_what_the_real_calls_take(method: str) -> None:
     assert inspect.signature(getattr(Ledger, method)) == inspect.signature(getattr(Cuda, method))
 
@@ -63,12 +70,69 @@ def test_the_bindings_have_what_is_called() -> None:
         runtime.cudaFree: ["devPtr"],
         runtime.cudaGetDevice: [],
         runtime.cudaSetDevice: ["device"],
+        runtime.cudaGetLastError: [],
         driver.cuMemGetAddressRange: ["dptr"],
     }.items():
         assert list(inspect.signature(function).parameters) == parameters
     assert runtime.cudaIpcMemLazyEnablePeerAccess == 1
     assert runtime.cudaHostAllocPortable == 1
     assert int(runtime.cudaMemcpyKind.cudaMemcpyDefault) == 4
+    assert get_cuda_native_handle(runtime.cudaStream_t(7)) == 7
+    assert int(driver.CUdeviceptr(7)) == 7
+    # An error has the same number on both sides, which is all that is known of it further up.
+    for number in (failures.OUT_OF_MEMORY, failures.DEVICE_UNAVAILABLE, failures.ALREADY_MAPPED, *failures.LOST):
+        assert int(runtime.cudaError_t(number)) == int(driver.CUresult(number)) == number
+    assert runtime.cudaError_t(failures.WRONG_CONTEXT) == runtime.cudaError_t.cudaErrorDeviceUninitialized
+    assert runtime.cudaError_t(failures.ALREADY_MAPPED) == runtime.cudaError_t.cudaErrorAlreadyMapped
+
+
+class Runtime:
+    """The bindings' runtime, but for what a test answers itself."""
+
+    def __init__(self, **answers: Any) -> None:
+        vars(self).update(cudaGetDeviceCount=lambda: (SUCCESS, 1), cudaGetDevice=lambda: (SUCCESS, 0), **answers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(runtime, name)
+
+
+SUCCESS, ALREADY_MAPPED = runtime.cudaError_t.cudaSuccess, runtime.cudaError_t.cudaErrorAlreadyMapped
+
+
+def test_a_mapping_waits_for_one_at_its_place_that_nobody_uses_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that frees its memory and makes more of it gets the same address, which is still mapped here."""
+    mapped = {BASE}
+
+    def close(address: int) -> tuple[Any]:
+        mapped.remove(address)
+        return (SUCCESS,)
+
+    def open_handle(handle: Any, flags: int) -> tuple[Any, int | None]:
+        if BASE in mapped:
+            return ALREADY_MAPPED, None
+        mapped.add(BASE)
+        return SUCCESS, BASE
+
+    monkeypatch.setattr(cuda_runtime, "runtime", Runtime(cudaIpcOpenMemHandle=open_handle, cudaIpcCloseMemHandle=close))
+    monkeypatch.setattr(cuda_runtime, "CLOSING_PATIENCE_S", 60)
+    cuda = Cuda()
+    cuda.close(BASE, 0)
+    assert cuda.open(HANDLE, 0) == BASE
+    with pytest.raises(CudaError, match=r"resource already mapped \(cudaErrorAlreadyMapped\); requests still use what"):
+        cuda.open(HANDLE, 0)
+
+
+def test_a_failure_is_not_left_for_the_next_who_asks_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries ask for the last error after each launch, and would take it for theirs."""
+    asked: list[bool] = []
+    wrong = runtime.cudaError_t.cudaErrorDeviceUninitialized
+    answers = Runtime(
+        cudaIpcOpenMemHandle=lambda handle, flags: (wrong, None), cudaGetLastError=lambda: asked.append(True)
+    )
+    monkeypatch.setattr(cuda_runtime, "runtime", answers)
+    with pytest.raises(CudaError, match=r"invalid device context .* no handle in the process that made it"):
+        Cuda().open(HANDLE, 0)
+    assert asked == [True]
 
 
 def test_without_a_gpu_registering_says_so_and_everything_else_works() -> None:
@@ -115,6 +179,23 @@ def test_what_cannot_be_a_region_is_refused_and_nothing_stays_mapped(
     del caught
     gc.collect()
     assert not ledger.mapped.total()
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "message"),
+    [
+        (1, InvalidArgumentError, "so it is"),
+        (failures.OUT_OF_MEMORY, UnavailableError, "so it is"),
+        (failures.ALREADY_MAPPED, UnavailableError, "so it is"),
+        (700, InternalError, "so it is; CUDA's context is lost, and with it all work on this GPU until"),
+    ],
+)
+def test_what_is_no_fault_of_the_clients_is_not_said_to_be(
+    memory: CudaMemory, ledger: Ledger, number: int, kind: type[Exception], message: str
+) -> None:
+    ledger.refuses = number
+    with pytest.raises(kind, match=f"^failed to register shared memory region: failed to open .*: {message}"):
+        register(memory, "r")
 
 
 def test_what_is_registered_is_listed_until_it_is_forgotten(memory: CudaMemory, ledger: Ledger) -> None:
@@ -197,3 +278,36 @@ def test_a_tensor_across_its_alignment_is_copied_on_the_device_when_somebody_rea
     del tensor, seen
     gc.collect()
     assert memory.pools()[-1].used_bytes == 0
+
+
+class OnGpu(DeviceMemory):
+    """As PyTorch's tensors are: exported only where their GPU is the thread's current one, for a stream."""
+
+    __slots__ = ("asked", "ledger")
+
+    def __init__(self, ledger: Ledger, device: int, datatype: DataType, shape: tuple[int, ...]) -> None:
+        super().__init__(None, BASE >> 1, (2, device), datatype, shape)
+        self.ledger = ledger
+        self.asked: list[tuple[int, int]] = []
+
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
+        self.asked.append((self.ledger.on, stream))
+        return super().__dlpack__(**options)
+
+
+def test_an_output_is_copied_from_whatever_gpu_it_is_on(memory: CudaMemory, ledger: Ledger) -> None:
+    register(memory, "r", device=1)
+    output = OnGpu(ledger, 0, FP32, (2, 2))
+    ledger.on = 1
+    assert memory.slice("r", 16, 16).write(Tensor.from_dlpack("y", output, FP32, (2, 2))) == 16
+    assert output.asked == [(0, 71)]
+    assert ledger.copies == [(BASE + 16, BASE >> 1, 16, 1)]
+    assert ledger.on == 1
+
+
+def test_an_output_of_another_type_than_was_promised_is_not_copied(memory: CudaMemory, ledger: Ledger) -> None:
+    register(memory, "r")
+    halves = Tensor.from_dlpack("y", OnGpu(ledger, 0, FP16, (4,)), FP32, (4,))
+    with pytest.raises(InternalError, match=r"^output 'y' has 8 bytes on GPU 0, expected 16 for FP32 of shape \[4\]$"):
+        memory.slice("r", 0, 16).write(halves)
+    assert not ledger.copies

@@ -11,6 +11,7 @@ from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
 from trivet.memory import PinnedMemory, PoolUsage, RegionSlice, RegionTable
 from trivet.options import Settings
 
+from trivet_memory_cuda.failures import LOST, PASSING, CudaError
 from trivet_memory_cuda.pools import DevicePools, PinnedPool
 from trivet_memory_cuda.region import CudaSlice, Mapping
 
@@ -87,8 +88,9 @@ def _map(cuda: Cuda, pools: DevicePools, handle: bytes, device: int, byte_size: 
     try:
         mapping = Mapping(cuda, pools, handle, device)
         there = cuda.bytes_behind(mapping.address, device)
-    except InternalError as error:
-        raise InvalidArgumentError(f"{_FAILED}: {error.message}") from error
+    except CudaError as error:
+        kind = InternalError if error.number in LOST else UnavailableError if error.number in PASSING else None
+        raise (kind or InvalidArgumentError)(f"{_FAILED}: {error.message}") from error
     if byte_size > there:
         raise InvalidArgumentError(f"{_FAILED}: the memory has {there} bytes, expected at least {byte_size}")
     return mapping

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from trivet.datatypes import BYTES, DataType
-from trivet.dlpack import CPU, CUDA, DeviceMemory, describe
+from trivet.dlpack import CPU, CUDA, Description, DeviceMemory, describe
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.memory import RegionSlice
 from trivet.tensor import Tensor, element_count
@@ -24,7 +24,7 @@ class Mapping:
     __slots__ = ("_pools", "address", "cuda", "device")
 
     def __init__(self, cuda: Cuda, pools: DevicePools, handle: bytes, device: int) -> None:
-        """Raises :class:`~trivet.errors.InternalError` where CUDA does not take the handle."""
+        """Raises :class:`~trivet_memory_cuda.failures.CudaError` where CUDA does not take the handle."""
         self.cuda = cuda
         self._pools = pools
         self.device = device
@@ -74,16 +74,37 @@ class CudaSlice(RegionSlice):
 
     def write(self, tensor: Tensor) -> int:
         """From a CUDA device it goes directly, and everything else by the host. It is there when this returns."""
-        if tensor.on_device and tensor.datatype is not BYTES and tensor.dlpack().__dlpack_device__()[0] == CUDA:
-            # Its producer makes our stream wait for what is still being computed; the capsule keeps the elements.
-            capsule = tensor.dlpack().__dlpack__(stream=self._mapping.cuda.stream(self._mapping.device))
-            found = describe(capsule)
-            if found.is_contiguous:
-                self._fill(tensor.name, found.address, found.byte_size)
-                return found.byte_size
+        if tensor.on_device and tensor.datatype is not BYTES:
+            kind, device = tensor.dlpack().__dlpack_device__()
+            if kind == CUDA:
+                found, capsule = self._exported(tensor, device)
+                if found.is_contiguous:
+                    self._fill(tensor.name, found.address, found.byte_size)
+                    return found.byte_size
+                del capsule
         data = np.frombuffer(tensor.wire(), np.uint8)
         self._fill(tensor.name, data.ctypes.data, data.nbytes)
         return data.nbytes
+
+    def _exported(self, tensor: Tensor, device: int) -> tuple[Description, Any]:
+        """Where a tensor's elements are, and a capsule that keeps them there.
+
+        Raises :class:`~trivet.errors.InternalError` where they are not of the size that its datatype says.
+        """
+        cuda = self._mapping.cuda
+        stream = cuda.stream(self._mapping.device)
+        # PyTorch exports only what is on the thread's current GPU. The producer makes our stream wait for what is still
+        # being computed.
+        with cuda.current(device):
+            capsule = tensor.dlpack().__dlpack__(stream=stream)
+        found = describe(capsule)
+        expected = element_count(tensor.shape) * tensor.datatype.itemsize
+        if found.byte_size != expected:
+            raise InternalError(
+                f"output '{tensor.name}' has {found.byte_size} bytes on GPU {device}, expected {expected} for"
+                f" {tensor.datatype} of shape {list(tensor.shape)}"
+            )
+        return found, capsule
 
     def _fill(self, output: str, address: int, byte_size: int) -> None:
         if byte_size > self._byte_size:

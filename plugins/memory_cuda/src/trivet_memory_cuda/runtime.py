@@ -17,11 +17,23 @@ from queue import SimpleQueue
 from typing import Any
 
 from cuda.bindings import driver, runtime
+from cuda.bindings.utils import get_cuda_native_handle
 from trivet.errors import InternalError, UnavailableError
 
+from trivet_memory_cuda.failures import ALREADY_MAPPED, WRONG_CONTEXT, CudaError
 from trivet_memory_cuda.pool import Allocation
 
 logger = logging.getLogger(__name__)
+
+CLOSING_PATIENCE_S = 2.0
+"""How long a new mapping waits for one that is in its way and no longer used."""
+
+_OPENING = {
+    WRONG_CONTEXT: "CUDA opens no handle in the process that made it, nor in one of the same number in another PID"
+    " namespace: the client has to be another process, and containers to share theirs (--pid=host)",
+    ALREADY_MAPPED: "requests still use what the client had at that address before: unregister it, and register this"
+    " again when they are answered",
+}
 
 
 class Cuda:
@@ -45,16 +57,36 @@ class Cuda:
         """
         exported = runtime.cudaIpcMemHandle_t()
         ctypes.memmove(exported.getPtr(), handle, runtime.CUDA_IPC_HANDLE_SIZE)
-        with self._current(device):
-            flags = runtime.cudaIpcMemLazyEnablePeerAccess
-            return int(_call("failed to open CUDA IPC handle", runtime.cudaIpcOpenMemHandle, exported, flags))
+        try:
+            return self._open(exported, device)
+        except CudaError as error:
+            if error.number != ALREADY_MAPPED:
+                raise
+        # What the client had at that address before, and has freed, is on its way out.
+        self._closed(CLOSING_PATIENCE_S)
+        return self._open(exported, device)
+
+    def _open(self, handle: Any, device: int) -> int:
+        failure = "failed to open CUDA IPC handle"
+        with self.current(device):
+            try:
+                return int(_call(failure, runtime.cudaIpcOpenMemHandle, handle, runtime.cudaIpcMemLazyEnablePeerAccess))
+            except CudaError as error:
+                hint = _OPENING.get(error.number)
+                raise CudaError(f"{error.message}; {hint}", error.number) from None if hint else error
 
     def close(self, address: int, device: int) -> None:
         """Undo one :meth:`open`, soon: CUDA waits for all that the device is doing, and so does a thread of its own."""
         self._closing.put(partial(self._close, address, device))
 
+    def _closed(self, patience_s: float) -> None:
+        """Wait until what was to be closed or freed before this is, but not for ever."""
+        done = threading.Event()
+        self._closing.put(done.set)
+        done.wait(patience_s)
+
     def _close(self, address: int, device: int) -> None:
-        with self._current(device):
+        with self.current(device):
             _call("failed to close CUDA IPC handle", runtime.cudaIpcCloseMemHandle, address)
 
     def _close_all(self) -> None:
@@ -74,14 +106,14 @@ class Cuda:
 
     def allocate(self, byte_size: int, device: int) -> Allocation:
         """Memory on a device."""
-        with self._current(device):
+        with self.current(device):
             address = int(_call(f"failed to allocate {byte_size} bytes on GPU {device}", runtime.cudaMalloc, byte_size))
         free = partial(_call, "failed to free CUDA memory", runtime.cudaFree, address)
         return Allocation(address, partial(self._closing.put, free))
 
     def bytes_behind(self, address: int, device: int) -> int:
         """How many bytes there are from an address to the end of its allocation."""
-        with self._current(device):
+        with self.current(device):
             start, size = _call("failed to find the size of CUDA memory", driver.cuMemGetAddressRange, address)
         return int(start) + int(size) - address
 
@@ -103,12 +135,12 @@ class Cuda:
         streams: dict[int, _Stream] = self._streams.__dict__.setdefault("by_device", {})
         stream = streams.get(device)
         if stream is None:
-            with self._current(device):
+            with self.current(device):
                 stream = streams[device] = _Stream()
         return stream.number
 
     @contextmanager
-    def _current(self, device: int) -> Iterator[None]:
+    def current(self, device: int) -> Iterator[None]:
         """Calls are for this device. Frameworks rely on the thread's current device, so it is as before afterwards."""
         failure = f"failed to set CUDA device {device}"
         previous = _call(failure, runtime.cudaGetDevice)
@@ -129,7 +161,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self._stream = _call("failed to create a CUDA stream", runtime.cudaStreamCreate)
-        self.number = int(self._stream)
+        self.number = int(get_cuda_native_handle(self._stream))
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
@@ -139,10 +171,12 @@ class _Stream:
 
 
 def _call(failure: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of CUDA gives beside its error, which is raised as :class:`~trivet.errors.InternalError`."""
+    """What a function of CUDA gives beside its error, which is raised as :class:`CudaError`."""
     error, *results = function(*arguments)
     if error:
-        raise InternalError(f"{failure}: {_text(error)}")
+        # Whoever next asks the runtime for the last error, as libraries do after each launch, is not to get this one.
+        runtime.cudaGetLastError()
+        raise CudaError(f"{failure}: {_text(error)}", int(error))
     return results[0] if len(results) == 1 else results
 
 
