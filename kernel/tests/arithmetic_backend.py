@@ -7,6 +7,7 @@ chosen by the configuration's parameter ``contract`` (``arrays`` or ``requests``
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,8 @@ class Journal:
         self.batches: list[int] = []
         self.threads: dict[str, set[int]] = {}
         self.closed: list[str] = []
+        self.loaded: list[weakref.ref[Model]] = []
+        self.alive_at_trim: list[int] = []
 
     def note(self, what: str) -> None:
         self.threads.setdefault(what, set()).add(threading.get_ident())
@@ -72,6 +75,8 @@ class Model(BackendModel):
         if not source.is_file():
             raise InvalidArgumentError(f"model '{context.name}' has no file '{source}'; write the factor into it")
         self.factor = float(source.read_text())
+        self.cycle = self if "cycle" in context.parameters else None
+        journal.loaded.append(weakref.ref(self))
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         self.journal.note("create")
@@ -133,6 +138,9 @@ class ArithmeticBackend(Backend):
 
     def load(self, context: ModelContext) -> BackendModel:
         return Model(context, self.journal)
+
+    def trim(self) -> None:
+        self.journal.alive_at_trim.append(sum(model() is not None for model in self.journal.loaded))
 
 
 class ArithmeticPlugin:

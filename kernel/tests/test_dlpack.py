@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from trivet.datatypes import ALL, BF16, BOOL, BYTES, FP16, FP32, INT32, UINT16, DataType
-from trivet.dlpack import CPU, CUDA, DeviceMemory, describe, relabel
+from trivet.dlpack import CPU, CUDA, DeviceMemory, OnGpu, describe, relabel
 from trivet.tensor import Tensor
 
 torch = pytest.importorskip("torch")
@@ -152,3 +154,33 @@ def test_a_frameworks_bf16_comes_as_bit_patterns() -> None:
     # The framework's own tensor is what it was.
     assert source.dtype is torch.bfloat16
     assert torch.from_dlpack(source).dtype is torch.bfloat16
+
+
+def test_a_tensor_on_a_gpu_is_handed_on_with_its_gpu_the_current_one() -> None:
+    """As PyTorch has it, whose tensors are over host memory here."""
+    array, current, asked = np.ones(2, np.float32), [0], []
+
+    class Tensor1(DeviceMemory):
+        def __dlpack__(self, *, stream: Any = -1, **options: Any) -> Any:
+            asked.append((current[0], stream))
+            return super().__dlpack__(**options)
+
+    @contextmanager
+    def on_its_gpu() -> Iterator[None]:
+        before, current[0] = current[0], 1
+        yield
+        current[0] = before
+
+    source = Tensor1(array, array.ctypes.data, (CUDA, 1), FP32, (2,))
+    given = OnGpu(source, (2,), current=on_its_gpu, to_host=array.copy)
+    assert given.__dlpack_device__() == (CUDA, 1)
+    for stream in (None, 77):  # who names no stream is on the legacy default one, whose number is 1
+        assert describe(given.__dlpack__(stream=stream)).device == (CUDA, 1)
+    assert asked == [(1, 1), (1, 77)]
+    host = np.from_dlpack(given, device="cpu")
+    array[:] = 5
+    assert host.tolist() == [1, 1]
+    for wanted in ({"copy": True}, {"dl_device": (CUDA, 0)}, {"dl_device": (CPU, 0), "copy": False}):
+        with pytest.raises(BufferError, match="neither copied nor moved"):
+            given.__dlpack__(**wanted)
+    assert current == [0]

@@ -187,6 +187,17 @@ async def test_a_model_that_is_unloaded_gives_its_resources_back(repository: Rep
         assert await asyncio.gather(*asked(engine, "b", "b", "b")) == [[2.0]] * 3
 
 
+async def test_a_backend_gives_memory_back_when_all_that_the_model_held_is_freed(
+    repository: Repository, journal: Journal
+) -> None:
+    """What a framework keeps of freed memory on a GPU can be given back only then."""
+    repository.add("a", "count: 2", 'parameters { key: "cycle" value { string_value: "as many frameworks have" } }')
+    async with repository.serve() as engine:
+        assert await ask(engine, "a") == [2.0]
+        await engine.unload("a")
+    assert journal.alive_at_trim == [0]
+
+
 async def test_a_model_that_could_never_execute_does_not_load_and_leaves_nothing(
     repository: Repository, plugin: ArithmeticPlugin
 ) -> None:

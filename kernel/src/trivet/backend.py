@@ -241,6 +241,14 @@ class Backend(ABC):
         Raise :class:`~trivet.errors.TrivetError` for what the operator can mend, with the fix in the message.
         """
 
+    def trim(self) -> None:
+        """Give back what the framework keeps of freed memory for its next use, above all on GPUs.
+
+        Called on a worker thread when a model of this backend has left, and all that it held was freed; others may be
+        executing. The default does nothing.
+        """
+        return
+
     def close(self) -> None:
         """The server stops; all models were closed."""
         return

@@ -10,7 +10,8 @@ standard 2023.12 (``__dlpack__``, ``__dlpack_device__``, names of the capsules a
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -152,6 +153,62 @@ class BitPatterns:
         return capsule
 
 
+_LEGACY_DEFAULT_STREAM = 1
+"""Its number in DLPack. The standard lets ``None`` mean the same, PyTorch takes it for nobody who waits."""
+
+
+class OnGpu:
+    """Hands a framework's tensor on a GPU on, to consumers on any thread.
+
+    For frameworks that export only what is on the thread's current GPU, and that cannot copy to the host on the way, as
+    PyTorch and PyTorch before 2.9. A consumer that names no stream is taken for the legacy default one, which waits for
+    the elements then.
+    """
+
+    __slots__ = ("_current", "_tensor", "_to_host", "shape")
+
+    def __init__(
+        self,
+        tensor: SupportsDLPack,
+        shape: tuple[int, ...],
+        *,
+        current: Callable[[], AbstractContextManager[Any]],
+        to_host: Callable[[], SupportsDLPack],
+    ) -> None:
+        """``current`` makes the tensor's GPU the thread's current one; ``to_host`` copies it, and waits for that."""
+        self._tensor = tensor
+        self.shape = shape
+        self._current = current
+        self._to_host = to_host
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, number = self._tensor.__dlpack_device__()
+        return int(kind), int(number)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Raises :class:`BufferError` for a copy elsewhere than on the host."""
+        device = self.__dlpack_device__()
+        wanted = device if dl_device is None else tuple(dl_device)
+        to_host = wanted == (CPU, 0) and copy is not False
+        if not to_host and (copy or wanted != device):
+            raise _cannot_move(device)
+        with self._current():
+            if to_host:
+                return self._to_host().__dlpack__()
+            return self._tensor.__dlpack__(stream=_LEGACY_DEFAULT_STREAM if stream is None else stream)
+
+
+def _cannot_move(device: tuple[int, int]) -> BufferError:
+    return BufferError(f"this memory is on device {device}, and is neither copied nor moved")
+
+
 # --- memory at an address
 
 
@@ -197,15 +254,12 @@ class DeviceMemory:
         if wanted != self.device and wanted == (CPU, 0) and copy is not False:
             return self.on_host().__dlpack__(max_version=max_version)
         if copy or wanted != self.device:
-            raise self._cannot_move()
+            raise _cannot_move(self.device)
         return _capsule(self, {} if max_version is None else {"max_version": max_version})
 
     def on_host(self) -> DeviceMemory:
         """A copy in host memory, from subclasses that know how to make one; this one raises :class:`BufferError`."""
-        raise self._cannot_move()
-
-    def _cannot_move(self) -> BufferError:
-        return BufferError(f"this memory is on device {self.device}, and is neither copied nor moved")
+        raise _cannot_move(self.device)
 
 
 class _Addressed:

@@ -75,7 +75,8 @@ class Instance:
         inbox: LoopInbox[Finished],
         warmup_samples: Sequence[WarmupSample] = (),
     ) -> None:
-        self._model = model
+        self._model: BackendModel | None = model
+        """Until the backend's instance is made of it: whoever still has this then does not keep that in memory."""
         self.context = context
         self._spec = spec
         self._queue = queue
@@ -122,12 +123,16 @@ class Instance:
             statistics.request_succeeded(request, request.compute_end_ns)
 
     def _run(self, started: Callable[[Exception | None], None]) -> None:
+        model, self._model = self._model, None
+        assert model is not None
         try:
             self.context.host_policy.apply()
-            self._backend = backend = self._model.create_instance(self.context)
+            self._backend = backend = model.create_instance(self.context)
         except BaseException as error:  # noqa: BLE001 - a model's constructor may raise anything, SystemExit included
             started(_as_error(error, f"failed to create model instance '{self.name}'"))
             return
+        finally:
+            del model
         execute: Callable[[Batch], None]
         if isinstance(backend, ArrayInstance):
             execute = partial(self._execute_arrays, backend)

@@ -99,6 +99,7 @@ class LoadedModel:
         cache: ModelCache | None = None,
         identity: Callable[[], bytes | None] = lambda: None,
         on_close: Callable[[], None] | None = None,
+        trim: Callable[[], None] | None = None,
     ) -> None:
         self.name = spec.name
         self.version = version
@@ -121,6 +122,7 @@ class LoadedModel:
         self._users: set[LoadedModel] = set()
         self._backend_model = backend_model
         self._on_close = on_close
+        self._trim = trim
         self._made_ns = perf_counter_ns()
         self._idle: asyncio.Event | None = None
         self._closed = asyncio.Event()
@@ -177,6 +179,16 @@ class LoadedModel:
         self._closed.set()
 
     def _free(self) -> None:
+        self._close_backend()
+        garbage.release(self._made_ns)
+        if self._trim is not None:
+            try:
+                self._trim()
+            except BaseException:
+                logger.exception("the backend of model '%s' failed to give memory back", self.name)
+
+    def _close_backend(self) -> None:
+        """To its end, so that nothing refers to instances and model when what they held is collected."""
         for instance in self.instances:
             instance.join()
         if self._backend_model is not None:
@@ -188,4 +200,3 @@ class LoadedModel:
         if self._on_close is not None:
             self._on_close()
         self.instances = ()
-        garbage.release(self._made_ns)

@@ -107,7 +107,7 @@ class ModelLoader:
             resolved.temporary.acquire()
         try:
             identity = await identify(self._caching, config, version, resolved.path)
-            labels, samples, model = await to_thread.run_sync(
+            labels, samples, model, trim = await to_thread.run_sync(
                 self._load_model, resolved, context, spec, limiter=self._limiter
             )
         except BaseException:
@@ -159,7 +159,7 @@ class ModelLoader:
             # Every thread that started must end before the model that it holds is closed.
             for instance in instances:
                 instance.stop()
-            await to_thread.run_sync(_abandon, instances, model, resolved)
+            await to_thread.run_sync(_abandon, instances, model, trim, resolved)
             raise
         loaded = LoadedModel(
             version=version,
@@ -172,6 +172,7 @@ class ModelLoader:
             cache=cache_before(scheduler, self._caching, config, spec, identity),
             identity=identity,
             on_close=resolved.temporary.release if resolved.temporary else None,
+            trim=trim,
         )
         for instance in instances:
             instance.count_warmup(loaded.statistics)
@@ -184,7 +185,7 @@ class ModelLoader:
 
     def _load_model(
         self, resolved: ResolvedModel, context: ModelContext, spec: ModelSpec
-    ) -> tuple[dict[str, list[str]], Sequence[WarmupSample], BackendModel | None]:
+    ) -> tuple[dict[str, list[str]], Sequence[WarmupSample], BackendModel | None, Callable[[], None] | None]:
         labels = {
             name: read_labels(resolved.path / output.label_filename)
             for name, output in spec.outputs.items()
@@ -192,9 +193,10 @@ class ModelLoader:
         }
         samples = read_samples(resolved.config, context.version, resolved.path)
         if resolved.offer is None:
-            return labels, samples, None
+            return labels, samples, None, None
         with contained(f"failed to load model '{resolved.name}'"):
-            return labels, samples, self._backends.get(resolved.offer).load(context)
+            backend = self._backends.get(resolved.offer)
+            return labels, samples, backend.load(context), backend.trim
 
 
 async def _start(instances: Sequence[Instance]) -> None:
@@ -218,12 +220,16 @@ async def _start(instances: Sequence[Instance]) -> None:
             raise result
 
 
-def _abandon(instances: Sequence[Instance], model: BackendModel | None, resolved: ResolvedModel) -> None:
+def _abandon(
+    instances: Sequence[Instance], model: BackendModel | None, trim: Callable[[], None] | None, resolved: ResolvedModel
+) -> None:
     for instance in instances:
         instance.join()
     try:
         if model is not None:
             model.close()
+        if trim is not None:
+            trim()
     except BaseException:
         logger.exception("model '%s' failed to close after it failed to load", resolved.name)
     if resolved.temporary:

@@ -10,20 +10,18 @@ Source: the Python array API standard 2023.12, ``__dlpack__``; ``torch.Tensor.__
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
-from trivet.dlpack import CPU, CUDA
+from trivet.dlpack import CUDA, OnGpu
 from trivet.tensor import SupportsDLPack
-
-_LEGACY_DEFAULT_STREAM = 1
-"""Its number in DLPack. The standard lets ``None`` mean the same; to PyTorch it means that nobody waits."""
 
 
 def readable(tensor: Any) -> SupportsDLPack:
     """A framework's tensor, or another object with DLPack, by which it is read from here on."""
     torch = _imported("torch")
     if torch is not None and isinstance(tensor, torch.Tensor) and tensor.device.type == "cuda":
-        return _TorchTensor(torch, tensor)
+        return OnGpu(tensor, tuple(tensor.shape), current=partial(torch.cuda.device, tensor.device), to_host=tensor.cpu)
     unchanged: SupportsDLPack = tensor
     return unchanged
 
@@ -64,27 +62,3 @@ class _Capsule:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._device
-
-
-class _TorchTensor:
-    """PyTorch's tensor on a GPU."""
-
-    __slots__ = ("_tensor", "_torch", "shape")
-
-    def __init__(self, torch: Any, tensor: Any) -> None:
-        self._torch = torch
-        self._tensor = tensor
-        self.shape = tuple(tensor.shape)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return CUDA, self._tensor.device.index
-
-    def __dlpack__(
-        self, *, stream: Any = None, dl_device: tuple[int, int] | None = None, copy: bool | None = None, **_: Any
-    ) -> Any:
-        """For a consumer on ``stream``, ``None`` for the legacy default one, which then waits for the elements."""
-        with self._torch.cuda.device(self._tensor.device):
-            if dl_device is not None and dl_device[0] == CPU:
-                return self._tensor.cpu().__dlpack__()
-            tensor = self._tensor.clone() if copy else self._tensor
-            return tensor.__dlpack__(stream=_LEGACY_DEFAULT_STREAM if stream is None else stream)
