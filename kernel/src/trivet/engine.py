@@ -215,8 +215,8 @@ class Engine:
         try:
             validate(model.spec, request)
             request.model = model
-            if request.trace is not None:
-                self.tracing.queued(request.trace, request)
+            if request.trace is not None and request.trace.sampler.tensors:
+                self.tracing.note_inputs(request.trace, request)
             request.queued_ns = perf_counter_ns()
             model.in_flight.add(request)
             (model.cache or model.scheduler).enqueue(request)

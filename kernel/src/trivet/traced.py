@@ -104,7 +104,7 @@ class TracedRequest:
         """Of the request that led to this one; 0 for the first of the trace."""
         self.taken_ns = perf_counter_ns()
         """When the engine was given the request: received and decoded."""
-        self.sends: list[tuple[int, int]] = []
+        self.sends: list[tuple[int, int]] | tuple[()] = ()
         """Of each response, when it was given to the caller's protocol, and when that had passed it on."""
         self.tensors: Sequence[TracedTensor] = ()
 

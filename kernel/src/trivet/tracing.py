@@ -175,18 +175,15 @@ class Tracing:
     def begin(self, request: InferenceRequest) -> None:
         """Choose whether a caller's request is traced. Only where :attr:`on` is set."""
         sampler = self._samplers.get(request.model_name, self._of_others)
-        if sampler.until > 1 and request.trace_context is None:
+        context = request.trace_context
+        if sampler.until > 1 and context is None:
             # Where one in many is traced, this is all that the others pay.
             sampler.until -= 1
             return
         if not sampler.active:
             return
-        wanted = None
-        if request.trace_context is not None and self.sink is not None:
-            wanted = self.sink.wanted(request.trace_context)
-        if wanted is None:
-            wanted = sampler.choose()
-        if wanted:
+        wanted = None if context is None or self.sink is None else self.sink.wanted(context)
+        if sampler.choose() if wanted is None else wanted:
             sampler.created += 1
             request.trace = TracedRequest(sampler, next(self._ids))
 
@@ -201,10 +198,9 @@ class Tracing:
             root.nested = []
         root.nested.append(traced)
 
-    def queued(self, traced: TracedRequest, request: InferenceRequest) -> None:
-        """A traced request is valid and about to be queued."""
-        if traced.sampler.tensors:
-            _note(traced, "TENSOR_QUEUE_INPUT", list(request.inputs.values()))
+    def note_inputs(self, traced: TracedRequest, request: InferenceRequest) -> None:
+        """Keep the inputs of a request that is about to be queued. Only where its sampler wants ``tensors``."""
+        _note(traced, "TENSOR_QUEUE_INPUT", list(request.inputs.values()))
 
     def delivered(self, traced: TracedRequest, request: InferenceRequest, response: InferenceResponse, ns: int) -> None:
         """A response of a traced request was given to its caller, beginning at ``ns``."""
@@ -232,10 +228,15 @@ class Tracing:
             sampler.finished += 1
             if self.sink is not None:
                 self.sink.add_plain((kind, row, request.id), sampler)
-                self._retire(sampler)
+                if sampler.retired:
+                    self._retire(sampler)
             return
         if not traced.parent_id:
-            traced.sends.append((ns, perf_counter_ns()))
+            sent = (ns, perf_counter_ns())
+            if traced.sends:
+                traced.sends.append(sent)
+            else:
+                traced.sends = [sent]
         if sampler.tensors:
             _note(traced, "TENSOR_BACKEND_OUTPUT", response.outputs)
         if response.final:
