@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +15,13 @@ import torch
 from trivet.backend import ArrayInstance
 from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor
-from trivet_backend_torch.graphs import graph_shapes
+from trivet_backend_torch import graphs
+from trivet_backend_torch.devices import Host
+from trivet_backend_torch.graphs import Recorder, graph_shapes
+from trivet_backend_torch.instance import TorchInstance
+from trivet_backend_torch.network import Network
+from trivet_backend_torch.settings import Settings
+from trivet_backend_torch.signature import Argument, Signature
 
 CONFIG = """max_batch_size: 20
 input {{ name: "INPUT__0" data_type: TYPE_FP32 dims: [ {0} ] }}
@@ -72,3 +82,91 @@ def test_an_instance_on_the_cpu_runs_without(context: Any, instance: Callable[..
     made = instance(context(files, CONFIG.format(4) + cuda()))
     x = Tensor.from_numpy("INPUT__0", np.full((1, 4), -1, np.float32))
     assert made.execute({"INPUT__0": x}, ["OUTPUT__0"])["OUTPUT__0"].tolist() == [[0] * 4]
+
+
+# --- recording, on a machine that records nothing
+
+
+class Graph:
+    """A graph that ends as the test says; replayed, it does nothing."""
+
+    ends: ClassVar[list[str | None]] = []
+    """What is wrong when each recording ends."""
+    made: ClassVar[list[Graph]] = []
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.made.append(self)
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        self.log.append(f"begin {pool} {capture_error_mode}")
+
+    def capture_end(self) -> None:
+        self.log.append("end")
+        wrong = self.ends.pop(0)
+        if wrong:
+            raise RuntimeError(f"CUDA error: {wrong}")
+
+    def replay(self) -> None:
+        self.log.append("replay")
+
+
+SPOILT = "operation failed due to a previous error during capture"
+WAITS = "operation not permitted when stream is capturing"
+
+
+@pytest.fixture
+def record(context: Any, instance: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Record one shape of a network, whose run fails while it is recorded if ``run_fails`` says so."""
+
+    def made(ends: Sequence[str | None], run_fails: str = "") -> None:
+        Graph.ends, Graph.made = list(ends), []
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+        monkeypatch.setattr(graphs, "STREAMS", SimpleNamespace(alone=lambda stream: nullcontext()))
+        device = SimpleNamespace(
+            stream=SimpleNamespace(synchronize=lambda: None), device=torch.device("cpu"), reused=set()
+        )
+
+        def forward(x: Any) -> Any:
+            if run_fails and Graph.made:
+                raise RuntimeError(f"CUDA error: {run_fails}")
+            return x * 2
+
+        network = Network(forward, Signature((Argument("INPUT__0", "tensor"),), outputs=("OUTPUT__0",)))
+        recorder = Recorder(network, device, "m")  # type: ignore[arg-type]
+        made_context = context({}, CONFIG.format(4) + cuda("batch_size: 3"))
+        one = TorchInstance(made_context, Settings(), replace(network, forward=recorder), Host(torch.device("cpu")))
+        try:
+            recorder.record(made_context.config, one, graph_shapes(made_context.config))
+        finally:
+            one.close()
+
+    return made
+
+
+def test_a_recording_goes_to_the_pool_of_the_instance_and_leaves_other_threads_alone(record: Any) -> None:
+    record([None])
+    assert [graph.log for graph in Graph.made] == [["begin (0, 7) thread_local", "end", "replay"]]
+
+
+def test_a_recording_that_something_else_has_ended_is_made_again(record: Any) -> None:
+    record([SPOILT, SPOILT, None])
+    assert [graph.log[-1] for graph in Graph.made] == ["end", "end", "replay"]
+    with pytest.raises(InvalidArgumentError, match="other work in the server waited for the whole GPU meanwhile, 3"):
+        record([SPOILT] * 3)
+
+
+def test_a_network_that_waits_fails_its_load_at_once_with_its_own_error(record: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"as a CUDA graph.*it waits for the GPU.*{WAITS}"):
+        record([SPOILT], run_fails=WAITS)
+    assert [graph.log[-1] for graph in Graph.made] == ["end"]
+
+
+def test_pytorch_has_what_a_recording_calls() -> None:
+    graph = torch.cuda.CUDAGraph
+    assert {"pool", "capture_error_mode"} <= inspect.signature(graph.capture_begin).parameters.keys()
+    assert callable(graph.capture_end)
+    assert callable(graph.replay)
+    assert callable(torch.cuda.graph_pool_handle)
+    assert hasattr(torch._C, "_cuda_endAllocateToPool")

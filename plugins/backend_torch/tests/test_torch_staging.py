@@ -10,6 +10,14 @@ import torch
 from host_arena import HostArena
 from numpy.typing import NDArray
 from trivet.datatypes import BF16, FP32, from_numpy
+from trivet.errors import InternalError, ResourceExhaustedError
+from trivet.tensor import Tensor
+from trivet_backend_torch.devices import Host
+from trivet_backend_torch.instance import TorchInstance
+from trivet_backend_torch.network import Network
+from trivet_backend_torch.runtime import execute_failure
+from trivet_backend_torch.settings import Settings
+from trivet_backend_torch.signature import Argument, Signature
 from trivet_backend_torch.staging import Staging
 
 
@@ -84,3 +92,34 @@ def test_a_model_that_wants_no_pinned_memory_takes_none(arena: HostArena) -> Non
     assert staging.outgoing(np.ones(3, np.float32), FP32).tolist() == [1, 1, 1]
     assert staging.incoming(torch.ones(3)).shape == (3,)
     assert not arena.taken
+
+
+def test_a_run_that_fails_is_waited_for_before_its_inputs_are_let_go_of(staging: Staging, context: Any) -> None:
+    class Gpu(Host):
+        """The host, through pinned memory."""
+
+        def feed(self, tensor: Tensor) -> Any:
+            return staging.outgoing(tensor.numpy(), tensor.datatype)
+
+        def settle(self) -> None:
+            staging.landed()
+
+    def forward(x: Any) -> Any:
+        assert staging._in_flight
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    config = """input { name: "x" data_type: TYPE_FP32 dims: [ 3 ] }
+output { name: "y" data_type: TYPE_FP32 dims: [ 3 ] }"""
+    network = Network(forward, Signature((Argument("x", "tensor"),), outputs=("y",)))
+    made = TorchInstance(context({}, config), Settings(), network, Gpu())
+    try:
+        with pytest.raises(InternalError, match="PyTorch execute failure: CUDA error: an illegal memory access"):
+            made.execute({"x": Tensor.from_numpy("x", np.ones(3, np.float32))}, ["y"])
+        assert not staging._in_flight
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("text", ["CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_memory_that_cuda_itself_lacks_is_said_to_be_exhausted(text: str) -> None:
+    assert isinstance(execute_failure(RuntimeError(text), "'m' version 1"), ResourceExhaustedError)

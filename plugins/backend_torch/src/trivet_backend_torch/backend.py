@@ -65,6 +65,10 @@ class TorchBackend(Backend):
             )
         return TorchModel(context, settings, file)
 
+    def trim(self) -> None:
+        """Give the GPU memory back that PyTorch's allocator keeps, where CUDA was used at all."""
+        torch.cuda.empty_cache()
+
 
 class TorchModel(BackendModel):
     """One model version.
@@ -101,11 +105,16 @@ class TorchModel(BackendModel):
         settings = self._settings
         prepare_thread(settings)
         device = open_device(context, self._context.name, self._use)
-        network = self._network(context, device)
-        recorder = Recorder(network, device, self._context.name) if self._graphs and isinstance(device, Cuda) else None
-        if recorder is not None:
-            network = replace(network, forward=recorder)
-        instance = TorchInstance(self._context, settings, network, device)
+        recorder = None
+        try:
+            network = self._network(context, device)
+            if self._graphs and isinstance(device, Cuda):
+                recorder = Recorder(network, device, self._context.name)
+                network = replace(network, forward=recorder)
+            instance = TorchInstance(self._context, settings, network, device)
+        except BaseException:
+            device.close()
+            raise
         try:
             if settings.compile_options is not None:
                 compile_now(self._context, instance, self._context.logger)
@@ -122,7 +131,10 @@ class TorchModel(BackendModel):
         with self._lock:
             place = (context.kind, context.device_id)
             if place not in self._shared:
-                self._shared[place] = self._load(device)
+                network = self._load(device)
+                # What its code has begun is on this instance's stream, and the others have theirs.
+                device.settle()
+                self._shared[place] = network
             return self._shared[place]
 
     def _load(self, device: Host) -> Network:
@@ -159,7 +171,9 @@ def load_network(
             case FileKind.EXPORTED:
                 return exported.load_program(file.path, device)
             case FileKind.AOTINDUCTOR:
-                return exported.load_package(file.path, None if any_device else device)
+                return exported.load_package(
+                    file.path, None if any_device else device, one_thread=not settings.weight_sharing
+                )
             case FileKind.EAGER:
                 return eager.load(file.path, device, settings, context.name, compile_it=compile_it)
             case _:

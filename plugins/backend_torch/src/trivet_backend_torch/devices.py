@@ -2,23 +2,27 @@
 
 On a GPU an instance has a stream of its own, which is the current one on its thread. Copies from the host are staged in
 pinned memory and do not wait; tensors that are on a GPU already come in by DLPack, which orders the streams. What waits
-before the answer waits for this stream alone, never for the device.
+before the answer waits for this stream, and for another GPU's where a result is there, never for the device.
 """
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trivet.backend import InstanceContext
 from trivet.datatypes import BF16, DataType
-from trivet.errors import UnavailableError
+from trivet.dlpack import OnGpu
+from trivet.errors import InternalError, UnavailableError
 from trivet.memory import PinnedMemory
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.runtime import torch
+from trivet_backend_torch.signature import DATATYPES
 from trivet_backend_torch.staging import Staging
+from trivet_backend_torch.streams import STREAMS
 from trivet_backend_torch.values import host_array, host_tensor
 
 _CUDA_INSTALL = (
@@ -59,12 +63,13 @@ class Host:
         for name, value in results.items():
             given = value
             if isinstance(value, torch.Tensor):
-                if value.device.type != "cpu":
-                    given = value.cpu()
-                elif copied and value.untyped_storage().data_ptr() in copied:
-                    given = value.clone()
+                given = value.cpu() if value.device.type != "cpu" else _not_in(copied, value)
             fetched[name] = host_array(given, datatypes[name], name)
         return fetched
+
+    def settle(self) -> None:
+        """Wait for all that was begun: what it reads and writes may be used for something else from here on."""
+        return
 
     def close(self) -> None:
         """Give back what the device holds for this instance."""
@@ -77,10 +82,11 @@ class Cuda(Host):
     def __init__(self, index: int, use: DeviceUse) -> None:
         super().__init__(torch.device("cuda", index))
         self._use = use
+        self._closed = False
         self.reused: set[int] = set()
         """Where CUDA graphs leave their results: the next run writes over it."""
         torch.cuda.set_device(index)
-        self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self.stream = STREAMS.take(index)
         torch.cuda.set_stream(self.stream)
         # On the GPU's own context, which is the current one from here on.
         self._staging = Staging(use.pinned_memory, pins_inputs=use.pinned_inputs, pins_outputs=use.pinned_outputs)
@@ -89,7 +95,10 @@ class Cuda(Host):
     def feed(self, tensor: Tensor) -> Any:
         """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting."""
         if tensor.on_device:
-            given = torch.utils.dlpack.from_dlpack(tensor.dlpack()).reshape(tensor.shape)
+            source = tensor.dlpack()
+            # PyTorch exports, and is given, only what is on the thread's current GPU.
+            with torch.cuda.device(source.__dlpack_device__()[1]):
+                given = torch.utils.dlpack.from_dlpack(source).reshape(tensor.shape)
             if tensor.datatype is BF16 and given.dtype is not torch.bfloat16:
                 given = given.view(torch.bfloat16)
             # No copy where it is on this GPU already: a network that works in place writes into it.
@@ -98,32 +107,62 @@ class Cuda(Host):
 
     def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
         """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
-        fetched: dict[str, Any] = {}
-        staged: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
+        host: dict[str, Any] = {}
         copied = copied | self.reused
         try:
-            for name, value in results.items():
-                if not isinstance(value, torch.Tensor) or value.device.type == "cpu":
-                    fetched[name] = host_array(value, datatypes[name], name)
+            for name, result in results.items():
+                if not isinstance(result, torch.Tensor):
+                    host[name] = result
+                    continue
+                value = result.detach()
+                if value.device.type == "cpu":
+                    host[name] = _not_in(copied, value)
                 elif self._use.keep_outputs:
-                    kept = value.detach()
-                    fetched[name] = kept.clone() if kept.untyped_storage().data_ptr() in copied else kept.contiguous()
+                    kept[name] = _not_in(copied, value).contiguous()
                 else:
-                    staged[name] = self._staging.incoming(value)
-                    staged[name].copy_(value.detach(), non_blocking=True)
+                    host[name] = self._staging.incoming(value)
+                    # From another GPU the copy is on a stream of that one, which nobody waits for later.
+                    host[name].copy_(value, non_blocking=value.device == self.device)
         finally:
             # Also after a failure: what is still being copied to must not be given to another.
-            self.stream.synchronize()
-            self._staging.landed()
-        fetched |= {name: host_array(value, datatypes[name], name) for name, value in staged.items()}
+            self.settle()
+        for value in kept.values():
+            if value.device != self.device:
+                torch.cuda.current_stream(value.device).synchronize()
+        fetched: dict[str, Any] = {name: host_array(value, datatypes[name], name) for name, value in host.items()}
+        fetched.update((name, _on_gpu(value, datatypes[name], name)) for name, value in kept.items())
         if self._use.clean_cache:
             torch.cuda.empty_cache()
         return fetched
 
+    def settle(self) -> None:
+        self.stream.synchronize()
+        self._staging.landed()
+
     def close(self) -> None:
-        """Give cached memory back to the device."""
+        """Let others have the stream. Twice is once."""
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(RuntimeError):
-            torch.cuda.empty_cache()
+            self.settle()
+        STREAMS.give_back(self.stream)
+
+
+def _not_in(memory: frozenset[int], value: Any) -> Any:
+    """The tensor, or a copy where it lies in memory that the next run may write over."""
+    if not memory or value.untyped_storage().data_ptr() not in memory:
+        return value
+    return value.clone(memory_format=torch.contiguous_format)
+
+
+def _on_gpu(value: Any, datatype: DataType, name: str) -> OnGpu:
+    """A result that stays there; :class:`~trivet.errors.InternalError` where it is not of its output's type."""
+    found = DATATYPES.get(value.dtype)
+    if found is not datatype:
+        raise InternalError(f"output '{name}' has datatype {found or value.dtype}, expected {datatype}")
+    return OnGpu(value, tuple(value.shape), current=partial(torch.cuda.device, value.device), to_host=value.cpu)
 
 
 def open_device(context: InstanceContext, model: str, use: DeviceUse) -> Host:

@@ -32,7 +32,7 @@ def load_program(path: Path, device: Any) -> Network:
         before = set(sources)
         program = torch.export.load(path)
         signature = signature_of(program)
-        if device is not None and device.type != "cpu":
+        if device is not None and (device.type != "cpu" or _is_on_gpu(program)):
             from torch.export.passes import move_to_device_pass  # noqa: PLC0415 - PyTorch 2.7 and newer
 
             program = move_to_device_pass(program, device)
@@ -40,6 +40,12 @@ def load_program(path: Path, device: Any) -> Network:
         made = set(sources) - before
     spec, constants = program.call_spec.in_spec, _constants(program, signature)
     return Network(_structured(module, spec, signature, constants), signature, module, partial(_forget, made))
+
+
+def _is_on_gpu(program: Any) -> bool:
+    """Whether any of a program's weights, or of what it computes, is: so it was exported."""
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    return any(isinstance(value, torch.Tensor) and value.device.type != "cpu" for value in values)
 
 
 def _sources() -> dict[str, str]:
@@ -63,12 +69,18 @@ def _forget(names: Iterable[str]) -> None:
             clear()
 
 
-def load_package(path: Path, device: Any) -> Network:
-    """Load compiled code. Raises what PyTorch raises, and :class:`ValueError` for code of another kind of device."""
+def load_package(path: Path, device: Any, *, one_thread: bool) -> Network:
+    """Load compiled code, for use by ``one_thread`` or by several.
+
+    Raises what PyTorch raises, and :class:`ValueError` for code of another kind of device.
+    """
     from torch._inductor import aoti_load_package  # noqa: PLC0415 - the compiler's package is needed for these alone
 
-    index = device.index if device is not None and device.type == "cuda" else -1
-    package = aoti_load_package(str(path), device_index=index)
+    options: dict[str, Any] = {}
+    if device is not None and device.type == "cuda":
+        # Its bookkeeping for several threads asks CUDA what has ended, which nobody may while a graph is recorded.
+        options = {"device_index": device.index, "run_single_threaded": one_thread}
+    package = aoti_load_package(str(path), **options)
     built_for = str(package.get_metadata().get("AOTI_DEVICE_KEY", ""))
     wanted = "cpu" if device is None else device.type
     if built_for and device is not None and built_for != wanted:

@@ -7,8 +7,10 @@ are, and PyTorch's notes on CUDA semantics, "CUDA Graphs", for what a recording 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from trivet.config import ModelConfig
@@ -19,14 +21,20 @@ from trivet_backend_torch.devices import Cuda
 from trivet_backend_torch.instance import TorchInstance, dims_of
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import describe, is_out_of_memory, torch
+from trivet_backend_torch.streams import STREAMS
 from trivet_backend_torch.warming import zeros
 
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
 _RUNS_BEFORE = 3
 """What libraries set up in their first runs (workspaces, the choice of an algorithm) cannot be recorded."""
 
+_ATTEMPTS = 3
+"""A recording ends with whatever waits for the whole GPU meanwhile, in any library of the process."""
+_SPOILT = "previous error during capture"
+"""What CUDA says of a recording that something else has ended (``cudaErrorStreamCaptureInvalidated``)."""
+
 _one_at_a_time = threading.Lock()
-"""A process records one graph at a time."""
+"""PyTorch records one graph at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ class Recorder:
         self._device = device
         self._recorded: dict[Any, _Recorded] = {}
         self._recording = False
-        self._pool: Any = None
+        self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         leaves, structure = torch.utils._pytree.tree_flatten((arguments, keywords))
@@ -106,46 +114,80 @@ class Recorder:
     def record(self, config: ModelConfig, instance: TorchInstance, shapes: Sequence[GraphShape]) -> None:
         """Run ``instance`` on zeros of each shape, and keep what it launches.
 
-        Raises :class:`~trivet.errors.InvalidArgumentError` for a network that cannot be recorded, and what the run
+        Raises :class:`~trivet.errors.InvalidArgumentError` for a network that cannot be recorded,
+        :class:`~trivet.errors.ResourceExhaustedError` where its stream is another instance's too, and what the run
         itself raises.
         """
         outputs = [message.name for message in config.output]
         self._recording = True
         try:
-            # From the largest on: the smaller ones find their memory in the pool.
-            for shape in reversed(shapes):
-                instance.execute(zeros(config, shape.batch_size, shape.dims), outputs)
+            with STREAMS.alone(self._device.stream):
+                # From the largest on: the smaller ones find their memory in the pool.
+                for shape in reversed(shapes):
+                    instance.execute(zeros(config, shape.batch_size, shape.dims), outputs)
         finally:
             self._recording = False
 
     def _record(self, leaves: Sequence[Any], structure: Any) -> _Recorded:
         held = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         arguments, keywords = torch.utils._pytree.tree_unflatten(held, structure)
+        run = partial(self._call, *arguments, **keywords)
         for _ in range(_RUNS_BEFORE):
-            self._call(*arguments, **keywords)
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # "thread_local": other instances go on allocating memory meanwhile.
-            with (
-                _one_at_a_time,
-                torch.cuda.graph(graph, pool=self._pool, stream=self._device.stream, capture_error_mode="thread_local"),
-            ):
-                results = self._call(*arguments, **keywords)
-        except RuntimeError as error:
-            if is_out_of_memory(error):
-                raise
-            raise InvalidArgumentError(
-                f"failed to load model '{self._model}': its run cannot be recorded as a CUDA graph, which"
-                " optimization.cuda.graphs asks for: it waits for the GPU, or does something on the host that depends"
-                f" on results ({describe(error)})"
-            ) from error
-        self._pool = graph.pool()
+            run()
+        for attempt in range(1, _ATTEMPTS + 1):
+            graph = torch.cuda.CUDAGraph()
+            try:
+                results = self._capture(graph, run)
+                break
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                reason = "it waits for the GPU, or does something on the host that depends on results"
+                if _SPOILT in str(error):
+                    if attempt < _ATTEMPTS:
+                        continue
+                    reason = f"other work in the server waited for the whole GPU meanwhile, {_ATTEMPTS} times"
+                raise InvalidArgumentError(
+                    f"failed to load model '{self._model}': its run cannot be recorded as a CUDA graph, which"
+                    f" optimization.cuda.graphs asks for: {reason} ({describe(error)})"
+                ) from error
         self._device.reused |= {
             leaf.untyped_storage().data_ptr()
             for leaf in torch.utils._pytree.tree_leaves(results)
             if isinstance(leaf, torch.Tensor)
         }
         return _Recorded(graph, held, results)
+
+    def _capture(self, graph: Any, run: Callable[[], Any]) -> Any:
+        """What ``run`` launches on the current stream becomes the graph; returns where that leaves its results.
+
+        ``torch.cuda.graph`` would do it, but waits for the whole GPU first. That ends whatever another library of the
+        process is recording there, and fails itself meanwhile.
+        """
+        with _one_at_a_time:
+            self._device.stream.synchronize()
+            torch.cuda.empty_cache()  # while it records PyTorch gives nothing back, wherever it needs more
+            try:
+                # "thread_local": other instances go on allocating memory meanwhile.
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    results = run()
+                except BaseException:
+                    with suppress(RuntimeError):  # the first error is the one that says something
+                        graph.capture_end()
+                    raise
+                graph.capture_end()
+            except BaseException:
+                self._forget_capture()
+                raise
+            return results
+
+    def _forget_capture(self) -> None:
+        """Before 2.12 PyTorch takes a recording that failed for one that goes on, and frees no memory ever after."""
+        end = getattr(torch._C, "_cuda_endAllocateToPool", None)
+        if end is not None:
+            with suppress(RuntimeError):  # it has ended
+                end(self._device.device.index, self._pool)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
@@ -75,9 +75,12 @@ class TorchInstance(ArrayInstance):
         try:
             results = {name: self._shaped(name, value) for name, value in self._run(inputs, outputs).items()}
             fetched = self._device.fetch(results, self._datatypes, self._own_memory)
-        except TrivetError:
-            raise
-        except Exception as error:
+        except BaseException as error:
+            # What it has begun still reads its inputs, which their owners are about to use for something else.
+            with suppress(RuntimeError):
+                self._device.settle()
+            if isinstance(error, TrivetError) or not isinstance(error, Exception):
+                raise
             raise execute_failure(error, self._name) from error
         for name in self._text_columns:
             if name in fetched:

@@ -45,8 +45,11 @@ def describe(error: BaseException) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether host or device had no more memory."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    """Whether host or device had no more memory: for tensors, or for what CUDA and its libraries need themselves."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return any(words in text for words in ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"))
 
 
 def execute_failure(error: Exception, model: str) -> TrivetError:

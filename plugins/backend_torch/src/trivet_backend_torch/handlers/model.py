@@ -89,10 +89,17 @@ class HandlerModel(BackendModel):
         Raises :class:`~trivet.errors.InvalidArgumentError` with what the handler raises, and for one that is not there.
         """
         prepare_thread(self._settings)
-        name = self._context.name
-        device = open_device(context, name, DeviceUse())
+        device = open_device(context, self._context.name, DeviceUse())
+        try:
+            return self._instance(context, device)
+        except BaseException:
+            device.close()
+            raise
+
+    def _instance(self, context: InstanceContext, device: Host) -> BackendInstance:
         from trivet_backend_torch.ts.context import Context, Metrics  # noqa: PLC0415 - no model needs it but these
 
+        name = self._context.name
         handler_context = Context(
             name,
             str(self._archive.folder),
