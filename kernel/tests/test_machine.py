@@ -9,6 +9,7 @@ import psutil
 import pytest
 from trivet.machine import Gpus, Machine
 from trivet.metrics import MetricKind
+from trivet.placement import gpu_count
 
 
 def read(source: Machine | Gpus) -> dict[str, list[float]]:
@@ -151,6 +152,23 @@ def test_only_gpus_that_cuda_may_use_are_shown(visible: str, uuids: list[str], m
 def test_the_real_library_has_what_is_called() -> None:
     pynvml = pytest.importorskip("pynvml")
     assert all(hasattr(pynvml, name) for name in vars(nvml()))
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_tells_what_it_does() -> None:
+    pytest.importorskip("pynvml")
+    gpus = Gpus.find()
+    if gpus is None or not gpu_count():
+        pytest.skip("needs an NVIDIA GPU; this machine has none")
+    found = read(gpus)
+    gpus.close()
+    assert {len(values) for values in found.values()} == {gpu_count()}
+    for total, used in zip(found["nv_gpu_memory_total_bytes"], found["nv_gpu_memory_used_bytes"], strict=True):
+        assert total > 1 << 30
+        assert 0 < used < total
+    assert all(0 <= share <= 1 for share in found["nv_gpu_utilization"])
+    assert all(10 < watts < 2000 for watts in found["nv_gpu_power_limit"])
+    assert all(0 <= joules < 10_000 for joules in found["nv_energy_consumption"])  # since a moment ago
 
 
 def test_where_the_library_or_the_driver_is_missing_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

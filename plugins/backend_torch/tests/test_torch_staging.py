@@ -71,6 +71,15 @@ def test_a_batch_that_is_in_pinned_memory_is_not_copied(staging: Staging, arena:
     assert arena.taken == 256
 
 
+def test_another_models_output_in_pinned_memory_is_copied(staging: Staging, arena: HostArena) -> None:
+    output = arena.take(16).view(np.float32)
+    output[:] = 3
+    output.flags.writeable = False
+    staged = staging.outgoing(output, FP32)
+    assert staged.data_ptr() != output.ctypes.data
+    assert staged.tolist() == [3] * 4
+
+
 def test_memory_is_kept_until_the_copies_are_over(staging: Staging) -> None:
     staging.outgoing(np.zeros(3, np.float32), FP32)
     assert len(staging._in_flight) == 1

@@ -38,7 +38,8 @@ class Staging:
         if not array.dtype.isnative:
             array = array.astype(array.dtype.newbyteorder("="))
         memory = self.batch_memory
-        if memory is not None and memory.holds(array) and array.flags.c_contiguous:
+        # One that may not be written to, such as another model's output, is copied: PyTorch knows no such tensors.
+        if memory is not None and memory.holds(array) and array.flags.c_contiguous and array.flags.writeable:
             staged = torch.from_numpy(array)
         else:
             staged = self._host_memory(array.shape, _torch_dtype(array), pinned=self._pins_inputs)
