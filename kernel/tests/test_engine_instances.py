@@ -331,7 +331,8 @@ async def test_an_instance_is_created_and_executes_on_the_cores_of_its_policy(
 class Place(RegionSlice):
     """Keeps what is written."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_device: bool) -> None:
+        self.on_device = on_device  # type: ignore[misc]
         self.written: list[float] = []
 
     def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
@@ -342,8 +343,9 @@ class Place(RegionSlice):
         return 4
 
 
-async def test_an_instance_knows_which_results_go_into_a_region(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("on_device", [True, False])
+async def test_an_instance_knows_which_results_go_into_memory_on_a_gpu(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, on_device: bool
 ) -> None:
     seen: list[set[str]] = []
     execute = Arrays.execute
@@ -357,9 +359,9 @@ async def test_an_instance_knows_which_results_go_into_a_region(
     async with repository.serve() as engine:
         plain = await engine.infer(request("m"))
         name, value = plain.outputs[0].name, plain.outputs[0].numpy().tolist()
-        placed, place = request("m"), Place()
+        placed, place = request("m"), Place(on_device=on_device)
         placed.regions = {name: place}
         await engine.infer(placed)
         await engine.infer(request("m"))
-    assert seen == [set(), {name}, set()]
+    assert seen == [set(), {name} if on_device else set(), set()]
     assert place.written == value

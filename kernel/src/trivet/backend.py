@@ -170,8 +170,8 @@ class ArrayInstance(BackendInstance, ABC):
     """Executes a batch of tensors at once."""
 
     placed: Collection[str] = ()
-    """Outputs that go into the caller's shared memory when ``execute`` returns: best left on a device, if they are on
-    one, where others had better be on the host. Set before each ``execute``."""
+    """Outputs that go into the caller's memory on a GPU when ``execute`` returns: best left on a device, if they are
+    on one, where others had better be on the host. Set before each ``execute``."""
     batch_memory: PinnedMemory | None = None
     """Where inputs of several requests are put together; ``None`` for ordinary memory. To be set by an instance that
     copies them to a GPU, and is done with that when ``execute`` returns."""

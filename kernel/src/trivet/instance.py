@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
@@ -199,7 +199,7 @@ class Instance:
                 self._post_held()
                 names = self._wanted(requests, batch.extra_outputs)
                 # Of several requests each gets its rows, which are cut out of a batch on the host.
-                backend.placed = requests[0].regions or () if len(requests) == 1 else ()
+                backend.placed = _on_devices(requests[0]) if len(requests) == 1 else ()
                 input_end = perf_counter_ns()
                 results = backend.execute(inputs, names)
                 infer_end = perf_counter_ns()
@@ -339,6 +339,12 @@ def _to_execute(batch: Batch) -> Sequence[InferenceRequest]:
     if batch.whole:
         return batch.requests
     return [request for request in batch.requests if not request.cancelled]
+
+
+def _on_devices(request: InferenceRequest) -> Collection[str]:
+    """The outputs that the caller wants in memory on a GPU."""
+    regions = request.regions
+    return [name for name, region in regions.items() if region.on_device] if regions else ()
 
 
 def _place(answers: Iterable[tuple[InferenceRequest, InferenceResponse]]) -> None:

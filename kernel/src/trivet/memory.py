@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,9 @@ class RegionSlice(ABC):
     Whoever holds it, or a tensor that it gave, keeps the memory mapped, also when the region is unregistered meanwhile.
     Its methods may be called from any thread: the event loop makes it, an instance's thread reads and fills it.
     """
+
+    on_device: ClassVar[bool] = False
+    """Whether its memory is that of a GPU, so that an output on its way there had better not see the host."""
 
     @abstractmethod
     def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:

@@ -107,6 +107,19 @@ def test_tensors_stay_on_the_device(context: Any, instance: Instance) -> None:
     np.testing.assert_allclose(answer, network(x).detach().numpy(), rtol=1e-2, atol=1e-3)
 
 
+def test_an_output_for_memory_on_a_gpu_stays_there_unasked(context: Any, instance: Instance) -> None:
+    def serve() -> list[bool]:
+        made = instance(context({"model.pt": save(torch.nn.Linear(64, 32))}, CONFIG.format("FP32")), kind="GPU")
+        x = Tensor.from_numpy("INPUT__0", np.ones((1, 64), np.float32))
+        stayed = []
+        for placed in (["OUTPUT__0"], []):
+            made.placed = placed
+            stayed.append(run(made, x).__dlpack_device__()[0] == CUDA)
+        return stayed
+
+    assert on_a_thread(serve) == [True, False]
+
+
 def test_an_output_of_another_type_than_was_promised_does_not_stay_there(context: Any, instance: Instance) -> None:
     class Halves(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

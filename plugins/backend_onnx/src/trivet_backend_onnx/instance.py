@@ -86,7 +86,7 @@ class OnnxInstance(ArrayInstance):
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:
         """One ``session.run`` over the whole batch. Results view ONNX Runtime's memory, on the host.
 
-        Those that go into a region are left on the GPU, or all where the settings say so. An optional one that the
+        Those that go into a region on a GPU are left there, or all where the settings say so. An optional one that the
         model had none of is ``None``.
 
         Raises :class:`~trivet.errors.InvalidArgumentError` for text that is not UTF-8, and

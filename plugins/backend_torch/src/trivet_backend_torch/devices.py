@@ -8,6 +8,7 @@ before the answer waits for this stream, and for another GPU's where a result is
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -57,8 +58,17 @@ class Host:
         """A tensor for the network."""
         return host_tensor(tensor)
 
-    def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
-        """Results as host arrays; those in the network's ``own_memory`` are copied."""
+    def fetch(
+        self,
+        results: dict[str, Any],
+        datatypes: dict[str, DataType],
+        copied: frozenset[int],
+        placed: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Results as host arrays; those in the network's ``own_memory`` are copied.
+
+        A GPU leaves those of ``placed``, which go into a caller's memory there, where they are.
+        """
         fetched: dict[str, Any] = {}
         for name, value in results.items():
             given = value
@@ -105,7 +115,13 @@ class Cuda(Host):
             return given.to(self.device, non_blocking=True)
         return self._staging.outgoing(tensor.numpy(), tensor.datatype).to(self.device, non_blocking=True)
 
-    def fetch(self, results: dict[str, Any], datatypes: dict[str, DataType], copied: frozenset[int]) -> dict[str, Any]:
+    def fetch(
+        self,
+        results: dict[str, Any],
+        datatypes: dict[str, DataType],
+        copied: frozenset[int],
+        placed: Collection[str] = (),
+    ) -> dict[str, Any]:
         """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
         kept: dict[str, Any] = {}
         host: dict[str, Any] = {}
@@ -118,7 +134,7 @@ class Cuda(Host):
                 value = result.detach()
                 if value.device.type == "cpu":
                     host[name] = _not_in(copied, value)
-                elif self._use.keep_outputs:
+                elif self._use.keep_outputs or name in placed:
                     kept[name] = _not_in(copied, value).contiguous()
                 else:
                     host[name] = self._staging.incoming(value)

@@ -74,7 +74,7 @@ class TorchInstance(ArrayInstance):
             self._guarded(self._reset)
         try:
             results = {name: self._shaped(name, value) for name, value in self._run(inputs, outputs).items()}
-            fetched = self._device.fetch(results, self._datatypes, self._own_memory)
+            fetched = self._device.fetch(results, self._datatypes, self._own_memory, self.placed)
         except BaseException as error:
             # What it has begun still reads its inputs, which their owners are about to use for something else.
             with suppress(RuntimeError):

@@ -194,7 +194,7 @@ class TensorRTInstance(ArrayInstance):
     # --- outputs
 
     def _stays(self, name: str, shape: Sizes, results: dict[str, OutputValue]) -> int | None:
-        """Memory for an output that goes into a region, and stays on the device until then; ``None`` for another.
+        """Memory for an output that goes into a region there, and stays on the device until then; ``None`` for another.
 
         It is not computed into the region itself: a caller that gives up may use that for something else at once.
         """

@@ -53,6 +53,8 @@ class CudaSlice(RegionSlice):
 
     __slots__ = ("_address", "_byte_size", "_mapping")
 
+    on_device = True
+
     def __init__(self, mapping: Mapping, address: int, byte_size: int) -> None:
         self._mapping = mapping
         self._address = address
