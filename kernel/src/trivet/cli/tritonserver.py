@@ -9,62 +9,54 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _PIP = "Trivet finds plugins as installed packages; leave it out, and see `trivet plugins` for what is there"
-_METRICS = "metrics are not served yet; statistics are at /v2/models/stats"
-_RESTRICTED = "restricting parts of the API is not there yet; put a proxy that checks the header before the server"
-_FORWARD = "forwarding headers as request parameters is not there yet"
-_REUSE = "sharing a port between servers is not there yet"
+_HTTP = "no HTTP protocol is installed; pip install trivet-protocol-kserve-v2 trivet-transport-http"
+_TRANSPORT = "no HTTP transport is installed; pip install trivet-transport-http"
+_GRPC = "no gRPC protocol is installed; pip install trivet-protocol-kserve-v2"
+_METRICS = "no exporter of metrics is installed; pip install trivet-exporter-prometheus"
+_DEVICE_POOL = "no provider of memory for GPUs is installed; pip install trivet-memory-cuda, or leave it out"
 _SAGEMAKER = "the SageMaker protocol is not there yet"
 _VERTEX = "the Vertex AI protocol is not there yet"
-_POOL = "Trivet keeps no memory pool of its own; leave it out"
-_DEVICE_POOL = "only servers with memory for GPUs have pools of it; pip install trivet-memory-cuda, or leave it out"
-_THREADS = "Trivet's front end is one event loop; leave it out"
+
+# With a plugin that is part of `pip install trivet`, or an extra of that, these are there.
+_OF_PLUGINS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("allow-http", "http-header-forward-pattern", "http-restricted-api", "http-thread-count"), _HTTP
+    ),
+    **dict.fromkeys(("http-address", "http-port", "metrics-address", "metrics-port", "reuse-http-port"), _TRANSPORT),
+    **dict.fromkeys(
+        (
+            "allow-grpc", "grpc-address", "grpc-header-forward-pattern", "grpc-http2-max-ping-strikes",
+            "grpc-http2-max-pings-without-data", "grpc-http2-min-recv-ping-interval-without-data",
+            "grpc-infer-allocation-pool-size", "grpc-infer-response-compression-level", "grpc-infer-thread-count",
+            "grpc-keepalive-permit-without-calls", "grpc-keepalive-time", "grpc-keepalive-timeout",
+            "grpc-max-connection-age", "grpc-max-connection-age-grace", "grpc-port", "grpc-restricted-protocol",
+            "grpc-root-cert", "grpc-server-cert", "grpc-server-key", "grpc-use-ssl", "grpc-use-ssl-mutual",
+            "reuse-grpc-port",
+        ),
+        _GRPC,
+    ),
+    **dict.fromkeys(
+        ("allow-cpu-metrics", "allow-gpu-metrics", "allow-metrics", "metrics-config", "metrics-interval-ms"), _METRICS
+    ),
+    **dict.fromkeys(("cuda-memory-pool-byte-size", "pinned-memory-pool-byte-size"), _DEVICE_POOL),
+}  # fmt: skip
 
 NOT_YET: Mapping[str, str] = {
-    "allow-metrics": _METRICS,
-    "allow-gpu-metrics": _METRICS,
-    "allow-cpu-metrics": _METRICS,
-    "metrics-address": _METRICS,
-    "metrics-port": _METRICS,
-    "metrics-interval-ms": _METRICS,
-    "metrics-config": _METRICS,
-    "cache-directory": _PIP,
+    **_OF_PLUGINS,
+    **dict.fromkeys(("backend-directory", "cache-directory", "repoagent-directory"), _PIP),
+    **dict.fromkeys(
+        ("allow-sagemaker", "sagemaker-port", "sagemaker-safe-port-range", "sagemaker-thread-count"), _SAGEMAKER
+    ),
+    **dict.fromkeys(
+        ("allow-vertex-ai", "vertex-ai-default-model", "vertex-ai-port", "vertex-ai-thread-count"), _VERTEX
+    ),
     "repository-poll-secs": "--model-control-mode=poll is not there yet; use explicit and `trivet models load NAME`",
     "model-namespacing": "model namespaces are not there yet; give models different names",
-    "enable-peer-access": "GPU peer access is left to the frameworks; leave it out",
-    "allow-http": "no HTTP protocol is installed; pip install trivet-protocol-kserve-v2 trivet-transport-http",
-    "http-address": "no HTTP transport is installed; pip install trivet-transport-http",
-    "http-port": "no HTTP transport is installed; pip install trivet-transport-http",
-    "reuse-http-port": _REUSE,
-    "http-header-forward-pattern": _FORWARD,
-    "http-thread-count": _THREADS,
-    "http-restricted-api": _RESTRICTED,
-    "allow-grpc": "no gRPC protocol is installed; pip install trivet-protocol-kserve-v2",
-    "grpc-address": "no gRPC protocol is installed; pip install trivet-protocol-kserve-v2",
-    "grpc-port": "no gRPC protocol is installed; pip install trivet-protocol-kserve-v2",
-    "reuse-grpc-port": _REUSE,
-    "grpc-header-forward-pattern": _FORWARD,
-    "grpc-infer-allocation-pool-size": _POOL,
-    "grpc-infer-thread-count": _THREADS,
-    "grpc-restricted-protocol": _RESTRICTED,
-    "grpc-infer-response-compression-level": "compressing gRPC responses is not there yet; leave it out",
-    "grpc-max-connection-age": "limits on the age of a gRPC connection are not there yet",
-    "grpc-max-connection-age-grace": "limits on the age of a gRPC connection are not there yet",
-    "allow-sagemaker": _SAGEMAKER,
-    "sagemaker-port": _SAGEMAKER,
-    "sagemaker-safe-port-range": _SAGEMAKER,
-    "sagemaker-thread-count": _SAGEMAKER,
-    "allow-vertex-ai": _VERTEX,
-    "vertex-ai-port": _VERTEX,
-    "vertex-ai-thread-count": _VERTEX,
-    "vertex-ai-default-model": _VERTEX,
-    "backend-directory": _PIP,
-    "repoagent-directory": _PIP,
-    "pinned-memory-pool-byte-size": _DEVICE_POOL,
-    "cuda-memory-pool-byte-size": _DEVICE_POOL,
-    "cuda-virtual-address-size": _POOL,
-    "min-supported-compute-capability": "which GPUs can be used is left to the frameworks; leave it out",
-    "buffer-manager-thread-count": _POOL,
     "model-load-gpu-limit": "a limit on GPU memory while loading is not there yet",
+    "enable-peer-access": "GPU peer access is left to the frameworks; leave it out",
+    "min-supported-compute-capability": "which GPUs can be used is left to the frameworks; leave it out",
+    "cuda-virtual-address-size": "Trivet reserves no virtual addresses on GPUs; leave it out",
+    "buffer-manager-thread-count": "tensors are copied on the threads of instances; leave it out",
 }
 
 
