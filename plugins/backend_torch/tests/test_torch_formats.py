@@ -192,6 +192,16 @@ def test_an_exported_program_without_a_free_batch(context: Any, instance: Instan
     assert list(made_context.config.input[0].dims) == [2, 4]
 
 
+def test_an_exported_program_without_a_largest_batch(context: Any, instance: Instance) -> None:
+    net = Net().eval()
+    net.load_state_dict(STATE)
+    free = torch.export.export(net, (torch.zeros(2, 4),), dynamic_shapes={"x": {0: torch.export.Dim("batch")}})
+    made_context = context({"model.pt2": lambda path: torch.export.save(free, path)})
+    made = instance(made_context)
+    assert made_context.config.max_batch_size == 4
+    np.testing.assert_array_equal(run(made), EXPECTED)
+
+
 def test_programs_may_be_loaded_at_the_same_time(context: Any, backend: Any) -> None:
     """PyTorch's own loader may not: it says that its deserializer is already set."""
     contexts = [context({"model.pt2": save_program()}, name=f"m{index}") for index in range(4)]

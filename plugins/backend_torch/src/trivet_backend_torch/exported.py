@@ -189,7 +189,5 @@ def _batch(program: Any, symbols: list[Any]) -> int:
     allowed = program.range_constraints.get(expressions.pop())
     if allowed is None or int(allowed.lower) > 1:
         return 0
-    try:
-        return min(int(allowed.upper), _UNBOUNDED)
-    except (OverflowError, TypeError, ValueError):
-        return _UNBOUNDED
+    # Without a bound it is PyTorch's own infinity, which is no number to Python.
+    return min(int(allowed.upper), _UNBOUNDED) if allowed.upper.is_Integer else _UNBOUNDED
