@@ -10,7 +10,7 @@ SERVED := kernel[uvloop] plugins/transport_http plugins/protocol_kserve_v2 plugi
 # The tests also speak HTTP/2, HTTP/3, the native gRPC server, Redis, and CUDA and TensorRT as far as that goes without a GPU.
 DEVELOPED := $(subst transport_http,transport_http[http3],$(subst kserve_v2,kserve_v2[native],\
   $(subst exporter_prometheus,exporter_prometheus[gpu],$(SERVED)))) plugins/cache_redis plugins/new \
-  plugins/memory_cuda plugins/backend_tf[cpu] plugins/backend_torch[cpu] plugins/backend_trt[rtx,lean-cu13]
+  plugins/memory_cuda plugins/backend_tf[cpu] plugins/backend_torch[cpu,torchserve] plugins/backend_trt[rtx,lean-cu13]
 EXAMPLES := examples/model_repository
 # Most tests wait for a server to start, so two processes run them, a file of tests in one of both.
 WORKERS := -n 2 --dist loadfile

@@ -208,7 +208,16 @@ def test_an_archive_with_a_damaged_file(context: Any, create: Create) -> None:
         create(context({"model.mar": flag_as_encrypted(b"handler.py")}))
 
 
-def test_handlers_of_torchserve_itself_are_not_here(context: Any, create: Create) -> None:
-    manifest = {"model": {**MANIFEST["model"], "handler": "image_classifier"}}  # type: ignore[dict-item]
-    with pytest.raises(InvalidArgumentError, match="handler 'image_classifier' is not in the archive"):
+def test_a_handler_that_nobody_has(context: Any, create: Create) -> None:
+    manifest = {"model": {**MANIFEST["model"], "handler": "text_classifier"}}  # type: ignore[dict-item]
+    message = r"handler 'text_classifier' is not in the archive, and none of .*: base_handler, image_classifier,"
+    with pytest.raises(InvalidArgumentError, match=message):
         create(context(files(**{"MAR-INF/MANIFEST.json": json.dumps(manifest)})))
+
+
+def test_what_a_handler_calls_the_callers_fault_costs_no_other_request(context: Any, create: Create) -> None:
+    made = create(context(files()))
+    good, bad, other = execute(made, request(b"[1, 2]"), request(b"bad"), request(b"[3, 4]"))
+    assert answers(good)[0]["label"] == "three"
+    assert isinstance(bad.error, InvalidArgumentError)
+    assert answers(other)[0]["label"] == "seven"

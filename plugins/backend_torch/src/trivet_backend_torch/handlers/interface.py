@@ -6,16 +6,25 @@ import importlib
 import importlib.util
 import sys
 import threading
+from types import ModuleType
 
+OWN = ("base_handler", "image_classifier", "image_segmenter", "object_detector")
+"""TorchServe's own handlers, as a manifest names them."""
 _MODULES = (
     "ts",
     "ts.context",
     "ts.torch_handler",
-    "ts.torch_handler.base_handler",
+    "ts.torch_handler.vision_handler",
+    *(f"ts.torch_handler.{name}" for name in OWN),
     "ts.utils",
     "ts.utils.util",
 )
 _lock = threading.Lock()
+
+
+def own(name: str) -> ModuleType:
+    """The module of one of :data:`OWN`."""
+    return importlib.import_module(f"trivet_backend_torch.ts.torch_handler.{name}")
 
 
 def provide() -> None:

@@ -132,13 +132,15 @@ class HandlerModel(BackendModel):
         """As TorchServe finds it: a function of the module, else the ``handle`` of its one class, initialized."""
         file, _, function = self._archive.handler.partition(":")
         module_name = file.removesuffix(".py").replace("/", ".")
-        if not self._archive.folder.joinpath(*module_name.split(".")).with_suffix(".py").is_file():
+        if self._archive.folder.joinpath(*module_name.split(".")).with_suffix(".py").is_file():
+            module = self._code.load(module_name)
+        elif file in interface.OWN:
+            module = interface.own(file)
+        else:
             raise InvalidArgumentError(
-                f"failed to load model '{self._context.name}': its handler '{file}' is not in the archive"
-                " (TorchServe's own"
-                " handlers for images and text are not part of Trivet: write one on ts.torch_handler.base_handler)"
+                f"failed to load model '{self._context.name}': its handler '{file}' is not in the archive, and none of"
+                f" those that need not be: {', '.join(interface.OWN)}"
             )
-        module = self._code.load(module_name)
         entry = getattr(module, function or "handle", None)
         if inspect.isfunction(entry):
             entry(None, context)
@@ -183,7 +185,26 @@ class HandlerInstance(RequestInstance):
         self._outputs = _outputs_of(context.config)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse]:
-        """One call for all. As in TorchServe, an exception of the handler fails the whole batch."""
+        """One call for all. As in TorchServe, an exception of the handler fails the whole batch.
+
+        But where the handler says that it is a caller's fault, each request gets a call of its own, so that the fault
+        costs no other.
+        """
+        try:
+            return self._together(requests)
+        except InvalidArgumentError:
+            if len(requests) == 1:
+                raise
+        return [self._alone(request) for request in requests]
+
+    def _alone(self, request: InferenceRequest) -> InferenceResponse:
+        try:
+            (response,) = self._together((request,))
+        except TrivetError as error:
+            return InferenceResponse(error=error)
+        return response
+
+    def _together(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse]:
         rows: list[dict[str, Any]] = []
         counts: list[int] = []
         ids: list[str] = []

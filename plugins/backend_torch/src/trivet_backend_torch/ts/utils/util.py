@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,9 +38,12 @@ def load_label_mapping(mapping_file_path: str | Path) -> dict[str, Any] | None:
 
 
 def map_class_to_label(
-    probs: list[list[float]], mapping: dict[str, Any] | None = None, lbl_classes: list[list[int]] | None = None
-) -> list[dict[str, float]]:
-    """For each row of probabilities, a dictionary from label to probability. ``lbl_classes`` are the rows' classes."""
+    probs: Sequence[Sequence[Any]], mapping: dict[str, Any] | None = None, lbl_classes: list[list[int]] | None = None
+) -> list[dict[str, Any]]:
+    """For each row of probabilities, or of what else there is of each class, a dictionary of it by label.
+
+    ``lbl_classes`` are the rows' classes.
+    """
     classes = lbl_classes if lbl_classes is not None else [list(range(len(row))) for row in probs]
     return [
         {str(mapping[str(index)]) if mapping is not None else str(index): probability for index, probability in pairs}

@@ -1,0 +1,59 @@
+"""``ts.torch_handler.vision_handler``: the class that handlers of images derive from."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import torch
+
+from trivet_backend_torch.ts.torch_handler.base_handler import BaseHandler
+from trivet_backend_torch.ts.utils.util import PredictionException
+
+
+class VisionHandler(BaseHandler):
+    """Reads images and has :attr:`image_processing` make tensors of them, all of the same shape."""
+
+    image_processing: Any = None
+    """From an image of Pillow to a tensor; one of ``torchvision.transforms`` will do, where that is installed."""
+
+    def initialize(self, context: Any) -> None:
+        """As :class:`BaseHandler`. Raises :class:`RuntimeError` where Pillow is not installed, too."""
+        try:
+            import PIL.Image  # noqa: F401, PLC0415 - no other model needs it
+        except ImportError as error:
+            raise RuntimeError(
+                "handlers of images need Pillow; install it with: pip install 'trivet-backend-torch[torchserve]'"
+            ) from error
+        super().initialize(context)
+
+    def preprocess(self, data: Any) -> torch.Tensor:
+        """The rows' images in one tensor on the handler's device.
+
+        A row has its image in ``data`` or ``body``: a file of any format that Pillow reads, which is made RGB; the same
+        as text in base64; or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400
+        for what is no image, and one of so many pixels that Pillow refuses it.
+        """
+        return torch.stack([self._tensor(row) for row in data]).to(self.device)
+
+    def _tensor(self, row: Any) -> torch.Tensor:
+        content = row.get("data")
+        if content is None:
+            content = row.get("body")
+        if isinstance(content, str):
+            content = base64.b64decode(content)
+        if not isinstance(content, (bytes, bytearray)):
+            return torch.as_tensor(content, dtype=torch.float32)
+        tensor: torch.Tensor = self.image_processing(_read(content))
+        return tensor
+
+
+def _read(content: bytes | bytearray) -> Any:
+    from PIL import Image  # noqa: PLC0415
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise PredictionException(f"{len(content)} bytes that are no image: {error}", 400) from error

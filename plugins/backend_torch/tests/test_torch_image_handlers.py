@@ -1,0 +1,163 @@
+"""TorchServe's own handlers of images, which an archive names and does not hold."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.http as http_client
+from PIL import Image
+from test_torch_handlers import Create, answers, archive, execute, request
+from trivet.errors import InvalidArgumentError
+from trivet.testing import running_server
+from trivet_backend_torch.ts.torch_handler import transforms
+from trivet_backend_torch.ts.torch_handler.image_classifier import ImageClassifier
+
+LABELS = {"0": "red", "1": ["n01", "green"], "2": "blue"}
+
+
+class Brightest(torch.nn.Module):
+    """Which of the three channels is the brightest."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=[2, 3])
+
+
+class Pixels(torch.nn.Module):
+    """The brightest channel of each pixel, as torchvision's networks of segmentation answer."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"out": x}
+
+
+class Corner(torch.nn.Module):
+    """Finds two objects in each image, one of which it is sure of."""
+
+    def forward(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        found: list[dict[str, torch.Tensor]] = []
+        for _ in range(x.shape[0]):
+            boxes = torch.tensor([[0.0, 0.0, 8.0, 6.0], [1.0, 1.0, 2.0, 2.0]])
+            found.append({"boxes": boxes, "labels": torch.tensor([2, 0]), "scores": torch.tensor([0.75, 0.25])})
+        return found
+
+
+def files(network: torch.nn.Module, handler: str) -> dict[str, Any]:
+    scripted = torch.jit.script(network)  # type: ignore[no-untyped-call]
+    model = {"modelName": "m", "handler": handler, "serializedFile": "network.pt"}
+    return {
+        "MAR-INF/MANIFEST.json": json.dumps({"model": model}),
+        "network.pt": lambda member: torch.jit.save(scripted, member),  # type: ignore[no-untyped-call]
+        "index_to_name.json": json.dumps(LABELS),
+        "model-config.yaml": "batchSize: 4\n",
+    }
+
+
+def picture(color: str, size: tuple[int, int] = (300, 260), format: str = "PNG", mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, color).convert(mode).save(file, format)
+    return file.getvalue()
+
+
+def test_the_tensor_is_that_of_torchvision() -> None:
+    """The numbers are torchvision 0.29's: Resize(256), CenterCrop(224), ToTensor, Normalize."""
+    y, x = np.mgrid[0:200, 0:300]
+    pixels = np.stack([x * 255 // 299, y * 255 // 199, (x * y) % 256], 2).astype(np.uint8)
+    tensor = transforms.ImageNet()(Image.fromarray(pixels))
+    assert tensor.shape == (3, 224, 224)
+    np.testing.assert_allclose(tensor[:, 0, 0], [-1.227417, -1.773109, 1.001656], atol=1e-6)
+    np.testing.assert_allclose(tensor[:, 112, 100], [-0.062934, 0.205182, -0.148671], atol=1e-6)
+    assert float(tensor.double().mean()) == pytest.approx(0.212691, abs=1e-6)
+    assert float(tensor.double().std()) == pytest.approx(0.910556, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("format", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB")]
+)
+def test_classes_come_with_their_probabilities_the_best_first(
+    format: str, mode: str, context: Any, create: Create
+) -> None:
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}))
+    (response,) = execute(made, request(picture("lime", format=format, mode=mode), picture("blue")))
+    green, blue = answers(response)
+    assert next(iter(green)) == "green"
+    assert next(iter(blue)) == "blue"
+    assert sum(green.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_what_is_no_image_is_the_callers_fault_and_costs_no_other(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}))
+    whole = picture("red")
+    good, text, torn = execute(made, request(whole), request(b"no image"), request(whole[:60]))
+    assert next(iter(answers(good)[0])) == "red"
+    assert isinstance(text.error, InvalidArgumentError)
+    assert "8 bytes that are no image" in str(text.error)
+    assert isinstance(torn.error, InvalidArgumentError)
+
+
+def test_each_pixel_has_its_class(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Pixels(), "image_segmenter"))}))
+    (response,) = execute(made, request(picture("blue")))
+    pixels = np.array(answers(response)[0])
+    assert pixels.shape == (224, 224, 2)
+    assert (pixels[..., 0] == 2).all()
+    assert (pixels[..., 1] > 0.5).all()
+
+
+def test_objects_have_a_label_a_box_and_a_score(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Corner(), "object_detector"))}))
+    (response,) = execute(made, request(picture("red", (16, 12)), picture("red", (16, 12))))
+    assert answers(response) == [[{"blue": [0, 0, 8, 6], "score": 0.75}]] * 2
+
+
+def test_a_handler_derives_from_one_of_them(context: Any, create: Create) -> None:
+    handler = """
+import base64
+from ts.torch_handler.image_classifier import ImageClassifier
+
+class Best(ImageClassifier):
+    def initialize(self, context):
+        super().initialize(context)
+        self.set_max_result_classes(1)
+
+    def preprocess(self, data):
+        return super().preprocess([{"body": bytes(row["data"]).decode()} for row in data])
+"""
+    made = create(context({**files(Brightest(), "handler.py"), "handler.py": handler}))
+    (response,) = execute(made, request(base64.b64encode(picture("lime"))))
+    assert [list(answer) for answer in answers(response)] == [["green"]]
+    assert ImageClassifier.topk == 5
+
+
+def test_numbers_are_taken_as_they_are() -> None:
+    handler = ImageClassifier()
+    handler.device = torch.device("cpu")
+    assert handler.preprocess([{"data": [[1, 2]]}, {"body": np.zeros((1, 2))}]).tolist() == [[[1, 2]], [[0, 0]]]
+
+
+def test_an_archive_of_the_archiver_is_served(tmp_path: Path) -> None:
+    """From `torch-model-archiver` to an answer over HTTP, on a network of the real world."""
+    network = Path(__file__).parents[3] / "examples/model_repository/image_classification_torchscript/1/model.pt"
+    samples = Path(__file__).parents[3] / "examples/samples"
+    if not network.exists():
+        pytest.skip("the example models are not built; run: make test")
+    names = tmp_path / "index_to_name.json"
+    labels = (network.parents[1] / "labels.txt").read_text().splitlines()
+    names.write_text(json.dumps({str(index): label for index, label in enumerate(labels)}))
+    version = tmp_path / "models" / "pictures" / "1"
+    version.mkdir(parents=True)
+    command = [str(Path(sys.executable).with_name("torch-model-archiver")), "--model-name", "model", "--version", "1.0"]
+    command += ["--serialized-file", str(network), "--handler", "image_classifier", "--extra-files", str(names)]
+    subprocess.run([*command, "--export-path", str(version)], check=True, capture_output=True)
+    with running_server(tmp_path / "models") as server, http_client.InferenceServerClient(server.http_url) as client:
+        given = http_client.InferInput("data", [1, 1], "BYTES")
+        given.set_data_from_numpy(np.array([[(samples / "flower.jpg").read_bytes()]], object))
+        (answer,) = client.infer("pictures", [given]).as_numpy("prediction").reshape(-1)
+    assert "daisy" in next(iter(json.loads(answer)))
