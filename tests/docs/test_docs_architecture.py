@@ -8,12 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_every_module_of_the_kernel_has_its_room() -> None:
+def test_every_module_of_the_kernel_is_listed() -> None:
     page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
-    (rooms,) = re.findall(r"^## Rooms of the kernel$(.*?)^## ", page, re.DOTALL | re.MULTILINE)
+    (section,) = re.findall(r"^## Modules of the kernel$(.*?)^## ", page, re.DOTALL | re.MULTILINE)
     shown = [
         name
-        for line in rooms.splitlines()
+        for line in section.splitlines()
         if line.startswith("| `")
         for name in re.findall(r"`(\w+)`", line[: line.index("|", 1)])
     ]
