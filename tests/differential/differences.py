@@ -389,8 +389,8 @@ def render() -> str:
     lines = [
         "# Differences from Triton",
         "",
-        "For every request of the differential suite (`tests/differential`), Trivet answers with the status and message",
-        "of Triton 2.51, except where this table says otherwise. The suite fails if the table is not true.",
+        "For every request of the differential suite (`tests/differential`), Trivet answers with the status and",
+        "message of Triton 2.51, except where this table says otherwise. The suite fails if the table is not true.",
         "",
         "The first column says where the difference shows: in answers over HTTP, gRPC or both, or in what models do.",
         "",
