@@ -170,11 +170,11 @@ class ArrayInstance(BackendInstance, ABC):
     """Executes a batch of tensors at once."""
 
     placed: Collection[str] = ()
-    """Outputs that go into the caller's memory on a GPU when ``execute`` returns: best left on a device, if they are
-    on one, where others had better be on the host. Set before each ``execute``."""
+    """Outputs that are copied into the caller's memory on a GPU when ``execute`` returns: leave these on the device, if
+    they are on one; others should be on the host. Set before each ``execute``."""
     batch_memory: PinnedMemory | None = None
-    """Where inputs of several requests are put together; ``None`` for ordinary memory. To be set by an instance that
-    copies them to a GPU, and is done with that when ``execute`` returns."""
+    """Host memory in which inputs of several requests are put together; ``None`` for ordinary memory. An instance sets
+    it if it copies inputs to a GPU, and has finished copying when ``execute`` returns."""
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:
@@ -200,7 +200,7 @@ class RequestInstance(BackendInstance, ABC):
 
         Returned responses are final and go back to the event loop together, which costs least. ``request.respond`` may
         be called now or later, as often as there are responses; exactly one has ``final`` set. ``execute`` is called
-        again while earlier requests are still unanswered. ``request.cancelled`` tells that nobody waits any more;
+        again while earlier requests are still unanswered. ``request.cancelled`` says that nobody waits any more;
         answer such a request all the same. A request whose ``rescheduled`` is set
         when ``execute`` returns, and that has no final response, goes back to the scheduler and is executed again. An
         exception fails those of ``requests`` that have no final response yet.

@@ -81,7 +81,7 @@ class EngineOptions:
     model_load_thread_count: int = 4
     """How many models load at the same time."""
     model_load_retry_count: int = 0
-    """How often loading a model is tried again after it failed."""
+    """How often a failed load of a model is retried."""
 
 
 class Engine:

@@ -51,7 +51,7 @@ class RegionSlice(ABC):
     """
 
     on_device: ClassVar[bool] = False
-    """Whether its memory is that of a GPU, so that an output on its way there had better not see the host."""
+    """Whether its memory is on a GPU, so that an output on its way there should not pass through the host."""
 
     @abstractmethod
     def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:
@@ -94,15 +94,15 @@ def place(request: InferenceRequest, response: InferenceResponse) -> None:
 
 
 class PinnedMemory(ABC):
-    """Host memory that a GPU copies from and to by itself (page-locked), for tensors on their way. Any thread."""
+    """Page-locked host memory, which a GPU reads and writes directly, for staging tensors. Any thread."""
 
     @abstractmethod
     def take(self, byte_size: int) -> NDArray[np.uint8]:
-        """So many bytes, of any content; ordinary memory where no pinned memory is left.
+        """An array of that many bytes, uninitialized; in ordinary memory if no pinned memory is left.
 
-        They go back with the last view of the array. So whoever starts a copy that is not waited for keeps a view until
-        it is over. The first call pins all that there will be, which takes a tenth of a second: take a byte where an
-        instance is created, on its thread, and no request pays for that.
+        The memory goes back with the last view of the array, so keep a view until an asynchronous copy is complete. The
+        first call pins the whole pool, which takes a tenth of a second: take a byte when an instance is created, on its
+        thread, so that no request has to wait for that.
         """
 
     @abstractmethod
@@ -112,8 +112,8 @@ class PinnedMemory(ABC):
 
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
-    """How much of a pool is taken. ``total_bytes`` is its size also before it is made, when it is first used, and where
-    that fails, as in Triton.
+    """How much of a pool is in use. As in Triton, ``total_bytes`` is its size even before it is allocated, which is at
+    the first use, and if that fails.
     """
 
     kind: Literal["pinned", "cuda"]

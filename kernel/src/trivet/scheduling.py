@@ -1,8 +1,8 @@
 """The scheduler interface, and the default scheduler: first come, first served.
 
 A scheduler stands between the engine and the instances of one model version. It lives on the event loop, so it needs
-no lock: every method is called there. What it submits is a :class:`Batch`; the instance's thread concatenates, executes
-and splits it, and when the batch is finished the scheduler hears of it on the loop again.
+no lock: every method is called there. It submits a :class:`Batch`, which the instance's thread concatenates, executes
+and splits; when the batch is finished, :meth:`Scheduler.batch_done` is called on the loop.
 """
 
 from __future__ import annotations

@@ -19,11 +19,11 @@ SERVER_OPTIONS = (
         "exit-timeout-secs",
         "integer",
         30,
-        "How long SIGTERM or SIGINT waits for inferences in flight before the server exits all the same.",
+        "Seconds that the server waits for requests in flight after SIGTERM or SIGINT before it exits.",
     ),
     Option(
         "http-transport",
-        help="The plugin that serves HTTP, where several are installed (see `trivet plugins`).",
+        help="The plugin that serves HTTP, if several are installed (see `trivet plugins`).",
     ),
 )
 
@@ -31,21 +31,21 @@ REPOSITORY_OPTIONS = (
     Option(
         "model-repository",
         multiple=True,
-        help="Folder that holds models, or a URL whose scheme a plugin serves. Repeat it for several; a model name that"
-        " two of them have is not served. The same as the positional REPOSITORY.",
+        help="Folder with models, or a URL whose scheme a plugin supports. Repeat it for several; a model name that"
+        " occurs in two of them is not served. The same as the positional REPOSITORY.",
     ),
     Option("exit-on-error", "boolean", True, "Exit with status 1 when a model fails to load at start."),
     Option(
         "strict-readiness",
         "boolean",
         True,
-        "The server is ready only while all its models are; when false, as soon as start-up is over.",
+        "The server is ready only while all its models are; if false, as soon as start-up is over.",
     ),
     Option(
         "disable-auto-complete-config",
         "boolean",
         False,
-        "Take model configurations as they are written; do not let backends fill in what they leave out.",
+        "Use model configurations as they are written, without letting backends fill in what is missing.",
     ),
     Option(
         "strict-model-config",
@@ -57,22 +57,22 @@ REPOSITORY_OPTIONS = (
         "model-control-mode",
         "choice",
         "none",
-        "none: load every model at start and never change that. explicit: load those of --load-model, and then"
-        " what the model control API asks for.",
+        "none: load every model at start, and refuse to load or unload later. explicit: load the models of"
+        " --load-model at start, and then those that clients ask for.",
         choices=("none", "explicit"),
     ),
     Option(
         "load-model",
         multiple=True,
-        help="Model to load at start with --model-control-mode=explicit; repeat it for several, '*' is all.",
+        help="Model to load at start with --model-control-mode=explicit; repeat it for several. '*' loads all.",
     ),
     Option(
         "model-config-name",
         default="",
-        help="Read MODEL/configs/NAME.pbtxt in place of MODEL/config.pbtxt where a model has it.",
+        help="Read MODEL/configs/NAME.pbtxt instead of MODEL/config.pbtxt if a model has it.",
     ),
     Option("model-load-thread-count", "integer", 4, "How many models load at the same time."),
-    Option("model-load-retry-count", "integer", 0, "How often loading a model is tried again after it failed."),
+    Option("model-load-retry-count", "integer", 0, "How often a failed load of a model is retried."),
 )
 
 BACKEND_OPTIONS = (
@@ -88,15 +88,15 @@ INSTANCE_OPTIONS = (
         "rate-limit",
         "choice",
         "off",
-        "off: an instance executes as soon as it is free. execution_count: it waits for the resources of its"
-        " rate_limiter, and its turn.",
+        "off: an instance executes as soon as it is free. execution_count: it also waits for its turn, and for the"
+        " resources of its rate_limiter.",
         choices=("off", "execution_count"),
     ),
     Option(
         "rate-limit-resource",
         multiple=True,
-        help="How much there is of a resource, as NAME:COUNT or NAME:COUNT:DEVICE; repeat it for several. One that is"
-        " not named has as much as the instance wants that wants most.",
+        help="Amount of a resource, as NAME:COUNT or NAME:COUNT:DEVICE; repeat it for several. By default there is as"
+        " much as the most demanding instance needs.",
     ),
     Option(
         "host-policy",

@@ -20,13 +20,13 @@ class Throttle(ABC):
     def holds(self) -> bool:
         """Whether a call would block now. From any thread.
 
-        A no is a promise: the next call does not block, whatever the caller does meanwhile. So a thread that answers
-        many requests waits for none of them, if it asks before each response.
+        False is a promise: the next call does not block, whatever the client does meanwhile. So a thread that answers
+        many requests waits for none of them if it asks before each response.
         """
 
     @abstractmethod
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back on the event loop, once, when a call would not block any more. From the event loop.
+        """Call ``callback`` once, when a call would no longer block, or when the request has ended.
 
-        That is also when the request has ended.
+        From the event loop, on which it is called back.
         """

@@ -60,7 +60,7 @@ IMPLEMENTED = frozenset(
 
 _UNBATCHED = "each request is executed on its own"
 _SLOWER = "the model answers the same, possibly slower"
-_PINNED = "host memory is not pinned in any case"
+_PINNED = "this backend does not pin host memory"
 _NO_METRIC = "the model's metrics go without it"
 
 NOT_IMPLEMENTED: dict[str, tuple[Action, str]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_SHAPES = "as trtexec writes them: input:1x3x224x224,mask:1x128. Once for each profile."
+_SHAPES = "as for trtexec: input:1x3x224x224,mask:1x128. Repeat it for each profile."
 
 
 class _Size(click.ParamType[int]):
@@ -27,7 +27,7 @@ class _Size(click.ParamType[int]):
 
 @click.group
 def trt() -> None:
-    """Make TensorRT plans."""
+    """Build TensorRT plans."""
 
 
 @trt.command
@@ -36,42 +36,42 @@ def trt() -> None:
 @click.option(
     "--library",
     type=click.Choice(("tensorrt", "tensorrt_rtx")),
-    help="What to build with; by default TensorRT where it is installed, else TensorRT for RTX.",
+    help="The library to build with; by default TensorRT if it is installed, otherwise TensorRT for RTX.",
 )
 @click.option(
-    "--min", "minimum", multiple=True, metavar="SHAPES", help=f"The least sizes of inputs that vary, {_SHAPES}"
+    "--min", "minimum", multiple=True, metavar="SHAPES", help=f"The smallest shapes of variable inputs, {_SHAPES}"
 )
-@click.option("--opt", "optimum", multiple=True, metavar="SHAPES", help="The sizes that the plan is optimized for.")
-@click.option("--max", "maximum", multiple=True, metavar="SHAPES", help="The largest sizes.")
+@click.option("--opt", "optimum", multiple=True, metavar="SHAPES", help="The shapes that the plan is optimized for.")
+@click.option("--max", "maximum", multiple=True, metavar="SHAPES", help="The largest shapes.")
 @click.option(
     "--precision",
     "precisions",
     multiple=True,
     metavar="TYPE",
-    help="fp16, bf16, int8, fp8: allow it inside the network. TensorRT 10 only; later ones keep the model's own types.",
+    help="fp16, bf16, int8, fp8: allow this type. TensorRT 10 only; later versions keep the model's types.",
 )
-@click.option("--strongly-typed", is_flag=True, help="Keep the model's own types (TensorRT 10).")
-@click.option("--version-compatible", is_flag=True, help="A plan that later versions load, with a runtime in it.")
-@click.option("--exclude-lean-runtime", is_flag=True, help="Version-compatible, without the runtime in it.")
+@click.option("--strongly-typed", is_flag=True, help="Keep the model's types (TensorRT 10).")
+@click.option("--version-compatible", is_flag=True, help="Later versions can load the plan; it contains a runtime.")
+@click.option("--exclude-lean-runtime", is_flag=True, help="Version-compatible, but without a runtime.")
 @click.option(
     "--hardware-compatible",
     type=click.Choice(("ampere-plus", "same-compute-capability")),
-    help="A plan for more GPUs than this one (TensorRT).",
+    help="Build for more GPUs than the one in this machine (TensorRT).",
 )
 @click.option(
     "--compute-capability",
     "compute_capabilities",
     multiple=True,
     metavar="X.Y",
-    help="GPUs to build for (TensorRT for RTX), such as 8.9; several times for several. By default all.",
+    help="GPUs to build for (TensorRT for RTX), such as 8.9; repeat it for several. By default all.",
 )
-@click.option("--weight-streaming", is_flag=True, help="Weights need not fit on the GPU.")
-@click.option("--timing-cache", type=_FILE, help="A file that keeps what was timed, for the next build.")
-@click.option("--optimization-level", type=click.IntRange(0, 5), help="How long to look for fast kernels.")
-@click.option("--workspace", "workspace_bytes", type=_Size(), metavar="BYTES", help="The most scratch memory, e.g. 4G.")
-@click.option("--dla-core", type=click.IntRange(0), help="Build for this NVDLA core, with the GPU for the rest.")
-@click.option("--plugins", multiple=True, type=click.Path(), help="A library with plugins.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--weight-streaming", is_flag=True, help="Allow weight streaming: weights need not fit on the GPU.")
+@click.option("--timing-cache", type=_FILE, help="A file that caches kernel timings for later builds.")
+@click.option("--optimization-level", type=click.IntRange(0, 5), help="Higher levels search longer for faster kernels.")
+@click.option("--workspace", "workspace_bytes", type=_Size(), metavar="BYTES", help="Limit of scratch memory, e.g. 4G.")
+@click.option("--dla-core", type=click.IntRange(0), help="Build for this DLA core, with the GPU as fallback.")
+@click.option("--plugins", multiple=True, type=click.Path(), help="A library with TensorRT plugins.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 def build(
     model: Path,
     output: Path,
@@ -83,7 +83,7 @@ def build(
 ) -> None:
     """Build a TensorRT plan from the ONNX file MODEL.
 
-    TensorRT builds for the GPU that is there. TensorRT for RTX builds without a GPU, for all that it knows.
+    TensorRT builds for the GPU of this machine. TensorRT for RTX needs no GPU, and builds for all that it supports.
     """
     from trivet_backend_trt.building import BuildOptions, write_file  # noqa: PLC0415 - see the module
     from trivet_backend_trt.shapes import read_profiles  # noqa: PLC0415

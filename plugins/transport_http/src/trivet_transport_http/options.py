@@ -25,21 +25,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("http-ssl-certificate", "path", None, "PEM file: the server's certificate, then its intermediates."),
     Option("http-ssl-key", "path", None, "PEM file: the private key of --http-ssl-certificate."),
     Option(
-        "http-ssl-client-ca", "path", None, "PEM file: ask clients for a certificate signed by one of these (mTLS)."
+        "http-ssl-client-ca", "path", None, "PEM file: require client certificates signed by one of these (mutual TLS)."
     ),
-    Option("http2", "boolean", False, "Answer HTTP/2 too on the HTTP port (prior knowledge, upgrade, ALPN)."),
+    Option("http2", "boolean", False, "Serve HTTP/2 as well on the HTTP port (prior knowledge, upgrade, ALPN)."),
     Option("http3-port", "integer", None, "UDP port to serve HTTP/3 on; 0 takes any free port. Needs --http-use-ssl."),
     Option(
-        "http-max-connections", "integer", 8192, "Connections per listener; past it the longest idle one is closed."
+        "http-max-connections", "integer", 8192, "Connections per listener; beyond it, the one idle longest is closed."
     ),
     Option("http-max-body-size", "integer", 2**31 - 1, "Bytes of a request's body as received; more is answered 413."),
     Option("http-max-header-size", "integer", 64 * 1024, "Bytes of request line and headers; more is answered 431."),
     Option("http-max-header-count", "integer", 128, "Headers of a request; more are answered 431."),
     Option("http-max-url-length", "integer", 8 * 1024, "Bytes of a request's target; more are answered 414."),
     Option("http-header-timeout", "number", 30.0, "Seconds a client may take to send a request's line and headers."),
-    Option("http-body-timeout", "number", 60.0, "Seconds a body may take before --http-min-body-rate is asked of it."),
-    Option("http-min-body-rate", "integer", 1024, "Bytes a second below which a body is given up; 0 asks none."),
-    Option("http-write-timeout", "number", 60.0, "Seconds a client may go without taking any of its answer."),
+    Option("http-body-timeout", "number", 60.0, "Seconds a body may take before --http-min-body-rate applies to it."),
+    Option("http-min-body-rate", "integer", 1024, "Bytes per second that a body needs to have; 0: no minimum."),
+    Option("http-write-timeout", "number", 60.0, "Seconds a client may take without reading any of its response."),
     Option("http-keep-alive-timeout", "number", 620.0, "Seconds a connection may stay idle between requests."),
 )
 

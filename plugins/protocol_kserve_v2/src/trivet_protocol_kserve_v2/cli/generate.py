@@ -44,8 +44,8 @@ def generate(
 ) -> None:
     """Stream the responses of a model on a running server.
 
-    TEXT is for the model's input text_input, or for its only BYTES input. An only output of text is printed as it
-    comes; other outputs are printed as JSON, a line for each response.
+    TEXT is for the model's input text_input, or for its only BYTES input. If the only output is text, it is printed as
+    it arrives; other outputs are printed as JSON, a line for each response.
 
     \b
     trivet generate pronunciation "Serendipity" --separator " "

@@ -61,7 +61,7 @@ def show(
     timeout_s: float,
     ca_certificate: str | None,
 ) -> None:
-    """Show what a model takes and gives."""
+    """Show the inputs and outputs of a model."""
     from trivet_protocol_kserve_v2.cli.client import model_path  # noqa: PLC0415 - see _connect
 
     path = model_path(name, model_version)

@@ -44,14 +44,14 @@ OPTIONS: tuple[Option, ...] = (
         "grpc-max-response-pool-size",
         "integer",
         None,
-        "How many responses of one request may wait for a client to read them; a decoupled model that is further ahead"
-        " is held back. Unlimited by default.",
+        "How many responses of one request may wait for the client to read them; a decoupled model that is further"
+        " ahead is paused. Unlimited by default.",
     ),
     Option(
         "grpc-write-timeout",
         "number",
         60.0,
-        "Seconds that a stream's client may go without taking any of its responses.",
+        "Seconds that the client of a stream may take without reading any of its responses.",
     ),
     Option("grpc-use-ssl", "boolean", False, "Serve gRPC over TLS; needs --grpc-server-cert and --grpc-server-key."),
     Option(

@@ -35,12 +35,12 @@ class Operation(NamedTuple):
 OPERATIONS: Mapping[str, Operation] = {
     "server_metadata": Operation("Name, version and extensions of the server", "ServerMetadata"),
     "openapi": Operation("This document"),
-    "server_live": Operation("Whether the server answers", errors=(400,)),
+    "server_live": Operation("Whether the server is live", errors=(400,)),
     "server_ready": Operation("Whether the server and its models are ready", errors=(400,)),
     "model_metadata": Operation("Inputs and outputs of a model", "ModelMetadata", errors=(404, 503)),
     "model_ready": Operation("Whether a model is ready", errors=(400,)),
     "model_config": Operation("The configuration of a model", "ModelConfig", errors=(404, 503)),
-    "statistics": Operation("What models did since they were loaded", "Statistics", errors=(400,)),
+    "statistics": Operation("Statistics of models since they were loaded", "Statistics", errors=(400,)),
     "infer": Operation("Run inference", "InferenceResponse", "InferenceRequest", (400, 404, 413, 429, 500, 501, 503)),
     "generate": Operation(
         "Run inference on plain JSON, for one response",
@@ -51,7 +51,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "generate_stream": Operation(
         "Run inference on plain JSON, for a stream of responses", "", "GenerateRequest", (400, 404, 429, 500, 503)
     ),
-    "repository_index": Operation("The models in the repositories", "Index", "IndexRequest", (500,)),
+    "repository_index": Operation("The models in the repositories, with their state", "Index", "IndexRequest", (500,)),
     "load": Operation("Load or reload a model", "", "LoadRequest", (400, 500, 501, 503)),
     "unload": Operation("Unload a model", "", "UnloadRequest", (400, 500, 501, 503)),
     "system_shared_memory_status": Operation(
@@ -60,19 +60,19 @@ OPERATIONS: Mapping[str, Operation] = {
     "system_shared_memory_register": Operation(
         "Register a region of system shared memory", "", "SystemRegion", (400, 500, 503)
     ),
-    "system_shared_memory_unregister": Operation("Forget one region of system shared memory, or all"),
+    "system_shared_memory_unregister": Operation("Unregister one region of system shared memory, or all"),
     "cuda_shared_memory_status": Operation(
         "The registered regions of CUDA shared memory", "CudaRegions", errors=(404,)
     ),
     "cuda_shared_memory_register": Operation(
         "Register a region of CUDA shared memory", "", "CudaRegion", (400, 500, 503)
     ),
-    "cuda_shared_memory_unregister": Operation("Forget one region of CUDA shared memory, or all"),
-    "trace_setting": Operation("What is traced", "TraceSettings", errors=(400,)),
-    "change_trace_setting": Operation("Change what is traced", "TraceSettings", "NewTraceSettings", (400, 500, 501)),
-    "log_settings": Operation(
-        "The log settings; of a POST, after changing them", "LogSettings", errors=(500, 501, 503)
+    "cuda_shared_memory_unregister": Operation("Unregister one region of CUDA shared memory, or all"),
+    "trace_setting": Operation("The trace settings", "TraceSettings", errors=(400,)),
+    "change_trace_setting": Operation(
+        "Change the trace settings", "TraceSettings", "NewTraceSettings", (400, 500, 501)
     ),
+    "log_settings": Operation("Read or change the log settings", "LogSettings", errors=(500, 501, 503)),
 }
 
 _PARAMETERS: Mapping[str, str] = {
