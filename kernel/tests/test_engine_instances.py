@@ -332,7 +332,7 @@ class Place(RegionSlice):
     """Keeps what is written."""
 
     def __init__(self, *, on_device: bool) -> None:
-        self.on_device = on_device  # type: ignore[misc]
+        self.on_device = on_device
         self.written: list[float] = []
 
     def tensor(self, name: str, datatype: DataType, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class RegionSlice(ABC):
     Its methods may be called from any thread: the event loop makes it, an instance's thread reads and fills it.
     """
 
-    on_device: ClassVar[bool] = False
+    on_device: bool = False
     """Whether its memory is on a GPU, so that an output on its way there should not pass through the host."""
 
     @abstractmethod
