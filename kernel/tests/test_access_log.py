@@ -32,9 +32,10 @@ async def test_each_request_leaves_a_line_however_it_ends(tmp_path: Path, caplog
             traced.trace_context = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
             await engine.infer(traced)
             await engine.infer(request(-1))
+            await engine.infer(request(1, id="8 status=internal\nb"))
             with pytest.raises(NotFoundError):
                 engine.submit(request(1, "nobody"))
-    served, failed, refused = [record for record in caplog.records if record.name == access_log.logger.name]
+    served, failed, quoted, refused = [record for record in caplog.records if record.name == access_log.logger.name]
     fields = vars(served)
     assert (fields["model"], fields["version"], fields["request_id"], fields["status"]) == ("double", "1", "7", "ok")
     assert fields["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
@@ -42,6 +43,8 @@ async def test_each_request_leaves_a_line_however_it_ends(tmp_path: Path, caplog
     assert served.getMessage().startswith("model=double version=1 request_id=7 status=ok duration_us=")
     assert "status=internal" in failed.getMessage()
     assert "negative input" in failed.getMessage()
+    assert quoted.getMessage().startswith(r"model=double version=1 request_id='8 status=internal\nb' status=ok ")
+    assert vars(quoted)["request_id"] == "8 status=internal\nb"
     assert refused.getMessage() == (
-        "model=nobody status=not found error=\"Request for unknown model: 'nobody' is not found\""
+        "model=nobody status='not found' error=\"Request for unknown model: 'nobody' is not found\""
     )

@@ -40,6 +40,21 @@ def test_text_is_tritons_line(stream: io.StringIO) -> None:
     assert re.fullmatch(r"W\d{4} \d\d:\d\d:\d\d\.\d{6} \d+ test_logs\.py:\d+\] hot pot\n", stream.getvalue())
 
 
+def test_nothing_that_a_message_quotes_looks_like_a_line_of_the_log(stream: io.StringIO) -> None:
+    logs.configure(LogOptions(), stream=stream)
+    forged = "I1123 02:24:29.598440 1 server.py:1] all is well"
+    logging.getLogger("x").info("request '%s'", f"a\n{forged}\r\x1b[2J\x85\u2028b\tü\n")
+    try:
+        raise ValueError(f"no\n{forged}")
+    except ValueError:
+        logging.getLogger("x").exception("failed")
+    text = stream.getvalue()
+    assert f"] request 'a\n  {forged}\\r\\x1b[2J\\x85\\u2028b\tü\n  '\n" in text
+    assert "] failed\n  Traceback (most recent call last):\n    File" in text
+    assert text.endswith(f"\n  ValueError: no\n  {forged}\n")
+    assert len([line for line in text.splitlines() if not line.startswith("  ")]) == 2
+
+
 def test_iso8601(stream: io.StringIO) -> None:
     logs.configure(LogOptions(format="ISO8601"), stream=stream)
     logging.getLogger("x").error("no")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TRACE_ID = slice(3, 35)  # of a traceparent: two digits of version, a dash, 32 of the trace
+_DIVIDING = frozenset(" ='\"")
 
 
 def install(engine: Engine) -> None:
@@ -46,5 +47,11 @@ def _log(request: InferenceRequest, error: TrivetError | None) -> None:
         fields["compute_us"] = (request.compute_end_ns - request.compute_start_ns) // 1000
     if isinstance(request.trace_context, Mapping):
         fields["trace_id"] = str(request.trace_context.get("traceparent", ""))[_TRACE_ID]
-    text = " ".join([f"{name}={value}" for name, value in fields.items() if value != ""])
+    text = " ".join([f"{name}={_word(value)}" for name, value in fields.items() if value != ""])
     logger.info("%s", text if error is None else f"{text} error={error.message!r}", extra=fields)
+
+
+def _word(value: object) -> str:
+    """As it is, unless it could be taken for several fields: a request's id is whatever its caller wrote."""
+    text = str(value)
+    return text if text.isprintable() and not _DIVIDING.intersection(text) else repr(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import traceback
@@ -29,6 +30,8 @@ REPEATS_SHOWN = 20
 """How often a warning or error from one line of code is shown in :data:`REPEAT_WINDOW_S`."""
 REPEAT_WINDOW_S = 10.0
 _MESSAGES_KEPT = 1000
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+"""Characters that move a terminal's cursor, or end a line for some; but for tab and newline."""
 _LETTERS = {
     logging.DEBUG: "V", logging.INFO: "I", logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "E",
 }  # fmt: skip
@@ -119,7 +122,11 @@ class _StandardError(logging.StreamHandler[TextIO]):
 
 
 class TextFormatter(logging.Formatter):
-    """Triton's two line formats. ``iso`` chooses ``2024-11-23T02:24:29Z I`` over ``I1123 02:24:29.598440``."""
+    """Triton's two line formats. ``iso`` chooses ``2024-11-23T02:24:29Z I`` over ``I1123 02:24:29.598440``.
+
+    Messages quote what callers sent. So that none of it looks like a line of the log, lines that follow the first are
+    indented, and control characters are written as escapes.
+    """
 
     def __init__(self, *, iso: bool = False) -> None:
         super().__init__()
@@ -135,7 +142,11 @@ class TextFormatter(logging.Formatter):
             text += "\n" + self.formatException(record.exc_info)
         if record.stack_info:
             text += "\n" + self.formatStack(record.stack_info)
-        return text
+        return text if text.isprintable() else _contained(text)
+
+
+def _contained(text: str) -> str:
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text.rstrip("\n")).replace("\n", "\n  ")
 
 
 class JsonFormatter(logging.Formatter):
