@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from anyio import to_thread
+from anyio import create_task_group, to_thread
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from trivet.engine import Engine
 from trivet.machine import Gpus, Machine
@@ -33,7 +33,7 @@ DROPPED = "trivet_otlp_dropped"
 """Among the server's own metrics: what was not delivered, by signal (label ``signal``)."""
 
 _FLUSH_S = 5.0
-"""How long the last batches may take when the server stops."""
+"""How long the last batches may take when the server stops, unless that has to be over sooner."""
 
 
 class Spans(TraceSink):
@@ -147,22 +147,25 @@ class OpenTelemetryExporter(Exporter):
         return encoder.encode([*collected[-1], *encoder.of_readings(readings)])
 
     async def stop(self, grace_s: float) -> None:
-        """Send the last of metrics and log; traces go on until the last request is answered, and end with the engine's
-        tracing.
+        """Send the last of metrics and log, side by side; traces go on until the last request is answered, and end with
+        the engine's tracing.
         """
+        flush_s = min(grace_s, _FLUSH_S)
         if self._collecting is not None:
             self._collecting.cancel()
             with suppress(asyncio.CancelledError):
                 await self._collecting
             self._collecting = None
-        if self._metrics is not None:
-            self._lag.stop()
-            self._collect()
-            metrics, self._metrics = self._metrics, None
-            await to_thread.run_sync(metrics.close, _FLUSH_S)
-            if self._gpus is not None:
-                await to_thread.run_sync(self._gpus.close)
-        if self._log_queue is not None and self._logs is not None:
-            logging.getLogger().removeHandler(self._log_queue)
-            logs, self._logs = self._logs, None
-            await to_thread.run_sync(logs.close, _FLUSH_S)
+        async with create_task_group() as tasks:
+            if self._metrics is not None:
+                self._lag.stop()
+                self._collect()
+                metrics, self._metrics = self._metrics, None
+                tasks.start_soon(to_thread.run_sync, metrics.close, flush_s)
+            if self._log_queue is not None and self._logs is not None:
+                logging.getLogger().removeHandler(self._log_queue)
+                logs, self._logs = self._logs, None
+                tasks.start_soon(to_thread.run_sync, logs.close, flush_s)
+        if self._gpus is not None:
+            gpus, self._gpus = self._gpus, None
+            await to_thread.run_sync(gpus.close)

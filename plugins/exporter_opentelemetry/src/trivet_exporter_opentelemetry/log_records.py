@@ -18,6 +18,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from trivet.logs import extras_of
 
+from trivet_exporter_opentelemetry.attributes import readable, text
+
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
 _OWN = __name__.rpartition(".")[0]
 
@@ -83,7 +85,7 @@ class LogEncoder:
     """Turns lines into the protocol's message."""
 
     def __init__(self, resource: Mapping[str, str], version: str) -> None:
-        self._resource = Resource(attributes=[_text(key, value) for key, value in resource.items()])
+        self._resource = Resource(attributes=[text(key, value) for key, value in resource.items()])
         self._scope = InstrumentationScope(name="trivet", version=version)
 
     def encode(self, lines: Sequence[Line]) -> bytes:
@@ -99,13 +101,13 @@ def _record(line: Line) -> LogRecord:
         (number for level, number in _SEVERITIES if line.level >= level), SeverityNumber.SEVERITY_NUMBER_DEBUG
     )
     attributes = [
-        _text("logger.name", line.logger),
-        _text("code.file.path", line.file),
+        text("logger.name", line.logger),
+        text("code.file.path", line.file),
         KeyValue(key="code.line.number", value=AnyValue(int_value=line.line)),
     ]
     if line.exception is not None:
         names = ("exception.type", "exception.message", "exception.stacktrace")
-        attributes += [_text(name, text) for name, text in zip(names, line.exception, strict=True)]
+        attributes += [text(name, value) for name, value in zip(names, line.exception, strict=True)]
     trace_id = str(line.extras.get("trace_id", ""))
     attributes += [_attribute(name, value) for name, value in line.extras.items() if name != "trace_id" and value != ""]
     return LogRecord(
@@ -113,7 +115,7 @@ def _record(line: Line) -> LogRecord:
         observed_time_unix_nano=time.time_ns(),
         severity_number=severity,
         severity_text=line.level_name,
-        body=AnyValue(string_value=_readable(line.message)),
+        body=AnyValue(string_value=readable(line.message)),
         attributes=attributes,
         trace_id=bytes.fromhex(trace_id) if _TRACE_ID.fullmatch(trace_id) else b"",
     )
@@ -124,12 +126,4 @@ def _attribute(key: str, value: Any) -> KeyValue:
         return KeyValue(key=key, value=AnyValue(int_value=value))
     if isinstance(value, float):
         return KeyValue(key=key, value=AnyValue(double_value=value))
-    return _text(key, str(value))
-
-
-def _text(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=_readable(value)))
-
-
-def _readable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text(key, str(value))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope, KeyValue
 from opentelemetry.proto.metrics.v1 import metrics_pb2 as pb
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from trivet.engine import Engine
@@ -20,6 +20,7 @@ from trivet.metrics import MetricKind, Reading, Sample
 from trivet.model_metrics import FAILURES, MODEL_COUNTERS, QUEUE_TIMES, REQUEST_TIMES, SIZES, WAITING
 from trivet.statistics import BATCH_SIZES
 
+from trivet_exporter_opentelemetry.attributes import readable, text
 from trivet_exporter_opentelemetry.spans import caller_of
 
 _CUMULATIVE = pb.AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
@@ -31,7 +32,7 @@ class MetricEncoder:
     """Turns what was measured into the protocol's message."""
 
     def __init__(self, resource: Mapping[str, str], version: str) -> None:
-        self._resource = Resource(attributes=[_label(key, value) for key, value in resource.items()])
+        self._resource = Resource(attributes=[text(key, value) for key, value in resource.items()])
         self._scope = InstrumentationScope(name="trivet", version=version)
         self._start_ns = time.time_ns()
 
@@ -55,7 +56,7 @@ class MetricEncoder:
             _sum(
                 *FAILURES,
                 [
-                    self._number([*labels, _label("reason", reason.value)], now_ns, count)
+                    self._number([*labels, text("reason", reason.value)], now_ns, count)
                     for model, labels in models.items()
                     for reason, count in model.statistics.failures.items()
                 ],
@@ -144,16 +145,16 @@ def _exemplar(exemplar: Exemplar) -> pb.Exemplar | None:
 
 def _sum(name: str, description: str, points: Sequence[pb.NumberDataPoint]) -> pb.Metric:
     counter = pb.Sum(data_points=points, aggregation_temporality=_CUMULATIVE, is_monotonic=True)
-    return pb.Metric(name=name, description=description, unit=_unit(name), sum=counter)
+    return pb.Metric(name=name, description=readable(description), unit=_unit(name), sum=counter)
 
 
 def _gauge(name: str, description: str, points: Sequence[pb.NumberDataPoint]) -> pb.Metric:
-    return pb.Metric(name=name, description=description, unit=_unit(name), gauge=pb.Gauge(data_points=points))
+    return pb.Metric(name=name, description=readable(description), unit=_unit(name), gauge=pb.Gauge(data_points=points))
 
 
 def _histogram(name: str, description: str, points: Sequence[pb.HistogramDataPoint]) -> pb.Metric:
     histogram = pb.Histogram(data_points=points, aggregation_temporality=_CUMULATIVE)
-    return pb.Metric(name=name, description=description, unit=_unit(name), histogram=histogram)
+    return pb.Metric(name=name, description=readable(description), unit=_unit(name), histogram=histogram)
 
 
 def _unit(name: str) -> str:
@@ -164,12 +165,8 @@ def _unit(name: str) -> str:
 
 
 def _labels_of(model: LoadedModel) -> Labels:
-    return [_label("model", model.name), _label("version", str(model.version))]
+    return [text("model", model.name), text("version", str(model.version))]
 
 
 def _labels(sample: Sample) -> Labels:
-    return [_label(*label) for label in sample.labels]
-
-
-def _label(key: str, value: str) -> KeyValue:
-    return KeyValue(key=key, value=AnyValue(string_value=value))
+    return [text(*label) for label in sample.labels]

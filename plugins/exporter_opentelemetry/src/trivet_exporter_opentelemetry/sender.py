@@ -16,6 +16,10 @@ from trivet_exporter_opentelemetry.options import Target
 _RETRYABLE = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
+_LONGEST_ANSWER = 64 * 1024
+"""Bytes: what is longer comes from something else than a collector, and perhaps without end."""
+_LONGEST_REASON = 200
+"""Characters: a text that says why may quote what came."""
 
 
 class SendError(Exception):
@@ -60,7 +64,9 @@ class Sender:
                 try:
                     connection.request("POST", self._path, body, self._headers)
                     response = connection.getresponse()
-                    response.read()
+                    response.read(_LONGEST_ANSWER)
+                    if not response.isclosed():
+                        connection.close()
                     break
                 except (HTTPException, OSError):
                     connection.close()
@@ -68,7 +74,7 @@ class Sender:
                     if attempt == 2 or not kept:
                         raise
         except (HTTPException, OSError) as error:
-            return f"{type(error).__name__}: {error}", True, 0.0
+            return f"{type(error).__name__}: {error}"[:_LONGEST_REASON], True, 0.0
         if 200 <= response.status < 300:
             return None, False, 0.0
         after = response.headers.get("retry-after", "")
