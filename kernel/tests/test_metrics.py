@@ -90,6 +90,12 @@ def test_names_of_labels(registry: MetricRegistry, name: str) -> None:
         registry.family("m", "", MetricKind.COUNTER).metric({name: "1"})
 
 
+def test_a_histogram_has_a_label_of_its_own(registry: MetricRegistry) -> None:
+    with pytest.raises(InvalidArgumentError, match="Invalid label name"):
+        registry.family("h", "", MetricKind.HISTOGRAM).metric({"le": "1"}, [1])
+    assert registry.family("g", "", MetricKind.GAUGE).metric({"le": "1"}).labels == (("le", "1"),)
+
+
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "é"])
 def test_names_of_families(registry: MetricRegistry, name: str) -> None:
     with pytest.raises(InvalidArgumentError, match="Invalid metric name"):

@@ -148,7 +148,8 @@ class MetricFamily:
         :class:`~trivet.errors.InvalidArgumentError` for a label's name or bounds that cannot be.
         """
         for label in labels:
-            if not _LABEL_NAME.fullmatch(label):
+            # A histogram's samples have a label "le" of their own.
+            if not _LABEL_NAME.fullmatch(label) or (label == "le" and self.kind is MetricKind.HISTOGRAM):
                 raise InvalidArgumentError("Invalid label name")
         bounds = [float(bound) for bound in buckets or ()]
         if any(not low < high for low, high in pairwise(bounds)) or any(map(math.isnan, bounds)):

@@ -358,7 +358,15 @@ WRONG: list[tuple[Json, str, str]] = [
         "model_warmup[0].batch_size",
         "warmup sample 'w': batch size 9 for 'm', max allowed is 8",
     ),
-    # Metrics, from the messages of later releases
+    # Metrics, from the messages of later releases; a tag that is no label ends the real server
+    *(
+        (
+            plain(metric_tags={"fine": "x", "1": "y", tag: "z"}),
+            f"metric_tags['{tag}']",
+            f"metric tag '{tag}' is no name for a label, expected letters of ASCII, digits and '_', and no '_' first",
+        )
+        for tag in ("a b", "ü", "a-b", "_a", 'a"')
+    ),
     (
         plain(model_metrics={"metric_control": [{"histogram_options": {"buckets": [1]}}]}),
         "model_metrics.metric_control[0].metric_identifier",

@@ -12,6 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_classic
 from trivet_exporter_prometheus.exposition import render
 from trivet_exporter_prometheus.families import Exemplar, Family, Histogram, label_text, with_label
+from trivet_exporter_prometheus.readings import Apart
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"))
@@ -79,6 +80,27 @@ def test_a_histogram_without_labels_and_a_label_more() -> None:
     ]
     assert with_label("", "quantile", "0.5") == '{quantile="0.5"}'
     assert with_label(label_text({"model": "m"}), "quantile", "0.5") == '{model="m",quantile="0.5"}'
+
+
+@pytest.mark.parametrize("accept", ["", OPENMETRICS])
+def test_half_of_a_surrogate_pair_costs_no_more_than_itself(accept: str) -> None:
+    made = Family("things", "Things \udcff", "gauge")
+    made.add(label_text({"of": "a\udcffb"}), 1)
+    (found,) = (read_openmetrics if accept else read_classic)(render([made], accept)[0].decode())
+    assert found.documentation == "Things ?"
+    assert found.samples[0].labels == {"of": "a?b"}
+
+
+def test_families_of_models_that_would_be_taken_for_others_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    apart = Apart()
+    servers = [family(), family("histogram", "trivet_seconds"), family("summary", "nv_us")]
+    names = ["a", "nv_things", "nv_us_sum", "trivet_seconds_bucket", "nv_us_bucket"]
+    models = [family("gauge", name) for name in names] + [family("histogram", "h"), family("counter", "h_count")]
+    for _ in range(2):
+        shown = [each.name for each in apart(servers, models)]
+        assert shown == ["nv_things", "trivet_seconds", "nv_us", "a", "nv_us_bucket", "h"]
+    told = [record.args for record in caplog.records]
+    assert told == [("nv_things",), ("nv_us_sum",), ("trivet_seconds_bucket",), ("h_count",)]
 
 
 def test_a_number_of_numpys_is_a_number() -> None:

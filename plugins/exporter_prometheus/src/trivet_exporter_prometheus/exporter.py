@@ -17,7 +17,7 @@ from trivet_exporter_prometheus.families import Family
 from trivet_exporter_prometheus.latencies import Latencies, Summaries
 from trivet_exporter_prometheus.models import ModelFamilies, ModelLabels
 from trivet_exporter_prometheus.options import MetricsSettings
-from trivet_exporter_prometheus.readings import families
+from trivet_exporter_prometheus.readings import Apart, families
 
 
 class PrometheusExporter(Exporter):
@@ -42,6 +42,7 @@ class PrometheusExporter(Exporter):
         self._machine = Machine(settings.interval_s) if settings.cpu else None
         self._gpus: Gpus | None = None
         self._rendering = CapacityLimiter(1)
+        self._apart = Apart()
         if self._allowed:
             listener = context.listener("metrics")
             listener.routes += [Route("GET", "/metrics", self._scrape, "Metrics for Prometheus")]
@@ -85,9 +86,9 @@ class PrometheusExporter(Exporter):
         sources: list[Iterable[Family]] = [collected, families(readings)]
         if summaries is not None:
             sources.append(summaries.collect())
-        sources.append(families(self._engine.metrics.read()))
         if self._gpus is not None:
             sources.append(families(self._gpus.read()))
         if self._machine is not None:
             sources.append(families(self._machine.read()))
-        return render(chain.from_iterable(sources), accept)
+        models = families(self._engine.metrics.read())
+        return render(self._apart(chain.from_iterable(sources), models), accept)

@@ -222,5 +222,5 @@ def _trace_id(context: Any) -> str | None:
 def _first_response_bounds(config: ModelConfig) -> Sequence[float]:
     for control in config.model_metrics.metric_control:
         if control.metric_identifier.family == _FIRST_RESPONSE:
-            return sorted(control.histogram_options.buckets)
+            return sorted(set(filter(math.isfinite, control.histogram_options.buckets)))
     return _FIRST_RESPONSE_MS

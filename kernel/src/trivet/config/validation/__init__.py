@@ -8,6 +8,7 @@ Source: Triton model configuration documentation, and the replies of Triton 2.51
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -25,6 +26,10 @@ __all__ = ["Problem", "find_problems", "raise_problems", "validate"]
 
 MAX_INSTANCES = 1024
 """Of one model version, so that a slip of the pen costs one model and not the server its memory and threads."""
+
+
+_METRIC_TAG = re.compile(r"(?!_)\w*", re.ASCII)
+"""What is a label's name with a ``_`` before it, and not one that Prometheus keeps for itself (``__``)."""
 
 
 def validate(
@@ -106,6 +111,13 @@ def _policy_problems(config: ModelConfig) -> Iterator[Problem]:
             f"Response Cache does not currently support model {config.name} with 'decoupled' transaction policy. Please"
             " disable the response cache.",
         )
+    for tag in config.metric_tags:
+        if not _METRIC_TAG.fullmatch(tag):
+            yield Problem(
+                f"metric_tags['{tag}']",
+                f"metric tag '{tag}' is no name for a label, expected letters of ASCII, digits and '_', and no '_'"
+                " first",
+            )
     for index, control in enumerate(config.model_metrics.metric_control):
         field = f"model_metrics.metric_control[{index}]"
         if not control.HasField("metric_identifier"):
