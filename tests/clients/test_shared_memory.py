@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -84,6 +85,23 @@ class TritonPythonModel:
         return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * request.inputs()[0].as_numpy())])
                 for request in requests]
 """
+# Says that it has its inputs, and reads them when the test lets it.
+HELD = """
+import os, time
+from pathlib import Path
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.folder = Path(args["model_repository"])
+
+    def execute(self, requests):
+        arrays = [request.inputs()[0].as_numpy() for request in requests]
+        (self.folder / "begun").touch()
+        while not (self.folder / "open").exists():
+            time.sleep(0.001)
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * x)]) for x in arrays]
+"""
 CONFIG = """
 backend: "python"
 max_batch_size: 8
@@ -104,6 +122,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, trivet_server: Callable[...
         ("echo", ECHO, "TYPE_FP32", ""),
         ("in_place", IN_PLACE, "TYPE_FP32", ""),
         ("gate", GATE, "TYPE_FP32", ""),
+        ("held", HELD, "TYPE_FP32", ""),
         ("repeat", REPEAT, "TYPE_FP32", DECOUPLED),
     ):
         folder: Path = repository / name / "1"
@@ -326,6 +345,54 @@ def test_regions_that_are_not_there_or_became_smaller_cost_their_request_alone(a
             client.infer("double", [shared_input(api, "in", X.shape)])
         os.truncate(f"/dev/shm/trivet_test_{os.getpid()}_in", SIZE)
         assert client.infer("double", [shared_input(api, "in", X.shape)]).as_numpy("Y").shape == X.shape
+
+
+def test_a_key_that_is_no_text_is_shown_as_far_as_it_can_be(server: RunningServer) -> None:
+    key = f"trivet_test_{os.getpid()}_".encode() + b"\xff"
+    path = Path("/dev/shm", os.fsdecode(key))
+    path.write_bytes(bytes(8))
+    body = b'{"key":"%b","byte_size":8}' % key
+    base = f"http://{server.http_url}/v2/systemsharedmemory"
+    try:
+        urlopen(Request(f"{base}/region/odd/register", body)).close()
+        with urlopen(f"{base}/status") as response:
+            assert response.read() == b'[{"name":"odd","key":"%b","offset":0,"byte_size":8}]' % key
+        with grpc_client.InferenceServerClient(server.grpc_url) as client:
+            status = client.get_system_shared_memory_status()
+            assert status.regions["odd"].key == key[:-1].decode() + r"\udcff"
+            client.unregister_system_shared_memory()
+    finally:
+        path.unlink()
+
+
+def test_an_object_that_becomes_smaller_under_a_model_costs_its_request_alone(
+    api: ModuleType, client: Any, server: RunningServer
+) -> None:
+    folder = Path(server.engine.options.model_repositories[0], "held")
+    for name in ("begun", "open"):
+        (folder / name).unlink(missing_ok=True)
+    url = server.http_url if api is http_client else server.grpc_url
+    big = np.ones((1, 1 << 18), np.float32)
+
+    def ask(tensor: Any) -> Any:
+        with api.InferenceServerClient(url) as other:
+            return other.infer("held", [tensor])
+
+    inline = api.InferInput("X", big.shape, "FP32")
+    inline.set_data_from_numpy(big)
+    with region(client, "in", big.nbytes) as source, ThreadPoolExecutor(2) as threads:
+        shm.set_shared_memory_region(source, [big])
+        shared = threads.submit(ask, shared_input(api, "in", big.shape, byte_size=big.nbytes))
+        deadline = time.monotonic() + 30
+        while not (folder / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        behind = threads.submit(ask, inline)
+        os.truncate(f"/dev/shm/trivet_test_{os.getpid()}_in", 8)
+        (folder / "open").touch()
+        with pytest.raises(InferenceServerException, match=f"has 8 bytes, expected at least {big.nbytes}"):
+            shared.result(30)
+        assert (behind.result(30).as_numpy("Y") == 2 * big).all()
 
 
 CLIENT = """

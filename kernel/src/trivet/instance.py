@@ -348,12 +348,18 @@ def _on_devices(request: InferenceRequest) -> Collection[str]:
 
 
 def _place(answers: Iterable[tuple[InferenceRequest, InferenceResponse]]) -> None:
-    """Put outputs into shared memory; a response whose outputs do not fit becomes an error, and costs no other."""
+    """Put outputs into shared memory; a response whose outputs do not fit becomes an error, and costs no other.
+
+    So does one that was made of an input whose memory went away while it was read.
+    """
     for request, response in answers:
-        if request.regions is None:
-            continue
         try:
-            place(request, response)
+            for tensor in request.inputs.values():
+                region = tensor.region
+                if region is not None:
+                    region.check()
+            if request.regions is not None:
+                place(request, response)
         except Exception as error:  # noqa: BLE001 - the memory is the client's, and anything may have happened to it
             response.outputs = ()
             response.error = _as_error(

@@ -67,6 +67,13 @@ class RegionSlice(ABC):
         Raises :class:`~trivet.errors.TrivetError` where it does not fit.
         """
 
+    def check(self) -> None:
+        """Raise :class:`~trivet.errors.TrivetError` where the client has taken memory of the slice away.
+
+        Asked when an input that lies there was read: what was read is then perhaps not what the client put there.
+        """
+        return
+
     def writable(self, *, in_place: bool) -> Buffer | None:
         """The slice's bytes for a model that writes into its inputs; ``None`` where it needs a copy for that.
 

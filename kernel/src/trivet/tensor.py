@@ -177,6 +177,14 @@ class Tensor:
         )
 
     @property
+    def region(self) -> RegionSlice | None:
+        """Where a client shares the memory, and may write to it or take it away at any time; ``None`` for other memory.
+
+        Of an input that a provider gave so (:meth:`from_wire`), renamed and reshaped too.
+        """
+        return self._region
+
+    @property
     def wire_size(self) -> int | None:
         """How many bytes the wire layout takes, where that is known without encoding; ``None`` otherwise."""
         if self._wire is not None:

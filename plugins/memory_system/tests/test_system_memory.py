@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import itertools
 import os
+import resource
+import signal
 import socket
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +259,73 @@ def test_an_object_that_became_smaller_is_neither_read_nor_written(memory: Syste
     assert memory.slice("r", 0, 4).tensor("x", FP32, (1,)).numpy() == [0]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "private"])
+def test_memory_that_goes_away_before_it_is_read_is_zeros_and_the_region_says_so(
+    memory: SystemMemory, create: Create, own: bool
+) -> None:
+    size = 1 << 20
+    path = create(b"\1" * size)
+    register(memory, "r", path)
+    part, other = memory.slice("r", 0, size), memory.slice("r", 4096, 16)
+    tensor = part.tensor("x", UINT8, (size,))
+    array = tensor.writable() if own else tensor.numpy()
+    part.check()
+    os.truncate(path, 4096)
+    assert not array[4096:].any()
+    with pytest.raises(InvalidArgumentError, match=f"has 4096 bytes, expected at least {size}"):
+        part.check()
+
+    # An object that has grown again is still not what it was.
+    os.truncate(path, size)
+    for refused in (part.check, other.check, lambda: memory.slice("r", 0, 1).tensor("x", UINT8, (1,))):
+        with pytest.raises(InvalidArgumentError, match=f"memory of '/{path.name}' was gone when it was read"):
+            refused()
+    memory.unregister("r")
+    register(memory, "r", path)
+    assert memory.slice("r", 0, 1).tensor("x", UINT8, (1,)).numpy() == [1]
+
+
+def test_memory_may_go_away_under_threads_that_do_not_hold_the_interpreter_lock(
+    memory: SystemMemory, create: Create
+) -> None:
+    size = 1 << 16
+    paths = [create(b"\1" * size) for _ in range(8)]
+    arrays = []
+    for number, path in enumerate(paths):
+        register(memory, str(number), path)
+        arrays.append(memory.slice(str(number), 0, size).tensor("x", UINT8, (size,)).numpy())
+        os.truncate(path, 0)
+    targets = [ctypes.create_string_buffer(b"\1" * size, size) for _ in arrays]
+
+    def copy(number: int) -> None:
+        address = arrays[number].ctypes.data
+        ctypes.CDLL(None).memcpy(targets[number], ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(copy, range(8)))
+    assert all(target.raw == bytes(size) for target in targets)
+
+
+OTHERS_MEMORY = """
+import mmap, os, sys
+from trivet.options import Settings
+from trivet_memory_system.provider import SystemMemory
+
+SystemMemory(Settings.of(())).register("r", 1, {"key": sys.argv[1], "offset": 0})
+with open(sys.argv[2], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+    os.ftruncate(file.fileno(), 0)
+    memory[0]
+"""
+
+
+def test_memory_that_is_no_regions_is_nobodys_to_mend(create: Create, tmp_path: Path) -> None:
+    path = create(bytes(8))
+    (tmp_path / "mapped").write_bytes(bytes(8))
+    died = subprocess.run([sys.executable, "-c", OTHERS_MEMORY, path.name, str(tmp_path / "mapped")], check=False)
+    assert died.returncode == -signal.SIGBUS
+
+
 def test_an_output_that_is_too_large_is_refused(memory: SystemMemory, create: Create) -> None:
     path = create(b"\7" * 16)
     register(memory, "r", path)
@@ -276,6 +350,32 @@ def test_what_a_request_was_given_stays_mapped_when_the_region_is_forgotten(
     assert tensor.numpy().tolist() == [0, 1, 2, 3]
     part.write(Tensor.from_numpy("y", np.full(4, 5, np.float32)))
     assert tensor.numpy().tolist() == [5, 5, 5, 5]
+
+
+def _open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def _register_all(memory: SystemMemory, names: Iterator[str], path: Path) -> None:
+    for name in names:
+        register(memory, name, path)
+
+
+def test_regions_leave_files_for_others_to_open(memory: SystemMemory, create: Create) -> None:
+    path = create(bytes(64))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _open_files() + 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        names = map(str, itertools.count())
+        with pytest.raises(InternalError, match=rf"of the {limit} files that the server may open .*, \d+ are"):
+            _register_all(memory, names, path)
+        assert _open_files() < limit - 8
+        assert len(memory.regions()) > 2
+        memory.unregister("0")
+        register(memory, "0", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_nothing_stays_open_of_what_is_forgotten(memory: SystemMemory, create: Create) -> None:

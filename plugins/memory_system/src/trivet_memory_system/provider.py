@@ -61,6 +61,9 @@ class SystemSlice(RegionSlice):
             return self._memory.view(self._offset, self._byte_size)
         return self._memory.private(self._offset, self._byte_size) if self._byte_size > _SMALL else None
 
+    def check(self) -> None:
+        self._memory.check(self._offset + self._byte_size)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SystemSlice) and self._place == other._place
 

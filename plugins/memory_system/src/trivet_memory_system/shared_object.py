@@ -1,15 +1,15 @@
 """A POSIX shared memory object, mapped: what a region is a part of.
 
-Whoever made the object may make it smaller at any time, and the operating system then ends a process that touches a
-mapped page beyond its end (SIGBUS). So sizes are asked for at each use, and outputs are written with a system call,
-which fails where a store would kill. What remains is a client that shrinks its object while the model reads an input
-from it.
+Whoever made the object may make it smaller at any time. So sizes are asked for at each use, and outputs are written
+with a system call, which fails; what is read of memory that goes away meanwhile is zeros, and
+:meth:`SharedObject.check` says so when it was read (:mod:`trivet_memory_system.mapping`).
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -17,10 +17,14 @@ import numpy as np
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Buffer
 
+from trivet_memory_system.mapping import Loss, Mapping
+
 FOLDER = Path("/dev/shm")  # noqa: S108 - where Linux has the objects of shm_open(), by name
 _SMALL = 32 * 1024
 """Bytes up to which copying onto itself takes no longer than finding out."""
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_OTHERS = 4
+"""Of the files that the process may open, one in so many is not for regions, so that connections get some."""
 
 
 class SharedObject:
@@ -35,6 +39,7 @@ class SharedObject:
         self._key = key
         self._offset = offset
         self._byte_size = byte_size
+        self._loss = Loss()
         self._file = _open(key)
         try:
             try:
@@ -43,12 +48,12 @@ class SharedObject:
                 raise InternalError(str(error)) from None
             # A mapping begins at a page.
             skipped = offset % mmap.ALLOCATIONGRANULARITY
-            memory = mmap.mmap(self._file, skipped + byte_size, offset=offset - skipped)
+            memory = Mapping.of(self._file, skipped + byte_size, offset=offset - skipped, loss=self._loss)
         except BaseException:
             os.close(self._file)
             raise
         self._view = memoryview(memory)[skipped:]
-        self._address = _address(self._view)
+        self._address = memory.address + skipped
 
     def __del__(self) -> None:
         # Not with the region: a request that was given a part of it may still have to write there.
@@ -56,11 +61,20 @@ class SharedObject:
             os.close(self._file)
 
     def check(self, end: int) -> None:
-        """Raise :class:`~trivet.errors.InvalidArgumentError` where the object does not reach to ``end``, now."""
+        """Raise :class:`~trivet.errors.InvalidArgumentError` where the object does not reach to ``end``, now.
+
+        So it does where memory of it was gone when somebody read it: what was read since the region was mapped cannot
+        be told from zeros any more.
+        """
         size = os.lseek(self._file, 0, os.SEEK_END)  # a third of what fstat takes; nobody reads at the position
         if self._offset + end > size:
             raise InvalidArgumentError(
                 f"Invalid shared memory region: '{self._key}' has {size} bytes, expected at least {self._offset + end}"
+            )
+        if self._loss.happened:
+            raise InvalidArgumentError(
+                f"Invalid shared memory region: memory of '{self._key}' was gone when it was read; it was made smaller,"
+                f" or '{FOLDER}' has no room for what was not written yet. Register the region again"
             )
 
     def view(self, offset: int, byte_size: int) -> memoryview:
@@ -76,7 +90,7 @@ class SharedObject:
         self.check(offset + byte_size)
         start = self._offset + offset
         skipped = start % mmap.ALLOCATIONGRANULARITY
-        memory = mmap.mmap(self._file, skipped + byte_size, flags=mmap.MAP_PRIVATE, offset=start - skipped)
+        memory = Mapping.of(self._file, skipped + byte_size, offset=start - skipped, loss=self._loss, private=True)
         return memoryview(memory)[skipped:]
 
     def write(self, offset: int, data: Buffer) -> None:
@@ -110,7 +124,14 @@ def _open(key: str) -> int:
         file = os.open(FOLDER / name, _FLAGS)
     except OSError as error:
         raise InternalError(f"{failure}: {error.strerror}") from error
+    problem = None
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not stat.S_ISREG(os.fstat(file).st_mode):
+        problem = "it is no shared memory object"
+    elif most != resource.RLIM_INFINITY and file >= most - most // _OTHERS:
+        # The lowest number that is free: there are as many open as it says.
+        problem = f"of the {most} files that the server may open (ulimit -n), {file} are; unregister what is not needed"
+    if problem is not None:
         os.close(file)
-        raise InternalError(f"{failure}: it is no shared memory object")
+        raise InternalError(f"{failure}: {problem}")
     return file

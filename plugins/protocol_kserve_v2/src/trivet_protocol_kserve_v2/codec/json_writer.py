@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ import orjson
 from trivet_protocol_kserve_v2.codec.json_reader import encode_text
 
 
-def write_json(document: Mapping[str, Any]) -> bytes:
+def write_json(document: Mapping[str, Any] | Sequence[Any]) -> bytes:
     """JSON of plain values and of :class:`orjson.Fragment`, in the order given, without blanks."""
     try:
         return orjson.dumps(document)

@@ -20,7 +20,9 @@ class SharedMemoryMethods:
         for region in self._memory.status("system", request.name):
             status = response.regions[region.name]
             status.name, status.byte_size = region.name, region.byte_size
-            status.key, status.offset = region.details["key"], region.details["offset"]
+            # HTTP takes keys that are not UTF-8, as names of files need not be.
+            status.key = region.details["key"].encode("utf-8", "backslashreplace")
+            status.offset = region.details["offset"]
         return response
 
     async def system_register(

@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from trivet.errors import TrivetError
 from trivet.http import Header, HttpResponse
 
-from trivet_protocol_kserve_v2.codec.json_writer import quote
+from trivet_protocol_kserve_v2.codec.json_writer import quote, write_json
 from trivet_protocol_kserve_v2.errors import http_status
 
 JSON: Sequence[Header] = ((b"content-type", b"application/json"),)
 
 
 def json_response(document: Any, status: int = 200) -> HttpResponse:
-    """A document of plain values."""
-    return HttpResponse(status, (orjson.dumps(document),), JSON)
+    """A document of plain values, whose text may quote what clients sent."""
+    return HttpResponse(status, (write_json(document),), JSON)
 
 
 def error_response(error: TrivetError, status: int | None = None, headers: Sequence[Header] = ()) -> HttpResponse:
