@@ -101,6 +101,7 @@ CASES: list[Case] = [
             {"log_info": {"bool_param": True}},
             {"log_info": {"uint32_param": 1}},
             {"log_info": {}},
+            {"log_verbose_level": {"uint32_param": 2**32 - 1}},
             {"log_verbose_level": {"uint32_param": 0}},
             {"log_verbose_level": {"bool_param": True}},
             {"log_format": {"string_param": "nope"}},

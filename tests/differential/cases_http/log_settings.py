@@ -28,7 +28,7 @@ CASES: list[Case] = [
         for body, back in (
             ({"log_info": False}, {"log_info": True}),
             ({"log_warning": False, "log_error": False}, {"log_warning": True, "log_error": True}),
-            ({"log_verbose_level": 1}, {"log_verbose_level": 0}),
+            *(({"log_verbose_level": level}, {"log_verbose_level": 0}) for level in (1, 2**31, 2**32 + 1, 2**64 - 1)),
             ({"log_format": "ISO8601"}, {"log_format": "default"}),
         )
     ),

@@ -47,6 +47,10 @@ def change(settings: Mapping[str, Setting]) -> None:
     if "log_file" in settings:
         raise UnimplementedError("log file location can not be updated through network protocol")
     changes = {_FIELDS[name]: value for name, value in settings.items()}
+    if "verbose" in changes:
+        # Triton's levels have 32 bits and a sign, and negative ones are 0.
+        level = int(changes["verbose"]) & 0xFFFFFFFF
+        changes["verbose"] = level if level < 2**31 else 0
     if "format" in changes:
         changes["format"] = FORMATS[str(changes["format"])]
     if changes:
