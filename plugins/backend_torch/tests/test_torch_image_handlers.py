@@ -98,8 +98,42 @@ def test_what_is_no_image_is_the_callers_fault_and_costs_no_other(context: Any, 
     good, text, torn = execute(made, request(whole), request(b"no image"), request(whole[:60]))
     assert next(iter(answers(good)[0])) == "red"
     assert isinstance(text.error, InvalidArgumentError)
-    assert "8 bytes that are no image" in str(text.error)
+    assert "8 bytes that are no image of a known format and begin with b'no image'" in str(text.error)
     assert isinstance(torn.error, InvalidArgumentError)
+
+
+def encoded(image: Image.Image, format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "0 bytes that are no image of a known format (model"),
+        (encoded(Image.new("RGB", (8, 8)), "AVIF").replace(b"iloc", b"xloc"), "no image: Failed to decode image"),
+        (encoded(Image.new("RGB", (8, 8)), "EPS"), "no image: PostScript is not read"),
+        (encoded(Image.new("I;16", (8, 8), 1000)), "an image of mode 'I;16', and 8 bits a channel are expected"),
+        (encoded(Image.new("RGB", (400_000, 1))), "an image of 400000x1 pixels, which would have 102400000x256"),
+    ],
+    ids=["nothing", "damaged", "a program", "deep", "long and thin"],
+)
+def test_images_that_no_network_gets(file: bytes, message: str, context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}))
+    good, refused = execute(made, request(picture("red")), request(file))
+    assert next(iter(answers(good)[0])) == "red"
+    assert isinstance(refused.error, InvalidArgumentError)
+    assert message in str(refused.error)
+
+
+def test_an_image_of_more_pixels_than_pillow_allows(
+    context: Any, create: Create, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(InvalidArgumentError, match="exceeds limit of 2000 pixels"):
+        execute(made, request(picture("red")))
 
 
 def test_each_pixel_has_its_class(context: Any, create: Create) -> None:

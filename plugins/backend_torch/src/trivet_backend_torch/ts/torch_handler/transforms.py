@@ -11,8 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from trivet_backend_torch.ts.utils.util import PredictionException
+
 _BILINEAR = 2  # PIL.Image.Resampling, which averages over as many pixels as become one
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def rgb(image: Any) -> Any:
+    """An image of Pillow, in three channels of 8 bits. Raises :class:`PredictionException` (400) for deeper ones."""
+    if image.mode.startswith(("I", "F")):
+        # Pillow would cut off what is above 255.
+        raise PredictionException(f"an image of mode '{image.mode}', and 8 bits a channel are expected", 400)
+    return image.convert("RGB")
 
 
 def to_tensor(image: Any) -> torch.Tensor:
@@ -29,10 +39,24 @@ class ImageNet:
     crop: int = 224
 
     def __call__(self, image: Any) -> torch.Tensor:
-        """``image`` is one of Pillow, three channels of 8 bits."""
+        """``image`` is one of Pillow, three channels of 8 bits.
+
+        Raises :class:`PredictionException` with status 400 for one that is so long and thin that it would have more
+        pixels than Pillow reads.
+        """
+        import PIL.Image  # noqa: PLC0415 - who has an image has it
+
         width, height = image.size
         shorter = min(width, height)
-        image = image.resize((self.resize * width // shorter, self.resize * height // shorter), _BILINEAR)
+        size = (self.resize * width // shorter, self.resize * height // shorter)
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        if limit is not None and size[0] * size[1] > limit:
+            raise PredictionException(
+                f"an image of {width}x{height} pixels, which would have {size[0]}x{size[1]}: no more than {limit} are"
+                " allowed",
+                400,
+            )
+        image = image.resize(size, _BILINEAR)
         left, top = (round((side - self.crop) / 2) for side in image.size)
         tensor = to_tensor(image.crop((left, top, left + self.crop, top + self.crop)))
         return tensor.sub(_column(_MEAN)).div(_column(_DEVIATION))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from trivet_backend_torch.ts.torch_handler.base_handler import BaseHandler
+from trivet_backend_torch.ts.torch_handler.transforms import rgb
 from trivet_backend_torch.ts.utils.util import PredictionException
 
 
@@ -33,7 +34,7 @@ class VisionHandler(BaseHandler):
 
         A row has its image in ``data`` or ``body``: a file of any format that Pillow reads, which is made RGB; the same
         as text in base64; or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400
-        for what is no image, and one of so many pixels that Pillow refuses it.
+        for what is no image, one of so many pixels that Pillow refuses it, and one with more than 8 bits a channel.
         """
         return torch.stack([self._tensor(row) for row in data]).to(self.device)
 
@@ -50,10 +51,18 @@ class VisionHandler(BaseHandler):
 
 
 def _read(content: bytes | bytearray) -> Any:
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     try:
         with Image.open(io.BytesIO(content)) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            if image.format == "EPS":
+                # A program, which Pillow would have Ghostscript run for as long as it likes.
+                raise ValueError("PostScript is not read")
+            return rgb(image)
+    except (MemoryError, PredictionException):
+        raise
+    except UnidentifiedImageError as error:
+        begin = f" and begin with {bytes(content[:8])!r}" if content else ""
+        raise PredictionException(f"{len(content)} bytes that are no image of a known format{begin}", 400) from error
+    except Exception as error:  # Pillow's readers raise whatever they come across: AVIF's a RuntimeError
         raise PredictionException(f"{len(content)} bytes that are no image: {error}", 400) from error
