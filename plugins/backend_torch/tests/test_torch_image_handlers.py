@@ -79,7 +79,16 @@ def test_the_tensor_is_that_of_torchvision() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "mode"), [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "P"), ("JPEG", "RGB"), ("WEBP", "RGB")]
+    ("format", "mode"),
+    [
+        ("PNG", "RGB"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("JPEG", "RGB"),
+        ("JPEG", "CMYK"),
+        ("JPEG", "YCbCr"),
+        ("WEBP", "RGB"),
+    ],
 )
 def test_classes_come_with_their_probabilities_the_best_first(
     format: str, mode: str, context: Any, create: Create
@@ -168,6 +177,31 @@ class Best(ImageClassifier):
     (response,) = execute(made, request(base64.b64encode(picture("lime"))))
     assert [list(answer) for answer in answers(response)] == [["green"]]
     assert ImageClassifier.topk == 5
+
+
+def test_a_handlers_own_processing_gets_the_image_in_the_mode_of_its_file(context: Any, create: Create) -> None:
+    """As TorchServe's example for digits, whose network takes one channel."""
+    handler = """
+import numpy as np
+import torch
+from ts.torch_handler.image_classifier import ImageClassifier
+
+class Digits(ImageClassifier):
+    topk = 1
+
+    def image_processing(self, image):
+        return torch.from_numpy(np.array(image))[None] / 255
+"""
+
+    class OneChannel(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            bright = x.reshape(-1, 28 * 28).mean(dim=1)
+            return torch.stack([1 - bright, bright], dim=1)
+
+    made = create(context({**files(OneChannel(), "handler.py"), "handler.py": handler}))
+    dark, bright = (encoded(Image.new("L", (28, 28), level)) for level in (20, 230))
+    (response,) = execute(made, request(dark, bright))
+    assert [list(answer) for answer in answers(response)] == [["red"], ["green"]]
 
 
 def test_numbers_are_taken_as_they_are() -> None:

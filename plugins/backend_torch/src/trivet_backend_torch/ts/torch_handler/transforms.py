@@ -22,12 +22,12 @@ def rgb(image: Any) -> Any:
     if image.mode.startswith(("I", "F")):
         # Pillow would cut off what is above 255.
         raise PredictionException(f"an image of mode '{image.mode}', and 8 bits a channel are expected", 400)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def to_tensor(image: Any) -> torch.Tensor:
-    """An image of Pillow, three channels of 8 bits, as float32 [3, height, width] from 0 to 1."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+    """An image of Pillow as float32 [3, height, width] from 0 to 1. Raises as :func:`rgb`."""
+    return torch.from_numpy(np.array(rgb(image))).permute(2, 0, 1).contiguous().float().div(255)
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,14 @@ class ImageNet:
     crop: int = 224
 
     def __call__(self, image: Any) -> torch.Tensor:
-        """``image`` is one of Pillow, three channels of 8 bits.
+        """``image`` is one of Pillow.
 
-        Raises :class:`PredictionException` with status 400 for one that is so long and thin that it would have more
-        pixels than Pillow reads.
+        Raises as :func:`rgb`, and :class:`PredictionException` with status 400 for one that is so long and thin that it
+        would have more pixels than Pillow reads.
         """
         import PIL.Image  # noqa: PLC0415 - who has an image has it
 
+        image = rgb(image)
         width, height = image.size
         shorter = min(width, height)
         size = (self.resize * width // shorter, self.resize * height // shorter)

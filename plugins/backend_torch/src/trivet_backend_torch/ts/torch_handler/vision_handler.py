@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from trivet_backend_torch.ts.torch_handler.base_handler import BaseHandler
-from trivet_backend_torch.ts.torch_handler.transforms import rgb
 from trivet_backend_torch.ts.utils.util import PredictionException
 
 
@@ -17,7 +16,9 @@ class VisionHandler(BaseHandler):
     """Reads images and has :attr:`image_processing` make tensors of them, all of the same shape."""
 
     image_processing: Any = None
-    """From an image of Pillow to a tensor; one of ``torchvision.transforms`` will do, where that is installed."""
+    """From an image of Pillow, in the mode of its file, to a tensor: a method, or any object that can be called. One of
+    ``torchvision.transforms`` will do, where that is installed.
+    """
 
     def initialize(self, context: Any) -> None:
         """As :class:`BaseHandler`. Raises :class:`RuntimeError` where Pillow is not installed, too."""
@@ -32,9 +33,9 @@ class VisionHandler(BaseHandler):
     def preprocess(self, data: Any) -> torch.Tensor:
         """The rows' images in one tensor on the handler's device.
 
-        A row has its image in ``data`` or ``body``: a file of any format that Pillow reads, which is made RGB; the same
-        as text in base64; or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400
-        for what is no image, one of so many pixels that Pillow refuses it, and one with more than 8 bits a channel.
+        A row has its image in ``data`` or ``body``: a file of any format that Pillow reads; the same as text in base64;
+        or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400 for what is no
+        image, and one of so many pixels that Pillow refuses it.
         """
         return torch.stack([self._tensor(row) for row in data]).to(self.device)
 
@@ -58,8 +59,9 @@ def _read(content: bytes | bytearray) -> Any:
             if image.format == "EPS":
                 # A program, which Pillow would have Ghostscript run for as long as it likes.
                 raise ValueError("PostScript is not read")
-            return rgb(image)
-    except (MemoryError, PredictionException):
+            image.load()
+            return image
+    except MemoryError:
         raise
     except UnidentifiedImageError as error:
         begin = f" and begin with {bytes(content[:8])!r}" if content else ""
