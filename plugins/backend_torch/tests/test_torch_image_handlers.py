@@ -17,6 +17,8 @@ import tritonclient.http as http_client
 from PIL import Image
 from test_torch_handlers import Create, answers, archive, execute, request
 from trivet.errors import InvalidArgumentError
+from trivet.inference import InferenceRequest
+from trivet.tensor import Tensor
 from trivet.testing import running_server
 from trivet_backend_torch.ts.torch_handler import transforms
 from trivet_backend_torch.ts.torch_handler.image_classifier import ImageClassifier
@@ -160,6 +162,32 @@ def test_objects_have_a_label_a_box_and_a_score(context: Any, create: Create) ->
     assert answers(response) == [[{"blue": [0, 0, 8, 6], "score": 0.75}]] * 2
 
 
+class Extent(torch.nn.Module):
+    """Finds each image as a whole."""
+
+    def forward(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+        box = torch.tensor([[0.0, 0.0, float(x.shape[3]), float(x.shape[2])]])
+        return [{"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([1.0])} for _ in x]
+
+
+def test_objects_are_detected_in_images_of_several_sizes(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Extent(), "object_detector"))}))
+    small, large = execute(made, request(picture("red", (4, 3))), request(picture("red", (40, 30))))
+    assert answers(small) == [[{"green": [0, 0, 4, 3], "score": 1}]]
+    assert answers(large) == [[{"green": [0, 0, 40, 30], "score": 1}]]
+
+
+def test_the_base_handler_takes_json_of_numbers(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(torch.nn.Identity(), "base_handler"))}))
+    first, bad, others = execute(made, request(b"[1.5, 2]"), request(b"[1.5, [2]]"), request(b"[3]", b"[4]"))
+    assert answers(first) == [[1.5, 2]]
+    assert isinstance(bad.error, InvalidArgumentError)
+    assert str(bad.error).startswith("expected numbers, or lists of numbers of one length: ")
+    assert answers(others) == [[3], [4]]
+    with pytest.raises(InvalidArgumentError, match=r"expected rows of one shape, and they are \[1\] and \[2\]"):
+        execute(made, request(b"[1]", b"[1, 2]"))
+
+
 def test_a_handler_derives_from_one_of_them(context: Any, create: Create) -> None:
     handler = """
 import base64
@@ -204,10 +232,18 @@ class Digits(ImageClassifier):
     assert [list(answer) for answer in answers(response)] == [["red"], ["green"]]
 
 
-def test_numbers_are_taken_as_they_are() -> None:
-    handler = ImageClassifier()
-    handler.device = torch.device("cpu")
-    assert handler.preprocess([{"data": [[1, 2]]}, {"body": np.zeros((1, 2))}]).tolist() == [[[1, 2]], [[0, 0]]]
+def test_numbers_are_taken_as_they_are(context: Any, create: Create) -> None:
+    config = """max_batch_size: 4
+        input { name: "pixels" data_type: TYPE_FP64 dims: [ 3, -1, -1 ] }
+        output { name: "prediction" data_type: TYPE_STRING dims: [ 1 ] }"""
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}, config))
+    blue, of_another_size = (np.zeros((1, 3, *size)) for size in ((2, 2), (5, 4)))
+    blue[:, 2] = 9
+    of_another_size[:, 1] = 9
+    asked = [InferenceRequest("m", {"pixels": Tensor.from_numpy("pixels", each)}) for each in (blue, of_another_size)]
+    for each in asked:
+        each.batch_size = 1
+    assert [next(iter(answers(response)[0])) for response in execute(made, *asked)] == ["blue", "green"]
 
 
 def test_an_archive_of_the_archiver_is_served(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from trivet.private_code import PrivatePackage
 
+from trivet_backend_torch.handlers.rows import batch, numbers, posted
 from trivet_backend_torch.ts.utils.util import list_classes_from_module, load_label_mapping
 
 _MAPPING = "index_to_name.json"
@@ -83,11 +83,12 @@ class BaseHandler:
         return model
 
     def preprocess(self, data: Any) -> Any:
-        """A tensor of the requests' rows on the handler's device; handlers for images and text write their own."""
-        rows = [next(iter(row.values())) if isinstance(row, dict) and len(row) == 1 else row for row in data]
-        if rows and all(isinstance(row, np.ndarray) for row in rows):
-            return torch.from_numpy(np.stack(rows)).to(self.device)
-        return torch.as_tensor(rows, device=self.device)
+        """A tensor of the rows, numbers or JSON of numbers, on the handler's device.
+
+        Handlers for images and text write their own. Raises :class:`PredictionException` with status 400 for what is
+        neither, and where rows differ in shape.
+        """
+        return batch([numbers(posted(row)) for row in data]).to(self.device)
 
     def inference(self, data: Any, *args: Any, **kwargs: Any) -> Any:
         """The network's answer."""

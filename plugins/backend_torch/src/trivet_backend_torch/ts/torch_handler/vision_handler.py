@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from trivet_backend_torch.handlers.rows import batch, numbers, posted
 from trivet_backend_torch.ts.torch_handler.base_handler import BaseHandler
 from trivet_backend_torch.ts.utils.util import PredictionException
 
@@ -35,20 +36,25 @@ class VisionHandler(BaseHandler):
 
         A row has its image in ``data`` or ``body``: a file of any format that Pillow reads; the same as text in base64;
         or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400 for what is no
-        image, and one of so many pixels that Pillow refuses it.
+        image, one of so many pixels that Pillow refuses it, and where tensors differ in shape.
         """
-        return torch.stack([self._tensor(row) for row in data]).to(self.device)
+        return batch([self._tensor(row) for row in data]).to(self.device)
 
     def _tensor(self, row: Any) -> torch.Tensor:
-        content = row.get("data")
-        if content is None:
-            content = row.get("body")
-        if isinstance(content, str):
-            content = base64.b64decode(content)
-        if not isinstance(content, (bytes, bytearray)):
-            return torch.as_tensor(content, dtype=torch.float32)
-        tensor: torch.Tensor = self.image_processing(_read(content))
+        content = posted(row)
+        if not isinstance(content, (bytes, bytearray, str)):
+            return numbers(content, torch.float32)
+        tensor: torch.Tensor = self.image_processing(_read(_file(content)))
         return tensor
+
+
+def _file(content: bytes | bytearray | str) -> bytes | bytearray:
+    if not isinstance(content, str):
+        return content
+    try:
+        return base64.b64decode(content)
+    except ValueError as error:
+        raise PredictionException(f"text that is no image in base64: {error}", 400) from error
 
 
 def _read(content: bytes | bytearray) -> Any:
