@@ -246,6 +246,13 @@ def test_numbers_are_taken_as_they_are(context: Any, create: Create) -> None:
     assert [next(iter(answers(response)[0])) for response in execute(made, *asked)] == ["blue", "green"]
 
 
+def test_an_image_comes_in_base64_where_requests_are_json(context: Any, create: Create) -> None:
+    made = create(context({"model.mar": archive(files(Brightest(), "image_classifier"))}))
+    (response,) = execute(made, request(picture("blue"), base64.b64encode(picture("blue"))))
+    of_file, of_text = answers(response)
+    assert of_file == of_text
+
+
 def test_an_archive_of_the_archiver_is_served(tmp_path: Path) -> None:
     """From `torch-model-archiver` to an answer over HTTP, on a network of the real world."""
     network = Path(__file__).parents[3] / "examples/model_repository/image_classification_torchscript/1/model.pt"

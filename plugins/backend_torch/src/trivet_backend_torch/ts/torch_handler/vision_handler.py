@@ -34,7 +34,7 @@ class VisionHandler(BaseHandler):
     def preprocess(self, data: Any) -> torch.Tensor:
         """The rows' images in one tensor on the handler's device.
 
-        A row has its image in ``data`` or ``body``: a file of any format that Pillow reads; the same as text in base64;
+        A row has its image in ``data`` or ``body``: a file of any format that Pillow reads; the same in base64;
         or numbers, which are taken as they are. Raises :class:`PredictionException` with status 400 for what is no
         image, one of so many pixels that Pillow refuses it, and where tensors differ in shape.
         """
@@ -49,12 +49,17 @@ class VisionHandler(BaseHandler):
 
 
 def _file(content: bytes | bytearray | str) -> bytes | bytearray:
-    if not isinstance(content, str):
-        return content
+    """A file, out of base64 where it is in that: bytes too, since JSON has no other way to carry a file."""
+    if isinstance(content, str):
+        try:
+            return base64.b64decode(content)
+        except ValueError as error:
+            raise PredictionException(f"text that is no image in base64: {error}", 400) from error
     try:
-        return base64.b64decode(content)
-    except ValueError as error:
-        raise PredictionException(f"text that is no image in base64: {error}", 400) from error
+        # The letters of base64 alone are no image of any format.
+        return base64.b64decode(content, validate=True)
+    except ValueError:
+        return content
 
 
 def _read(content: bytes | bytearray) -> Any:
