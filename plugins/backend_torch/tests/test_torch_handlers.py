@@ -208,9 +208,16 @@ def test_an_archive_with_a_damaged_file(context: Any, create: Create) -> None:
         create(context({"model.mar": flag_as_encrypted(b"handler.py")}))
 
 
-def test_a_handler_that_nobody_has(context: Any, create: Create) -> None:
-    manifest = {"model": {**MANIFEST["model"], "handler": "text_classifier"}}  # type: ignore[dict-item]
-    message = r"handler 'text_classifier' is not in the archive, and none of .*: base_handler, image_classifier,"
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        ("image_clasifier", "object_detector$"),
+        ("text_classifier", "object_detector: it needs a vocabulary of torchtext"),
+    ],
+)
+def test_a_handler_that_is_not_here(handler: str, why: str, context: Any, create: Create) -> None:
+    manifest = {"model": {**MANIFEST["model"], "handler": handler}}  # type: ignore[dict-item]
+    message = rf"handler '{handler}' is not in the archive, and none of .*: base_handler, image_classifier, .*{why}"
     with pytest.raises(InvalidArgumentError, match=message):
         create(context(files(**{"MAR-INF/MANIFEST.json": json.dumps(manifest)})))
 

@@ -16,7 +16,7 @@ import torch
 import tritonclient.http as http_client
 from PIL import Image
 from test_torch_handlers import Create, answers, archive, execute, request
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InternalError, InvalidArgumentError
 from trivet.inference import InferenceRequest
 from trivet.tensor import Tensor
 from trivet.testing import running_server
@@ -145,6 +145,18 @@ def test_an_image_of_more_pixels_than_pillow_allows(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InvalidArgumentError, match="exceeds limit of 2000 pixels"):
         execute(made, request(picture("red")))
+
+
+def test_a_class_has_its_number_where_there_are_no_labels_and_is_an_error_where_it_lacks_one(
+    context: Any, create: Create
+) -> None:
+    contents = files(Brightest(), "image_classifier")
+    too_few = {**contents, "index_to_name.json": '{"object_type_names": ["red", "green"]}'}
+    with pytest.raises(InternalError, match=r"index_to_name\.json has no label for class 2, and 2 others"):
+        execute(create(context({"model.mar": archive(too_few)}, name="few")), request(picture("blue")))
+    del contents["index_to_name.json"]
+    (response,) = execute(create(context({"model.mar": archive(contents)})), request(picture("blue")))
+    assert next(iter(answers(response)[0])) == "2"
 
 
 def test_each_pixel_has_its_class(context: Any, create: Create) -> None:

@@ -10,6 +10,13 @@ from types import ModuleType
 
 OWN = ("base_handler", "image_classifier", "image_segmenter", "object_detector")
 """TorchServe's own handlers, as a manifest names them."""
+ELSEWHERE = {
+    "text_classifier": "it needs a vocabulary of torchtext, which is not made for PyTorch 2.4 and newer",
+    "dali_image_classifier": "it needs NVIDIA DALI",
+    "vllm_handler": "it needs vLLM",
+    "trt_llm_handler": "it needs TensorRT-LLM",
+}
+"""Those that are not here, and why."""
 _MODULES = (
     "ts",
     "ts.context",

@@ -137,9 +137,10 @@ class HandlerModel(BackendModel):
         elif file in interface.OWN:
             module = interface.own(file)
         else:
+            why = f": {interface.ELSEWHERE[file]}" if file in interface.ELSEWHERE else ""
             raise InvalidArgumentError(
                 f"failed to load model '{self._context.name}': its handler '{file}' is not in the archive, and none of"
-                f" those that need not be: {', '.join(interface.OWN)}"
+                f" those that need not be: {', '.join(interface.OWN)}{why}"
             )
         entry = getattr(module, function or "handle", None)
         if inspect.isfunction(entry):

@@ -42,13 +42,22 @@ def map_class_to_label(
 ) -> list[dict[str, Any]]:
     """For each row of probabilities, or of what else there is of each class, a dictionary of it by label.
 
-    ``lbl_classes`` are the rows' classes.
+    ``lbl_classes`` are the rows' classes. Without a mapping the number of a class is its label. Raises
+    :class:`LookupError` for a class that the mapping does not have.
     """
     classes = lbl_classes if lbl_classes is not None else [list(range(len(row))) for row in probs]
     return [
-        {str(mapping[str(index)]) if mapping is not None else str(index): probability for index, probability in pairs}
-        for pairs in (zip(row_classes, row, strict=True) for row_classes, row in zip(classes, probs, strict=True))
+        {_label(mapping, index): probability for index, probability in zip(row_classes, row, strict=True)}
+        for row_classes, row in zip(classes, probs, strict=True)
     ]
+
+
+def _label(mapping: dict[str, Any] | None, index: int) -> str:
+    if mapping is None:
+        return str(index)
+    if str(index) not in mapping:
+        raise LookupError(f"index_to_name.json has no label for class {index}, and {len(mapping)} others")
+    return str(mapping[str(index)])
 
 
 def list_classes_from_module(module: ModuleType, parent_class: type | None = None) -> list[type]:
