@@ -38,7 +38,7 @@ NOT_RUN = {
     "plugins/backend_onnx/README.md": [_INSTALLS],
     "plugins/backend_python/README.md": [_INSTALLS],
     "plugins/backend_tf/README.md": [_INSTALLS],
-    "plugins/backend_torch/README.md": [_INSTALLS, "test_torch_image_handlers.py does, with a model of the examples"],
+    "plugins/backend_torch/README.md": [_INSTALLS],
     "plugins/backend_trt/README.md": [_INSTALLS],
     "plugins/cache_local/README.md": [_INSTALLS],
     "plugins/cache_redis/README.md": [_INSTALLS],

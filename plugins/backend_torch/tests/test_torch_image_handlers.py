@@ -5,21 +5,16 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import tritonclient.http as http_client
 from PIL import Image
 from test_torch_handlers import Create, answers, archive, execute, request
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.inference import InferenceRequest
 from trivet.tensor import Tensor
-from trivet.testing import running_server
 from trivet_backend_torch.ts.torch_handler import transforms
 from trivet_backend_torch.ts.torch_handler.image_classifier import ImageClassifier
 
@@ -263,24 +258,3 @@ def test_an_image_comes_in_base64_where_requests_are_json(context: Any, create: 
     (response,) = execute(made, request(picture("blue"), base64.b64encode(picture("blue"))))
     of_file, of_text = answers(response)
     assert of_file == of_text
-
-
-def test_an_archive_of_the_archiver_is_served(tmp_path: Path) -> None:
-    """From `torch-model-archiver` to an answer over HTTP, on a network of the real world."""
-    network = Path(__file__).parents[3] / "examples/model_repository/image_classification_torchscript/1/model.pt"
-    samples = Path(__file__).parents[3] / "examples/samples"
-    if not network.exists():
-        pytest.skip("the example models are not built; run: make test")
-    names = tmp_path / "index_to_name.json"
-    labels = (network.parents[1] / "labels.txt").read_text().splitlines()
-    names.write_text(json.dumps({str(index): label for index, label in enumerate(labels)}))
-    version = tmp_path / "models" / "pictures" / "1"
-    version.mkdir(parents=True)
-    command = [str(Path(sys.executable).with_name("torch-model-archiver")), "--model-name", "model", "--version", "1.0"]
-    command += ["--serialized-file", str(network), "--handler", "image_classifier", "--extra-files", str(names)]
-    subprocess.run([*command, "--export-path", str(version)], check=True, capture_output=True)
-    with running_server(tmp_path / "models") as server, http_client.InferenceServerClient(server.http_url) as client:
-        given = http_client.InferInput("data", [1, 1], "BYTES")
-        given.set_data_from_numpy(np.array([[(samples / "flower.jpg").read_bytes()]], object))
-        (answer,) = client.infer("pictures", [given]).as_numpy("prediction").reshape(-1)
-    assert "daisy" in next(iter(json.loads(answer)))
