@@ -1,7 +1,8 @@
-"""Inputs that are on the session's GPU already."""
+"""Inputs that are on the session's GPU already, and outputs that stay there."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,17 +12,20 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from trivet.backend import ArrayInstance
-from trivet.datatypes import BF16, FP32
+from trivet import datatypes, dlpack
+from trivet.backend import ArrayInstance, ModelContext
+from trivet.datatypes import BF16, BOOL, FP32, DataType
+from trivet.dlpack import DeviceMemory
 from trivet.memory import PinnedMemory
 from trivet.placement import gpu_count
 from trivet.tensor import Tensor
+from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.instance import OnnxInstance
 from trivet_backend_onnx.providers import CUDA
 from trivet_backend_onnx.runtime import ort
 from trivet_backend_onnx.settings import SessionSettings
 from trivet_backend_onnx.signature import Signature
-from trivet_backend_onnx.tensors import feed_on, is_on_device
+from trivet_backend_onnx.tensors import feed_on
 
 Instance = Callable[..., ArrayInstance]
 
@@ -39,20 +43,152 @@ def gpu(test: Any) -> Any:
     return test
 
 
-def test_what_is_on_the_host_is_fed_as_ever() -> None:
-    tensor = Tensor.from_numpy("x", np.ones(4, np.float32))
-    fed: list[Tensor] = []
-    assert feed_on(0, lambda given: fed.append(given) or "fed")(tensor) == "fed"
-    assert fed == [tensor]
-    assert not is_on_device(tensor.numpy())
+# --- on a CPU that is taken for a GPU: its memory is said to be on one, and bound where it really is
 
 
-def test_onnx_runtime_views_memory_by_dlpack() -> None:
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    value = ort.OrtValue.from_dlpack(array)
-    assert value.data_ptr() == array.ctypes.data
-    assert value.shape() == [2, 3]
-    assert not is_on_device(value)
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy at a multiple of 256 bytes."""
+    memory = np.empty(array.nbytes + 256, np.uint8)
+    start = -memory.ctypes.data % 256
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+class Foreign:
+    """A tensor of a framework, which may still be computing it."""
+
+    def __init__(self, memory: DeviceMemory) -> None:
+        self._memory = memory
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._memory.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._memory.__dlpack__(**options)
+
+
+class InHostMemory(DeviceMemory):
+    """Said to be on GPU 0."""
+
+    __slots__ = ()
+
+    def __init__(self, array: NDArray[Any], datatype: DataType) -> None:
+        super().__init__(array, array.ctypes.data, (dlpack.CUDA, 0), datatype, array.shape)
+
+    def on_host(self) -> DeviceMemory:
+        return DeviceMemory(self.owner, self.address, (dlpack.CPU, 0), self.datatype, self.shape)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Host memory in place of a GPU's; the bindings that waited for the device."""
+    bind_input, bind_output = ort.IOBinding.bind_input, ort.IOBinding.bind_output
+    host = {"cuda": "cpu", "cpu": "cpu"}
+    waited: list[Any] = []
+
+    def synchronize_inputs(binding: Any) -> None:
+        waited.append(binding)
+
+    monkeypatch.setattr(ort.IOBinding, "synchronize_inputs", synchronize_inputs)
+    monkeypatch.setattr(
+        ort.IOBinding, "bind_input", lambda self, name, device, *more: bind_input(self, name, host[device], *more)
+    )
+    monkeypatch.setattr(
+        ort.IOBinding,
+        "bind_output",
+        lambda self, name, device="cpu", *more: bind_output(self, name, host[device], *more),
+    )
+    return waited
+
+
+def on_gpu(given: ModelContext) -> OnnxInstance:
+    session = ort.InferenceSession(str(given.version_path / "model.onnx"))
+    return OnnxInstance(given, SessionSettings.read(given), session, Signature.of(session), 0)
+
+
+def complete(given: ModelContext, backend: OnnxBackend) -> ModelContext:
+    backend.auto_complete(given)
+    return given
+
+
+@pytest.mark.parametrize("datatype", [kind for kind in datatypes.ALL if kind is not datatypes.BYTES], ids=str)
+def test_every_datatype_is_read_where_it_is(
+    datatype: DataType, waits: list[Any], identity: Any, context: Any, backend: OnnxBackend
+) -> None:
+    onnx_type = onnx.helper.np_dtype_to_tensor_dtype(datatype.numpy) if datatype is not BF16 else TensorProto.BFLOAT16
+    made = on_gpu(complete(context(identity(onnx_type)), backend))
+    array = aligned(np.array([[1, 0]], datatype.numpy))
+    x = Tensor.from_dlpack("x", InHostMemory(array, datatype), datatype, array.shape)
+    results: Any = made.execute({"x": x}, ["y"])
+    assert results["y"].tolist() == array.tolist()
+    assert x._array is None  # nobody has read it to the host
+    assert waits == []
+
+
+def test_what_a_framework_may_still_be_computing_is_waited_for(
+    waits: list[Any], add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
+) -> None:
+    made = on_gpu(complete(context(add_sub), backend))
+    array = aligned(np.ones((1, 4), np.float32))
+    a = Tensor.from_dlpack("a", Foreign(InHostMemory(array, FP32)), FP32, array.shape)
+    results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum"])
+    assert results["sum"].tolist() == [[2] * 4]
+    assert len(waits) == 1
+
+
+def test_what_is_left_on_the_gpu_is_a_tensor_for_anybody(
+    waits: list[Any], build_model: Any, context: Any, backend: OnnxBackend
+) -> None:
+    model = build_model(
+        [helper.make_node("Not", ["x"], ["y"])],
+        {"x": (TensorProto.BOOL, (None, 2))},
+        {"y": (TensorProto.BOOL, (None, 2))},
+    )
+    made = on_gpu(complete(context(model), backend))
+    made.placed = {"y"}
+    left: Any = made.execute({"x": Tensor.from_numpy("x", np.array([[True, False]]))}, ["y"])["y"]
+    made.close()
+    gc.collect()
+    found = dlpack.describe(left.__dlpack__(stream=7, max_version=(1, 0)))
+    assert (found.device, found.datatype, found.shape) == ((dlpack.CUDA, 0), BOOL, (1, 2))
+    assert Tensor.from_dlpack("y", left, BOOL, (1, 2)).numpy().tolist() == [[False, True]]
+
+
+def feed(tensor: Tensor, *, can_wait: bool = True) -> Any:
+    return feed_on(0, lambda given: "by the host", can_wait=can_wait)(tensor)
+
+
+def test_what_cannot_be_read_where_it_is_goes_by_the_host() -> None:
+    array = aligned(np.ones((4, 4), np.float32))
+    memory = InHostMemory(array, FP32)
+    assert feed(Tensor.from_dlpack("x", memory, FP32, array.shape)).address == array.ctypes.data
+    assert feed(Tensor.from_numpy("x", array)) == "by the host"
+    misaligned = InHostMemory(array[1:], FP32)
+    assert feed(Tensor.from_dlpack("x", misaligned, FP32, misaligned.shape)) == "by the host"
+    nothing = InHostMemory(array[:0], FP32)
+    assert feed(Tensor.from_dlpack("x", nothing, FP32, nothing.shape)) == "by the host"
+    elsewhere = DeviceMemory(array, array.ctypes.data, (dlpack.CUDA, 1), FP32, array.shape)
+    assert feed(Tensor.from_dlpack("x", elsewhere, FP32, array.shape)) == "by the host"
+    # TensorRT's provider cannot be made to wait.
+    pending = Tensor.from_dlpack("x", Foreign(memory), FP32, array.shape)
+    assert not feed(pending).is_complete
+    assert feed(pending, can_wait=False) == "by the host"
+    gaps = Tensor.from_dlpack("x", Transposed(array), FP32, array.shape)
+    assert feed(gaps) == "by the host"
+
+
+class Transposed(Foreign):
+    """Said to be on GPU 0, and with its elements in another order."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, 0
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.T.__dlpack__()
 
 
 class NoPool(PinnedMemory):
@@ -117,6 +253,19 @@ def test_bfloat16(identity: Callable[..., onnx.ModelProto], context: Any, instan
     x = Tensor.from_dlpack("x", torch.ones((1, 2), device="cuda", dtype=torch.bfloat16), BF16, (1, 2))
     results: Any = made.execute({"x": x}, ["y"])
     assert results["y"].tolist() == [[0x3F80, 0x3F80]]
+
+
+@gpu
+def test_booleans(build_model: Any, context: Any, instance: Instance, torch: Any) -> None:
+    boolean = (TensorProto.BOOL, (None, 2))
+    made = instance(
+        context(build_model([helper.make_node("Not", ["x"], ["y"])], {"x": boolean}, {"y": boolean})), kind="GPU"
+    )
+    made.placed = {"y"}
+    x = Tensor.from_dlpack("x", torch.tensor([[True, False]], device="cuda"), BOOL, (1, 2))
+    results: Any = made.execute({"x": x}, ["y"])
+    assert torch.from_dlpack(results["y"]).tolist() == [[False, True]]
+    assert x._array is None
 
 
 @gpu

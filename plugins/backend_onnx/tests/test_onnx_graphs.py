@@ -13,14 +13,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from trivet.backend import ArrayInstance, InstanceContext
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.placement import gpu_count
 from trivet.tensor import Tensor
 from trivet_backend_onnx import graphs
 from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.graphs import CapturedRuns
-from trivet_backend_onnx.providers import CUDA, captures_graphs, execution_providers
+from trivet_backend_onnx.instance import OnnxInstance
+from trivet_backend_onnx.providers import CPU, CUDA, captures_graphs, execution_providers
 from trivet_backend_onnx.runtime import ort
+from trivet_backend_onnx.settings import SessionSettings
+from trivet_backend_onnx.signature import Signature
 
 Instance = Callable[..., ArrayInstance]
 
@@ -100,6 +103,29 @@ def test_an_array_that_is_not_contiguous(runs: CapturedRuns) -> None:
         assert result.numpy().tolist() == (2 * a).tolist()
 
 
+def test_a_scalar(build_model: Any) -> None:
+    scalar = (TensorProto.FLOAT, ())
+    runs = CapturedRuns(
+        Session(build_model([helper.make_node("Neg", ["x"], ["y"])], {"x": scalar}, {"y": scalar})),
+        "cpu",
+        0,
+        ort.RunOptions,
+    )
+    for number in range(3):
+        (result,) = runs.run({"x": np.array(number, np.float32)}, ["y"])
+        assert result.numpy().tolist() == -number
+
+
+def test_outputs_outlive_their_binding(runs: CapturedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until 1.30 or so ONNX Runtime hands out views of the binding's list, which the process does not survive."""
+
+    def views(binding: Any) -> list[Any]:
+        return [ort.OrtValue(value) for value in binding._iobinding.get_outputs()]
+
+    monkeypatch.setattr(ort.IOBinding, "get_outputs", views)
+    assert [sums(runs, 2, number) for number in (1, 2)] == [[2], [3]]
+
+
 @pytest.mark.parametrize(
     ("config", "captures"),
     [
@@ -114,12 +140,53 @@ def test_who_captures(config: str, captures: bool, context: Any) -> None:
     assert not captures_graphs(execution_providers(context(None, config), "CPU", 0))
 
 
+def test_a_session_that_is_only_looked_at_captures_nothing(
+    add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not optimized, and has nodes then that no graph takes."""
+    real, given = ort.InferenceSession, []
+
+    def on_cpu(path: str, options: Any, providers: Any, **more: Any) -> Any:
+        given.extend(providers)
+        return real(path, options, providers=[CPU], **more)
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(ort, "InferenceSession", on_cpu)
+    made_context = context(add_sub, GRAPHS + "instance_group { kind: KIND_GPU }")
+    # What it really runs on is not the GPU that was asked for.
+    with pytest.raises(UnavailableError):
+        backend.auto_complete(made_context)
+    assert given == [(CUDA, {"device_id": "0"}), (CPU, {})]
+
+
 def test_instances_cannot_share_what_is_captured(add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend) -> None:
     share = 'parameters { key: "share_session_between_instances" value { string_value: "1" } }'
     made_context = context(add_sub, GRAPHS + share)
     model = backend.load(made_context)
     with pytest.raises(InvalidArgumentError, match="cannot have share_session_between_instances with CUDA graphs"):
         model.create_instance(InstanceContext("m_0", "GPU"))
+
+
+SHRINKAGE = 'parameters { key: "memory.enable_memory_arena_shrinkage" value { string_value: "cpu:0;gpu:%d" } }'
+
+
+@pytest.mark.parametrize(("device_id", "is_refused"), [(0, False), (1, True)])
+def test_memory_that_a_graph_uses_is_not_given_back(
+    device_id: int, is_refused: bool, add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
+) -> None:
+    given = context(add_sub, SHRINKAGE % 1)
+    backend.auto_complete(given)
+    session = ort.InferenceSession(str(given.version_path / "model.onnx"))
+
+    def make() -> OnnxInstance:
+        settings = SessionSettings.read(given)
+        return OnnxInstance(given, settings, session, Signature.of(session), device_id, captures=True)
+
+    if not is_refused:
+        make()
+        return
+    with pytest.raises(InvalidArgumentError, match="shrinkage of 'gpu:1' with CUDA graphs"):
+        make()
 
 
 @pytest.mark.gpu

@@ -160,8 +160,12 @@ def test_a_bad_backend_option(options: dict[str, str], message: str, add_sub: on
     assert message in str(raised.value)
 
 
-def test_arena_shrinkage_is_for_each_run(add_sub: onnx.ModelProto, context: Any, instance: Instance) -> None:
-    made: Any = instance(context(add_sub, parameters(memory__enable_memory_arena_shrinkage="cpu:0")))
+@pytest.mark.parametrize("devices", ["cpu:0", "gpu:0;cpu:0;gpu:1"])
+def test_arena_shrinkage_is_for_each_run(
+    devices: str, add_sub: onnx.ModelProto, context: Any, instance: Instance
+) -> None:
+    """Of the instance's own devices: a session does not run where it is to shrink the arena of another."""
+    made: Any = instance(context(add_sub, parameters(memory__enable_memory_arena_shrinkage=devices)))
     assert made._options.get_run_config_entry("memory.enable_memory_arena_shrinkage") == "cpu:0"
     run(made)
 

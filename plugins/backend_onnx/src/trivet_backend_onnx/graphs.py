@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trivet_backend_onnx.runtime import ort
+from trivet_backend_onnx.runtime import bound_outputs, ort
 
 LIMIT = 64
 """Combinations of shapes that a session captures; memory for each is kept until the session is closed."""
@@ -55,14 +55,14 @@ class CapturedRuns:
                 self._runs[key] = run
         else:
             for name, value in values.items():
-                run.inputs[name].update_inplace(np.ascontiguousarray(value))
+                run.inputs[name].update_inplace(_contiguous(value))
             self._session.run_with_iobinding(run.binding, run.options)
         return run.outputs
 
     def _first_run(self, values: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> _Run:
         """Run once without a graph, which gives the outputs memory of the right size."""
         inputs = {
-            name: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), self._device, self._device_id)
+            name: ort.OrtValue.ortvalue_from_numpy(_contiguous(value), self._device, self._device_id)
             for name, value in values.items()
         }
         binding = self._session.io_binding()
@@ -71,7 +71,7 @@ class CapturedRuns:
         for name in outputs:
             binding.bind_output(name, self._device, self._device_id)
         self._session.run_with_iobinding(binding, self._uncaptured)
-        results = binding.get_outputs()
+        results = bound_outputs(binding)
         binding.clear_binding_outputs()
         for name, value in zip(outputs, results, strict=True):
             binding.bind_ortvalue_output(name, value)
@@ -81,3 +81,8 @@ class CapturedRuns:
         options = self._run_options()
         options.add_run_config_entry("gpu_graph_id", str(graph_id))
         return options
+
+
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """Of the same shape: numpy's own function gives a scalar a dimension."""
+    return np.ascontiguousarray(array).reshape(array.shape)

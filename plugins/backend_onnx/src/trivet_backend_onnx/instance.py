@@ -7,15 +7,16 @@ from functools import partial
 from typing import Any
 
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
-from trivet.datatypes import BF16, BYTES
+from trivet.datatypes import BF16, BYTES, DataType
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor
 
 from trivet_backend_onnx.graphs import CapturedRuns
-from trivet_backend_onnx.runtime import describe, ort
-from trivet_backend_onnx.settings import SessionSettings
+from trivet_backend_onnx.providers import TENSORRT
+from trivet_backend_onnx.runtime import bound_outputs, describe, ort
+from trivet_backend_onnx.settings import SHRINKAGE, SessionSettings
 from trivet_backend_onnx.signature import Signature
-from trivet_backend_onnx.tensors import DeviceResult, feed_for, feed_on, fetch_for, is_on_device
+from trivet_backend_onnx.tensors import DeviceResult, Placed, feed_for, feed_on, fetch_for
 
 
 class OnnxInstance(ArrayInstance):
@@ -53,14 +54,16 @@ class OnnxInstance(ArrayInstance):
         if all(name == source for name, source in self._sources.items()):
             self._sources = {}
         self._bfloat16 = frozenset(name for name, tensor in outputs.items() if tensor.onnx_type == "tensor(bfloat16)")
-        self._options = _run_options(settings)
+        # A run that is to shrink the arena of a device that its session has not fails.
+        own = ("cpu:0", f"gpu:{device_id}") if device_id is not None else ("cpu:0",)
+        arenas = [device for device in settings.shrunk_arenas if device in own]
+        self._options = _run_options(arenas)
         self._captured: CapturedRuns | None = None
-        # Outputs that can be left on the GPU, and those that always are.
-        self._leaves: frozenset[str] = frozenset()
+        # Outputs that can be left on the GPU, with their datatypes, and those that always are.
+        self._leaves: Mapping[str, DataType] = {}
         # Values that are bound cannot be text or contain others; a model that has any gets all of them from the host.
         self._binds = (
             device_id is not None
-            and hasattr(ort.OrtValue, "from_dlpack")  # newer versions have the other direction too
             and all(tensor.plain and tensor.datatype is not BYTES for tensor in inputs.values())
             and all(tensor.plain for tensor in outputs.values())
         )
@@ -70,15 +73,24 @@ class OnnxInstance(ArrayInstance):
                     f"model {self._name} cannot have CUDA graphs, which work on tensors of numbers only: it has text,"
                     " bfloat16, sequences, maps or optionals"
                 )
-            self._captured = CapturedRuns(session, "cuda", device_id, partial(_run_options, settings))
+            if own[-1] in arenas:
+                raise InvalidArgumentError(
+                    f"model {self._name} cannot have {SHRINKAGE} of '{own[-1]}' with CUDA graphs, which go on to use"
+                    " the memory that it gives back; leave one of them out"
+                )
+            self._captured = CapturedRuns(session, "cuda", device_id, partial(_run_options, arenas))
         elif self._binds and device_id is not None:
+            # What waits for inputs is CUDA's provider; TensorRT's has nothing of the kind.
+            can_wait = TENSORRT not in session.get_providers()
             for name, tensor in inputs.items():
                 if tensor.dims or config.max_batch_size > 0:
-                    self._feeds[name] = feed_on(device_id, self._feeds[name])
-            self._leaves = frozenset(
-                name for name, tensor in outputs.items() if tensor.dims and tensor.datatype not in (BYTES, BF16)
-            )
-        self._stay = self._leaves if settings.outputs_on_device else frozenset()
+                    self._feeds[name] = feed_on(device_id, self._feeds[name], can_wait=can_wait)
+            self._leaves = {
+                name: tensor.datatype
+                for name, tensor in outputs.items()
+                if tensor.dims and tensor.datatype is not None and tensor.datatype not in (BYTES, BF16)
+            }
+        self._stay = frozenset(self._leaves if settings.outputs_on_device else ())
         if device_id is not None and context.pinned_memory and config.optimization.input_pinned_memory.enable:
             self.batch_memory = context.pinned_memory
             self.batch_memory.take(1)  # so that no request has to wait until it is pinned
@@ -99,12 +111,12 @@ class OnnxInstance(ArrayInstance):
         sources = self._sources
         wanted = list(dict.fromkeys(sources[name] for name in outputs)) if sources else outputs
         try:
-            left = self._stay
+            left: Collection[str] = self._stay
             if self.placed and not left:
-                left = self._leaves.intersection(self.placed)
+                left = self._leaves.keys() & self.placed
             if self._captured is not None:
                 results = self._captured.run(values, wanted)
-            elif left or (self._binds and any(map(is_on_device, values.values()))):
+            elif left or any(isinstance(value, Placed) for value in values.values()):
                 results = self._run_bound(values, wanted, left)
             elif self._bfloat16.isdisjoint(wanted):
                 results = self._session.run(wanted, values, self._options)
@@ -118,9 +130,13 @@ class OnnxInstance(ArrayInstance):
             found = dict(zip(wanted, results, strict=True))
             results = [found[sources[name]] for name in outputs]
         return {
-            name: DeviceResult(value) if name in left else self._fetches[name](value)
+            name: self._left(name, value) if name in left else self._fetches[name](value)
             for name, value in zip(outputs, results, strict=True)
         }
+
+    def _left(self, name: str, value: Any) -> DeviceResult:
+        assert self._device_id is not None, "nothing is left on the host"
+        return DeviceResult(self._session, value, self._device_id, self._leaves[name])
 
     def _run_bound(
         self, values: Mapping[str, Any], outputs: Sequence[str], left: Collection[str] = ()
@@ -130,31 +146,34 @@ class OnnxInstance(ArrayInstance):
         Those of ``left`` stay on the GPU. So may ``values`` be there, and still be being computed.
         """
         binding = self._session.io_binding()
+        if any(isinstance(value, Placed) and not value.is_complete for value in values.values()):
+            # For all that the device is doing, other models' executions among it. Before the inputs are bound, as those
+            # that the graph wants on the host are copied there at once.
+            binding.synchronize_inputs()
         for name, value in values.items():
-            if isinstance(value, ort.OrtValue):
+            if isinstance(value, Placed):
+                binding.bind_input(name, "cuda", self._device_id, value.element_type, value.shape, value.address)
+            elif isinstance(value, ort.OrtValue):
                 binding.bind_ortvalue_input(name, value)
             else:
                 binding.bind_cpu_input(name, value)
-        if any(map(is_on_device, values.values())):
-            binding.synchronize_inputs()
         for name in outputs:
             if name in left:
                 binding.bind_output(name, "cuda", self._device_id)
             else:
                 binding.bind_output(name)
         self._session.run_with_iobinding(binding, self._options)
-        results: Sequence[Any] = binding.get_outputs()
-        return results
+        return bound_outputs(binding)
 
     def close(self) -> None:
         """Let go of the session; the last instance of a session frees it."""
         self._session = self._captured = None
 
 
-def _run_options(settings: SessionSettings) -> Any:
+def _run_options(arenas: Sequence[str]) -> Any:
     options = ort.RunOptions()
     # What goes wrong in a run is raised and answered; logged as well, any client could fill the log.
     options.log_severity_level = 4
-    for key, value in settings.run_config_entries:
-        options.add_run_config_entry(key, value)
+    if arenas:
+        options.add_run_config_entry(SHRINKAGE, ";".join(arenas))
     return options

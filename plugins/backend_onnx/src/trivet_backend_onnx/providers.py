@@ -166,12 +166,21 @@ def _cuda(parameters: Parameters, names: Iterable[str]) -> dict[str, str]:
     return options
 
 
+# The options that have CUDA graphs captured, with the value that they then have.
+_CAPTURING = {"enable_cuda_graph": "1", "trt_cuda_graph_enable": "True"}
+
+
 def captures_graphs(wanted: Iterable[Provider]) -> bool:
     """Whether sessions of these providers capture CUDA graphs."""
-    return any(
-        options.get("enable_cuda_graph") == "1" or options.get("trt_cuda_graph_enable") == "True"
-        for _, options in wanted
-    )
+    return any(options.get(name) == value for _, options in wanted for name, value in _CAPTURING.items())
+
+
+def without_graphs(wanted: Iterable[Provider]) -> list[Provider]:
+    """The same providers, which then do not."""
+    return [
+        (provider, {name: value for name, value in options.items() if name not in _CAPTURING})
+        for provider, options in wanted
+    ]
 
 
 def _openvino(parameters: Parameters) -> dict[str, str]:

@@ -12,6 +12,7 @@ import io
 import logging
 import re
 import threading
+from typing import Any
 
 try:
     import onnxruntime as ort
@@ -21,7 +22,14 @@ except ImportError as error:
         " or pip install 'trivet-backend-onnx[gpu]' for CUDA and TensorRT"
     ) from error
 
-__all__ = ["describe", "forward_log", "load_cuda", "ort", "use_global_thread_pool"]
+__all__ = [
+    "bound_outputs",
+    "describe",
+    "forward_log",
+    "load_cuda",
+    "ort",
+    "use_global_thread_pool",
+]
 
 _log = logging.getLogger("onnxruntime")
 
@@ -66,6 +74,16 @@ def load_cuda() -> tuple[str, ...]:
     with contextlib.redirect_stdout(printed):
         ort.preload_dlls()
     return tuple(line for line in printed.getvalue().splitlines() if line.strip())
+
+
+def bound_outputs(binding: Any) -> list[Any]:
+    """The outputs of the last run of an ``IOBinding``, as ``OrtValue`` objects that own what they show.
+
+    ``IOBinding.get_outputs()`` gives views of the binding's own list in older versions (1.24 is one): they are invalid
+    as soon as its outputs are bound anew.
+    """
+    outputs = binding.get_outputs_as_ortvaluevector()
+    return [ort.OrtValue(outputs[index]) for index in range(len(outputs))]
 
 
 _pool_lock = threading.Lock()

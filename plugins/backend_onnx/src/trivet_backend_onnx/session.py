@@ -68,6 +68,8 @@ def create_session(
     :class:`~trivet.errors.InvalidArgumentError` for a file that ONNX Runtime refuses.
     """
     wanted = execution_providers(context, kind, device_id)
+    if not settings.captures_graphs:
+        wanted = providers.without_graphs(wanted)
     _check_available(context, wanted)
     complaints = load_cuda() if kind == "GPU" else ()
     options = _session_options(context, settings)

@@ -20,7 +20,7 @@ from trivet.signatures import DEFAULT_MAX_BATCH_SIZE
 
 # CUDA options that Triton also takes from `parameters`; providers.py reads them.
 CUDA_PARAMETERS = ("cudnn_conv_algo_search", "gpu_mem_limit", "arena_extend_strategy", "do_copy_in_default_stream")
-_SHRINKAGE = "memory.enable_memory_arena_shrinkage"
+SHRINKAGE = "memory.enable_memory_arena_shrinkage"
 _PARAMETERS = (
     "intra_op_thread_count",
     "inter_op_thread_count",
@@ -30,7 +30,7 @@ _PARAMETERS = (
     "share_session_between_instances",
     "enable_profiling",
     "outputs_on_device",
-    _SHRINKAGE,
+    SHRINKAGE,
     *CUDA_PARAMETERS,
 )
 _BACKEND_OPTIONS = (*_PARAMETERS, "default-max-batch-size", "enable-global-threadpool", "profile-directory")
@@ -66,18 +66,23 @@ class SessionSettings:
     """Use the pools of the process in place of the two thread counts."""
     config_entries: tuple[tuple[str, str], ...] = ()
     """Keys and values for the session."""
-    run_config_entries: tuple[tuple[str, str], ...] = ()
-    """Keys and values for each run."""
+    shrunk_arenas: tuple[str, ...] = ()
+    """Devices (``cpu:0``, ``gpu:1``) whose arenas give memory back after each run; also those of other instances."""
     op_libraries: tuple[str, ...] = ()
     """Libraries with custom operators, as the loader takes them."""
     profile_directory: Path | None = None
     """Where sessions leave a profile when they are closed; ``None``: nothing is profiled."""
     outputs_on_device: bool = False
     """Whether a GPU instance leaves outputs where they were computed."""
+    captures_graphs: bool = True
+    """Whether sessions capture CUDA graphs, where an accelerator is to."""
 
     def only_looked_at(self) -> SessionSettings:
-        """The same for a session that is not going to run: without graph optimization and profile."""
-        return replace(self, optimization="ORT_DISABLE_ALL", profile_directory=None)
+        """The same for a session that is not going to run: without graph optimization, profile and CUDA graphs.
+
+        Whether a model can have these shows when it is optimized.
+        """
+        return replace(self, optimization="ORT_DISABLE_ALL", profile_directory=None, captures_graphs=False)
 
     @classmethod
     def read(cls, context: ModelContext) -> SessionSettings:
@@ -87,14 +92,12 @@ class SessionSettings:
         """
         parameters = Parameters.of_model(context)
         arena = parameters.boolean("enable_mem_arena")
-        run_entries: list[tuple[str, str]] = []
-        shrinkage = parameters.text(_SHRINKAGE)
+        shrinkage = parameters.text(SHRINKAGE)
         if shrinkage is not None:
-            if not re.fullmatch(r"(cpu|gpu):\d+(;(cpu|gpu):\d+)*", shrinkage):
-                raise parameters.bad(_SHRINKAGE, "a list of devices such as 'cpu:0' or 'cpu:0;gpu:0'")
+            if not re.fullmatch(r"(cpu:0|gpu:\d+)(;(cpu:0|gpu:\d+))*", shrinkage):
+                raise parameters.bad(SHRINKAGE, "a list of devices such as 'cpu:0' or 'cpu:0;gpu:0'")
             if arena is False and "cpu:" in shrinkage:
-                raise parameters.bad(_SHRINKAGE, "no 'cpu' device, since enable_mem_arena is off")
-            run_entries.append((_SHRINKAGE, shrinkage))
+                raise parameters.bad(SHRINKAGE, "no 'cpu' device, since enable_mem_arena is off")
         # ONNX Runtime takes any text for an entry; this one is documented by Triton, so a wrong value is worth telling.
         if parameters.text(_DEVICE_ALLOCATOR) not in (None, "0", "1"):
             raise parameters.bad(_DEVICE_ALLOCATOR, "0 or 1")
@@ -110,7 +113,7 @@ class SessionSettings:
             config_entries=tuple(
                 (key, value) for key, value in parameters.values.items() if key.startswith(_CONFIG_ENTRY_PREFIXES)
             ),
-            run_config_entries=tuple(run_entries),
+            shrunk_arenas=tuple(shrinkage.split(";")) if shrinkage is not None else (),
             op_libraries=tuple(
                 _op_library(context, name) for name in context.config.model_operations.op_library_filename
             ),

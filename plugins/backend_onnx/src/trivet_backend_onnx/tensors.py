@@ -9,13 +9,15 @@ express).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from trivet.datatypes import BF16, BYTES
+from trivet.datatypes import BF16, BYTES, DataType
+from trivet.dlpack import CPU, CUDA, DeviceMemory, describe
 from trivet.errors import InvalidArgumentError
-from trivet.tensor import Tensor, object_array
+from trivet.tensor import Tensor, element_count, object_array
 
 from trivet_backend_onnx.containers import Feed, Fetch, feed_rows, fetch_map, fetch_rows
 from trivet_backend_onnx.runtime import ort
@@ -24,8 +26,6 @@ from trivet_backend_onnx.signature import TensorSignature
 # onnx.TensorProto.BFLOAT16
 _BFLOAT16 = 16
 
-# DLDeviceType of dlpack.h: kDLCPU, kDLCUDA
-_CPU, _CUDA = 1, 2
 # What CUDA's allocators give, so that kernels rely on it; one that reads across its alignment ends all work on the GPU.
 _ALIGNMENT = 256
 
@@ -47,43 +47,57 @@ def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
     return lambda tensor: feed(tensor.reshaped(()))
 
 
-def feed_on(device_id: int, feed: Feed) -> Feed:
-    """The same for a session on a GPU: a tensor that is there already is an ``OrtValue`` over its memory."""
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An input where it lies on the session's GPU. It is bound by its address, which takes every element type."""
+
+    address: int
+    shape: tuple[int, ...]
+    element_type: Any
+    """As ``IOBinding.bind_input`` takes it: numpy's, or the number of ``onnx.TensorProto`` where numpy has none."""
+    is_complete: bool
+    """Whether its elements are there; those of a framework may still be being computed."""
+    keeps: object
+    """What keeps the memory valid."""
+
+
+def feed_on(device_id: int, feed: Feed, *, can_wait: bool) -> Feed:
+    """The same for a session on a GPU: a tensor that is there already is :class:`Placed`.
+
+    ``can_wait``: the session can be made to wait for one that is not complete. Such a one goes by the host otherwise,
+    as one does that has gaps, or that lies across CUDA's alignment.
+    """
 
     def feed_in_place(tensor: Tensor) -> Any:
         if tensor.on_device:
             source = tensor.dlpack()
-            if tuple(source.__dlpack_device__()) == (_CUDA, device_id):
-                value = ort.OrtValue.from_dlpack(source)
-                if value.data_ptr() % _ALIGNMENT == 0:
-                    return value
+            is_complete = isinstance(source, DeviceMemory)
+            if (is_complete or can_wait) and tuple(source.__dlpack_device__()) == (CUDA, device_id):
+                capsule = source.__dlpack__()
+                found = describe(capsule)
+                size = element_count(tensor.shape) * tensor.datatype.itemsize
+                if found.is_contiguous and found.byte_size == size > 0 and found.address % _ALIGNMENT == 0:
+                    element_type = _BFLOAT16 if tensor.datatype is BF16 else tensor.datatype.numpy.type
+                    return Placed(found.address, tensor.shape, element_type, is_complete, capsule)
         return feed(tensor)
 
     return feed_in_place
 
 
-def is_on_device(value: Any) -> bool:
-    """Whether a value for the session is in the memory of a GPU."""
-    return isinstance(value, ort.OrtValue) and value.device_name() == "cuda"
+class DeviceResult(DeviceMemory):
+    """A result in GPU memory. It is complete: a run waits for its stream. Who asks for it on the host gets a copy."""
 
+    __slots__ = ("_value",)
 
-class DeviceResult:
-    """A result in GPU memory, for other frameworks by DLPack. It is complete: a run waits for its stream."""
-
-    __slots__ = ("_value", "shape")
-
-    def __init__(self, value: Any) -> None:
+    def __init__(self, session: Any, value: Any, device_id: int, datatype: DataType) -> None:
+        """``value`` is an ``OrtValue`` of ``session``, whose allocator it needs as long as it is there."""
+        super().__init__((value, session), value.data_ptr(), (CUDA, device_id), datatype, tuple(value.shape()))
         self._value = value
-        self.shape = tuple(value.shape())
 
-    def __dlpack_device__(self) -> tuple[int, int]:
-        kind, number = self._value._get_c_value().__dlpack_device__()
-        return int(kind), int(number)
-
-    def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **_: Any) -> Any:
-        if dl_device is not None and dl_device[0] == _CPU:
-            return self._value.numpy().__dlpack__()
-        return self._value._get_c_value().__dlpack__()
+    def on_host(self) -> DeviceMemory:
+        """A copy in host memory."""
+        array = self._value.numpy()
+        return DeviceMemory(array, array.ctypes.data, (CPU, 0), self.datatype, self.shape)
 
 
 def fetch_for(
