@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -210,6 +212,22 @@ def test_a_silent_fallback_to_the_cpu_fails_the_load(
         r" check that the device is there \(nvidia-smi\)",
     ):
         instance(context(add_sub), kind="GPU", device_id=1)
+
+
+def test_tensorrt_is_found_where_pip_put_it(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package of the name of the one with the libraries, which loads them when it is imported."""
+    (tmp_path / "tensorrt_libs.py").write_text("loaded = True")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    real = ort.InferenceSession
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda path, options, providers, **more: real(path, options, providers=[CPU], **more)
+    )
+    with pytest.raises(UnavailableError, match=r"pip install 'trivet-backend-onnx\[gpu\]' 'tensorrt<11'"):
+        instance(context(add_sub, accelerator("gpu", "tensorrt")), kind="GPU")
+    assert sys.modules.pop("tensorrt_libs").loaded
 
 
 @pytest.mark.parametrize(

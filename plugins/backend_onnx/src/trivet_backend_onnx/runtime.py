@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import importlib
 import io
 import logging
 import re
@@ -27,6 +28,7 @@ __all__ = [
     "describe",
     "forward_log",
     "load_cuda",
+    "load_tensorrt",
     "ort",
     "use_global_thread_pool",
 ]
@@ -74,6 +76,12 @@ def load_cuda() -> tuple[str, ...]:
     with contextlib.redirect_stdout(printed):
         ort.preload_dlls()
     return tuple(line for line in printed.getvalue().splitlines() if line.strip())
+
+
+def load_tensorrt() -> None:
+    """The same for TensorRT, whose package with the libraries loads them when it is imported."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tensorrt_libs")
 
 
 def bound_outputs(binding: Any) -> list[Any]:

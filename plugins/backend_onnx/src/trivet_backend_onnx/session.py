@@ -15,14 +15,15 @@ from trivet.errors import InvalidArgumentError, UnavailableError
 
 from trivet_backend_onnx import providers
 from trivet_backend_onnx.providers import Provider, execution_providers
-from trivet_backend_onnx.runtime import describe, load_cuda, ort
+from trivet_backend_onnx.runtime import describe, load_cuda, load_tensorrt, ort
 from trivet_backend_onnx.settings import EXTENSIONS, SessionSettings
 
 DEFAULT_MODEL_FILENAME = "model.onnx"
 
 _PACKAGES = {
     providers.CUDA: "pip install 'trivet-backend-onnx[gpu]'",
-    providers.TENSORRT: "pip install 'trivet-backend-onnx[gpu]' tensorrt",
+    # The provider is linked against libnvinfer.so.10.
+    providers.TENSORRT: "pip install 'trivet-backend-onnx[gpu]' 'tensorrt<11'",
     providers.OPENVINO: "pip install onnxruntime-openvino",
 }
 
@@ -72,6 +73,8 @@ def create_session(
         wanted = providers.without_graphs(wanted)
     _check_available(context, wanted)
     complaints = load_cuda() if kind == "GPU" else ()
+    if any(name == providers.TENSORRT for name, _ in wanted):
+        load_tensorrt()
     options = _session_options(context, settings)
     if settings.profile_directory is not None:
         _profile(options, settings.profile_directory, context)
@@ -219,6 +222,7 @@ def _advice(error: Exception) -> str:
         return " -- name the library with the custom operators in model_operations { op_library_filename }"
     if "TensorRT libraries" in text:
         return (
-            " -- put TensorRT's libraries where the loader finds them (LD_LIBRARY_PATH), or leave the accelerator out"
+            " -- put the libraries of TensorRT 10 where the loader finds them (pip install 'tensorrt<11', or"
+            " LD_LIBRARY_PATH), or leave the accelerator out"
         )
     return ""
