@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,9 @@ from tf_models import MakeContext, MakeInstance
 from trivet.backend import ArrayInstance, ModelContext
 from trivet.testing import model_context, running_instance
 from trivet_backend_tf.backend import TensorFlowBackend
+
+# What models are written with would take nearly all of a GPU's memory, which other tests of the process need too.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
 
 @pytest.fixture(scope="session", autouse=True)
