@@ -16,8 +16,8 @@ from trivet_backend_trt import driver
 from trivet_backend_trt.backend import TensorRTBackend
 
 if TYPE_CHECKING:
+    from cuda_standin import HostCuda
     from trivet_backend_trt.instance import TensorRTInstance
-    from trt_standin import HostCuda
 
 
 @pytest.fixture
@@ -41,14 +41,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostCuda]:
     """The stand-in in place of driver, CUDA and TensorRT. At the end nothing of it may be left allocated."""
     pytest.importorskip("tensorrt_rtx", reason="calls are checked against the bindings of trivet-backend-trt[rtx]")
     import trt_standin as standin
+    from cuda_standin import Driver, HostCuda
     from trivet_backend_trt import device
 
-    cuda = standin.HostCuda()
+    cuda = HostCuda()
     standin.MODULE.cuda = cuda
     monkeypatch.setitem(sys.modules, "tensorrt", standin.MODULE)
     monkeypatch.setattr(device, "runtime", cuda)
     monkeypatch.setattr(device, "_KIND", cuda.cudaMemcpyKind.cudaMemcpyDefault)
-    monkeypatch.setattr(driver, "_driver", standin.Driver)
+    monkeypatch.setattr(driver, "_driver", Driver)
     yield cuda
     gc.collect()
     assert cuda.held() == (0, 0, 0, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cuda.bindings import runtime
+from cuda_standin import HostCuda
 from trivet.errors import InternalError
 from trivet.placement import gpu_count
 from trivet_backend_trt import device
@@ -60,11 +61,6 @@ def test_these_are_all_that_are_made() -> None:
 
 
 def test_the_stand_in_takes_as_many_arguments() -> None:
-    pytest.importorskip(
-        "tensorrt_rtx", reason="the stand-in is checked against the bindings of trivet-backend-trt[rtx]"
-    )
-    from trt_standin import HostCuda
-
     standin = HostCuda()
     for name, arguments in CALLS.items():
         if hasattr(standin, name):

@@ -20,8 +20,8 @@ from trivet.tensor import Tensor
 from trivet_backend_trt.memory import DeviceResult
 
 if TYPE_CHECKING:
+    from cuda_standin import HostCuda
     from trivet_backend_trt.instance import TensorRTInstance
-    from trt_standin import HostCuda
 
 Context = Callable[..., ModelContext]
 Create = Callable[..., "TensorRTInstance"]
@@ -170,6 +170,18 @@ def test_an_output_for_a_region_stays_on_the_gpu(
     assert tensor.numpy().tolist() == (2 * rows(2)).tolist()
 
 
+def test_an_output_on_another_gpu_is_copied_there(
+    add_sub: bytes, context: Context, create: Create, gpu: HostCuda
+) -> None:
+    made = create(context(add_sub), device_id=1)
+    made.placed = {"sum"}
+    left: Any = made.execute(given(a=rows(1), b=rows(1)), ["sum"])["sum"]
+    gpu.cudaSetDevice(0)
+    assert Tensor.from_dlpack("sum", left, FP32, left.shape).numpy().tolist() == (2 * rows(1)).tolist()
+    assert gpu.current_at_copies == [1]
+    assert gpu.cudaGetDevice()[1] == 0
+
+
 GRAPHS = "optimization { cuda { graphs: true busy_wait_events: true %s } }"
 
 
@@ -209,6 +221,11 @@ def test_a_plan_that_cannot_be_captured_executes_as_ever(
     assert "has none: failed to capture a CUDA graph: operation not permitted when stream is capturing" in caplog.text
     assert np.asarray(made.execute(given(a=rows(1), b=rows(1)), ["sum"])["sum"]).tolist() == [[0, 2, 4, 6]]
     assert not gpu.launched
+
+
+def test_a_profile_that_cannot_be_set_fails_the_load(context: Context, create: Create) -> None:
+    with pytest.raises(InternalError, match="failed to set optimization profile 0: out of memory"):
+        create(context(plan(ADD_SUB, profiles=TWO_PROFILES, refused_profiles=[0])))
 
 
 def test_a_graph_that_no_profile_takes_is_refused(add_sub: bytes, context: Context, create: Create) -> None:
@@ -261,6 +278,11 @@ def test_an_output_whose_size_the_data_decides(context: Context, create: Create,
     for x, where in (([0, 1, 0, 2], [[1, 3]]), ([0, 0], [[]]), ([1] * 20, [list(range(20))])):
         results = made.execute(given(x=np.array(x, np.float32)), ["where"])
         assert np.asarray(results["where"]).tolist() == where
+    # No execution keeps memory that the next could use.
+    held = len(gpu.memory)
+    for _ in range(20):
+        made.execute(given(x=np.ones(20, np.float32)), ["where"])
+    assert len(gpu.memory) == held
     made.placed = {"where"}
     left: Any = made.execute(given(x=np.array([0, 5], np.float32)), ["where"])["where"]
     assert isinstance(left, DeviceResult)

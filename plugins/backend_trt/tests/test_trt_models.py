@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from cuda_standin import Driver
 from onnx.parser import parse_model
 from trivet.backend import InstanceContext, ModelContext
 from trivet.errors import InvalidArgumentError, TrivetError, UnavailableError
 from trivet.tensor import Tensor
 from trivet_backend_trt.backend import TensorRTBackend, TensorRTModel
+from trivet_backend_trt.engine import _failure
+from trivet_backend_trt.plan import Plan
 
 if TYPE_CHECKING:
+    from cuda_standin import HostCuda
     from trivet_backend_trt.instance import TensorRTInstance
-    from trt_standin import HostCuda
 
 Context = Callable[..., ModelContext]
 Create = Callable[..., "TensorRTInstance"]
@@ -142,6 +147,10 @@ def test_vectors_that_are_not_full_are_refused(context: Context, create: Create)
     same (int8[1, 3, 2, 2] x) => (int8[1, 3, 2, 2] y) { y = Identity(x) }"""
     with pytest.raises(InvalidArgumentError, match=r"pads dimension 1 of .* to a multiple of 32; that is not"):
         create(context(plan(text, vectors={"x": 32})))
+    # As NVDLA has it.
+    padded = "Channel major FP16 format where C % 4 == 0 and H Stride % 32 == 0"
+    with pytest.raises(InvalidArgumentError, match="which pads rows"):
+        create(context(plan(text, formats={"x": padded})))
 
 
 def test_instances_on_a_gpu_share_its_engine(context: Context) -> None:
@@ -185,6 +194,9 @@ def test_weights_are_streamed_beyond_their_budget(budget: str, kept: int, contex
 @pytest.mark.parametrize(("content", "config", "error", "reason"), [
     (plan, 'parameters { key: "weight_streaming_budget" value { string_value: "1" } }', InvalidArgumentError,
      "its plan was not built for weight streaming; build it with: trivet trt build --weight-streaming"),
+    (lambda: plan(streamable=1000, least_budget=500),
+     'parameters { key: "weight_streaming_budget" value { string_value: "10%" } }', InvalidArgumentError,
+     r"cannot have the parameter 'weight_streaming_budget' of '10%' \(100 bytes\): the budget is too small"),
     (lambda: plan(version=(9, 1, 0, 4)), "", UnavailableError,
      r"with this version of TensorRT; it was built by TensorRT 9\.1\.0\.4, and tensorrt is 10\.3\.0\.26"),
     (lambda: plan()[:-9], "", InvalidArgumentError, "the file is damaged, or needs plugins that are not loaded"),
@@ -194,6 +206,25 @@ def test_a_plan_that_cannot_be_loaded_says_why(
 ) -> None:
     with pytest.raises(error, match=reason):
         create(context(content(), config))
+
+
+def test_tensorrt_for_rtx_says_which_gpus_it_has_no_plans_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the library answers is given; the GPUs that it knows are the real library's."""
+    monkeypatch.setattr(Driver, "capabilities", ((8, 6), (9, 0)))
+    import tensorrt_rtx
+
+    reason = tensorrt_rtx.EngineInvalidityDiagnostics.UNSUPPORTED_CC
+    runtime = SimpleNamespace(get_engine_validity=lambda content: (tensorrt_rtx.EngineValidity.INVALID, reason))
+    version = tuple(int(part) for part in tensorrt_rtx.__version__.split("."))
+    refused = Plan(tmp_path / "model.plan", "tensorrt_rtx", version)
+
+    def text(gpu: int) -> str:
+        return _failure(tensorrt_rtx, runtime, refused, b"", 1, gpu, "no", "m").message
+
+    assert "it was built for other GPUs" in text(0)
+    assert "TensorRT for RTX has no plans for compute capability 9.0, which GPU 1 has: build one with TensorRT" in text(
+        1
+    )
 
 
 def test_the_lean_runtime_says_what_it_loads(context: Context, create: Create, monkeypatch: pytest.MonkeyPatch) -> None:

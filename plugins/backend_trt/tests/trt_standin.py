@@ -1,31 +1,28 @@
-"""A GPU of host memory, and a TensorRT whose plans are ONNX models run by ``onnx.reference``, where there is neither.
+"""A TensorRT whose plans are ONNX models run by ``onnx.reference``, for the GPU of :mod:`cuda_standin`.
 
 It shows what the backend does around the library: which memory it hands over, in which order, in which shapes, and what
 becomes of results and failures. It does not show that a GPU or TensorRT would do the same; the tests marked ``gpu`` do.
 Each call that it gets is held against the signatures of the real bindings, so that it cannot be wrong about those.
 """
 
-# ruff: noqa: BLE001, G004, N802, N815 - names and messages are those of CUDA and TensorRT
+# ruff: noqa: BLE001, G004, N802 - names and messages are those of TensorRT
 from __future__ import annotations
 
 import ctypes
 import functools
 import json
-import threading
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import tensorrt_rtx as real
-from cuda.bindings import runtime as cudart
+from cuda_standin import HostCuda
 from onnx.reference import ReferenceEvaluator
 from trt_bindings import check_attribute, check_call, installed
 
-DEVICES = 2
-OK = cudart.cudaError_t.cudaSuccess
 installed()  # before the stand-in has the name of one of them
 _TYPES = {
     onnx.TensorProto.FLOAT: "FLOAT",
@@ -40,165 +37,10 @@ _TYPES = {
 
 
 def write_plan(model: onnx.ModelProto, *, version: tuple[int, int, int, int] = (10, 3, 0, 26), **about: Any) -> bytes:
-    """A plan for the stand-in. ``about``: ``profiles``, ``shape_tensors``, ``data_dependent``, ``streamable``."""
+    """A plan for the stand-in. ``about``: ``profiles``, ``shape_tensors``, ``data_dependent``, ``streamable`` …"""
     head = b"ftrt" + bytes(20) + bytes(version)
     text = json.dumps(about).encode()
     return head + len(text).to_bytes(4, "little") + text + model.SerializeToString()
-
-
-# --- CUDA
-
-
-class HostCuda:
-    """What ``cuda.bindings.runtime`` has, over host memory. Work on a stream is done as it is begun."""
-
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyDefault=4)
-    cudaDeviceAttr = SimpleNamespace(cudaDevAttrMemoryPoolsSupported=115)
-    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
-    cudaError_t = cudart.cudaError_t
-    cudaGetErrorString = staticmethod(cudart.cudaGetErrorString)
-    cudaStreamPerThread = 2
-
-    def __init__(self) -> None:
-        self.device = threading.local()
-        self.memory: dict[int, Any] = {}
-        self.streams: set[int] = set()
-        self.events: set[int] = set()
-        self.graphs: dict[int, list[Callable[[], Any]]] = {}
-        self.capturing: dict[int, list[Callable[[], Any]]] = {}
-        self.copies: list[tuple[int, int, int]] = []
-        self.launched = 0
-        self.limit = 1 << 30
-        self.capture_fails = OK
-        self.fails = cudart.cudaError_t.cudaSuccess
-        self._next = 16
-
-    def number(self) -> int:
-        self._next += 1
-        return self._next
-
-    def cudaSetDevice(self, device: int) -> tuple[Any, ...]:
-        self.device.current = device
-        return (cudart.cudaError_t.cudaErrorInvalidDevice if device >= DEVICES else OK,)
-
-    def cudaGetDevice(self) -> tuple[Any, ...]:
-        return OK, getattr(self.device, "current", 0)
-
-    def cudaDeviceGetAttribute(self, attribute: int, device: int) -> tuple[Any, ...]:
-        return OK, 1
-
-    def cudaMemGetInfo(self) -> tuple[Any, ...]:
-        return OK, self.limit, self.limit
-
-    def cudaDeviceGetStreamPriorityRange(self) -> tuple[Any, ...]:
-        return OK, 0, -5
-
-    def cudaStreamCreateWithPriority(self, flags: int, priority: int) -> tuple[Any, ...]:
-        stream = self.number()
-        self.streams.add(stream)
-        return OK, stream
-
-    def cudaStreamDestroy(self, stream: int) -> tuple[Any, ...]:
-        self.streams.remove(stream)
-        return (OK,)
-
-    def cudaEventCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
-        event = self.number()
-        self.events.add(event)
-        return OK, event
-
-    def cudaEventDestroy(self, event: int) -> tuple[Any, ...]:
-        self.events.remove(event)
-        return (OK,)
-
-    def cudaEventRecord(self, event: int, stream: int) -> tuple[Any, ...]:
-        return (OK,)
-
-    def cudaEventSynchronize(self, event: int) -> tuple[Any, ...]:
-        return (self.fails,)
-
-    def cudaStreamSynchronize(self, stream: int) -> tuple[Any, ...]:
-        return (OK,)
-
-    def _allocate(self, kept: dict[int, Any], size: int) -> tuple[Any, ...]:
-        if size > self.limit:
-            return self.cudaError_t.cudaErrorMemoryAllocation, None
-        block = np.full(size + 256, 0xAB, np.uint8)  # not zeros: nobody may rely on them
-        address = -(-block.ctypes.data // 256) * 256
-        kept[address] = block
-        return OK, address
-
-    def cudaMallocAsync(self, size: int, stream: int) -> tuple[Any, ...]:
-        assert stream in self.streams
-        return self._allocate(self.memory, size)
-
-    def cudaFreeAsync(self, address: int, stream: int) -> tuple[Any, ...]:
-        assert stream in self.streams
-        del self.memory[address]
-        return (OK,)
-
-    def cudaMemcpyAsync(self, target: int, source: int, size: int, kind: int, stream: int) -> tuple[Any, ...]:
-        self.copies.append((target, source, size))
-        ctypes.memmove(target, source, size)
-        return (OK,)
-
-    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[Any, ...]:
-        self.capturing[stream] = []
-        return (OK,)
-
-    def cudaStreamEndCapture(self, stream: int) -> tuple[Any, ...]:
-        work = self.capturing.pop(stream)
-        if self.capture_fails:
-            return self.capture_fails, None
-        graph = self.number()
-        self.graphs[graph] = work
-        return OK, graph
-
-    def cudaGraphInstantiate(self, graph: int, flags: int) -> tuple[Any, ...]:
-        executable = self.number()
-        self.graphs[executable] = self.graphs[graph]
-        return OK, executable
-
-    def cudaGraphDestroy(self, graph: int) -> tuple[Any, ...]:
-        del self.graphs[graph]
-        return (OK,)
-
-    cudaGraphExecDestroy = cudaGraphDestroy
-
-    def cudaGraphLaunch(self, graph: int, stream: int) -> tuple[Any, ...]:
-        for work in self.graphs[graph]:
-            work()
-        self.launched += 1
-        return (OK,)
-
-    def cudaGetLastError(self) -> tuple[Any, ...]:
-        return (OK,)
-
-    def held(self) -> tuple[int, ...]:
-        """How many of each thing are not freed."""
-        return tuple(map(len, (self.memory, self.streams, self.events, self.graphs)))
-
-
-class Driver:
-    """What ``libcuda.so.1`` answers."""
-
-    def cuInit(self, flags: int) -> int:
-        return 0
-
-    def cuDeviceGetCount(self, count: Any) -> int:
-        count._obj.value = DEVICES
-        return 0
-
-    def cuDeviceGet(self, handle: Any, index: int) -> int:
-        handle._obj.value = index
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, handle: Any) -> int:
-        value._obj.value = {75: 8, 76: 6 + 3 * handle.value}[attribute]
-        return 0
-
-
-# --- TensorRT
 
 
 def like_the_real(kind: str) -> Callable[[type], type]:
@@ -269,7 +111,10 @@ class Engine:
     streamable_weights_size = property(lambda self: self._about.get("streamable", 0))
 
     def _set_budget(self, budget: int) -> None:
-        self._budget = budget
+        if budget < self._about.get("least_budget", 0):
+            self._logger.log(real.ILogger.Severity.ERROR, "the budget is too small")
+        else:
+            self._budget = budget
 
     weight_streaming_budget_v2 = property(lambda self: self._budget, _set_budget)
 
@@ -291,13 +136,13 @@ class Engine:
     def get_tensor_format_desc(self, name: str) -> str:
         if name in self._about.get("vectors", {}):
             return "Thirty-two wide channel vectorized row major INT8 format (kCHW32)"
-        return "Row major linear FP32 format (kLINEAR)"
+        return str(self._about.get("formats", {}).get(name, "Row major linear FP32 format (kLINEAR)"))
 
     def get_tensor_vectorized_dim(self, name: str) -> int:
-        return 1
+        return 1 if name in self._about.get("vectors", {}) else -1
 
     def get_tensor_components_per_element(self, name: str) -> int:
-        return int(self._about["vectors"][name])
+        return int(self._about.get("vectors", {}).get(name, 1))
 
     def get_tensor_location(self, name: str) -> Any:
         on_host = name in self._about.get("shape_tensors", ())
@@ -326,8 +171,14 @@ class Context:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._allocators: dict[str, Any] = {}
+        # The bindings keep each allocator that they were ever given.
+        self._kept: list[Any] = []
+        self._is_captured = False
 
     def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        if profile in self._engine._about.get("refused_profiles", ()):
+            self._engine._logger.log(real.ILogger.Severity.ERROR, "out of memory")
+            raise RuntimeError("Error in set optimization profile async.")
         self._profile = profile
         return True
 
@@ -337,6 +188,7 @@ class Context:
         self._memory = memory
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert not self._is_captured, "the graph that was captured from this context is undefined from here on"
         bounds = self._engine._profiles[self._profile].get(name)
         if bounds and not all(low <= dim <= high for low, dim, high in zip(bounds[0], shape, bounds[2], strict=True)):
             self._engine._logger.log(real.ILogger.Severity.ERROR, "Static dimension mismatch while setting input shape")
@@ -345,6 +197,7 @@ class Context:
         return True
 
     def set_tensor_address(self, name: str, address: int) -> bool:
+        assert not self._is_captured, "the graph that was captured from this context is undefined from here on"
         on_device = name not in self._engine._about.get("shape_tensors", ())
         assert not on_device or address % 256 == 0, f"{name} is not aligned"
         self._addresses[name] = address
@@ -352,6 +205,7 @@ class Context:
 
     def set_output_allocator(self, name: str, allocator: Any) -> bool:
         self._allocators[name] = allocator
+        self._kept.append(allocator)
         return True
 
     def infer_shapes(self) -> list[str]:
@@ -372,6 +226,7 @@ class Context:
         assert not self._needs_memory or self._memory
         capturing = self._engine._cuda.capturing.get(stream)
         if capturing is not None:
+            self._is_captured = True
             # What a graph holds on to: shapes and addresses of now.
             capturing.append(functools.partial(self._execute, dict(self._shapes), dict(self._addresses)))
             return True

@@ -24,12 +24,16 @@ class Context:
         """Raises :class:`~trivet.errors.ResourceExhaustedError` without device memory for it."""
         self.profile = profile
         self._stream = stream
-        self._context = engine.create_context(strategy, graphs=graphs)
+        self._context, self._config = engine.create_context(strategy, graphs=graphs)
         self._shapes: dict[str, Sizes] = {}
         self._allocators: dict[str, Any] = {}
         self._make_allocator = _allocator_class(engine.trt)
         with library.collecting_errors() as errors:
-            if not self._context.set_optimization_profile_async(profile.index, stream.handle):
+            try:
+                done = self._context.set_optimization_profile_async(profile.index, stream.handle)
+            except RuntimeError:  # the bindings', in place of an answer
+                done = False
+            if not done:
                 raise _failed(f"failed to set optimization profile {profile.index}", errors)
             # The first execution may be on a graph's capture, which takes no other work.
             stream.wait()
@@ -69,15 +73,20 @@ class Context:
         if not self._context.set_tensor_address(name, address):
             raise InternalError(f"failed to set the address of output '{name}'")
 
-    def allocate_output(self, name: str, pool: Pool) -> Any:
-        """Let the execution itself ask ``pool`` for memory of an output whose size only it tells.
+    def allocate_output(self, name: str, pool: Pool) -> None:
+        """Let executions themselves ask ``pool`` for memory of an output whose size only they tell.
 
-        Returns an object with ``block`` and ``shape`` once the execution has been enqueued, and ``error`` if it failed.
+        Once for all executions, as the bindings keep every allocator that they are given for as long as the context.
         """
-        allocator = self._allocators[name] = self._make_allocator(pool)
-        if not self._context.set_output_allocator(name, allocator):
-            raise InternalError(f"failed to set an allocator for output '{name}'")
-        return allocator
+        if name not in self._allocators:
+            allocator = self._make_allocator(pool)
+            if not self._context.set_output_allocator(name, allocator):
+                raise InternalError(f"failed to set an allocator for output '{name}'")
+            self._allocators[name] = allocator
+
+    def allocated(self, name: str) -> tuple[Block | None, Sizes]:
+        """Memory and shape of such an output, for the execution that has been enqueued. It is the caller's."""
+        return self._allocators[name].taken()  # type: ignore[no-any-return]
 
     def enqueue(self) -> None:
         """Begin to execute. Raises :class:`~trivet.errors.InternalError` with TensorRT's reason."""
@@ -95,7 +104,7 @@ class Context:
 
     def close(self) -> None:
         """Free it; nothing is executing."""
-        self._context = None
+        self._context = self._config = None
         self._allocators.clear()
 
 
@@ -114,6 +123,10 @@ def _allocator_class(trt: Any) -> Any:
             self.block: Block | None = None
             self.shape: Sizes = ()
             self.error: TrivetError | None = None
+
+        def taken(self) -> tuple[Block | None, Sizes]:
+            block, self.block = self.block, None
+            return block, self.shape
 
         def reallocate_output(self, name: str, memory: int | None, size: int, alignment: int) -> int:
             # An exception would pass through C++; no memory makes TensorRT give up with a reason.

@@ -165,9 +165,11 @@ def error_text(error: Any) -> str:
     return f"{text.decode()} ({error.name})" if text else str(error.name)
 
 
-def copy_to_host(target: int, source: int, byte_size: int) -> None:
+def copy_to_host(device: Device, target: int, source: int, byte_size: int) -> None:
     """Copy from the device and wait, on any thread and beside what instances' streams are doing."""
     if byte_size:
+        # Of the device that is current.
         stream = runtime.cudaStreamPerThread
-        call("failed to copy CUDA memory", runtime.cudaMemcpyAsync, target, source, byte_size, _KIND, stream)
-        call("failed to copy CUDA memory", runtime.cudaStreamSynchronize, stream)
+        with device.current():
+            call("failed to copy CUDA memory", runtime.cudaMemcpyAsync, target, source, byte_size, _KIND, stream)
+            call("failed to copy CUDA memory", runtime.cudaStreamSynchronize, stream)

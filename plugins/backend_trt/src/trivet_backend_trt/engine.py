@@ -7,7 +7,7 @@ from typing import Any
 
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, TrivetError, UnavailableError
 
-from trivet_backend_trt import library
+from trivet_backend_trt import driver, library
 from trivet_backend_trt.device import Device
 from trivet_backend_trt.plan import Plan
 from trivet_backend_trt.settings import BUDGET, Settings, budget_bytes
@@ -44,19 +44,21 @@ class Engine:
             content = plan.path.read_bytes()
             self._engine = runtime.deserialize_cuda_engine(content)
             if self._engine is None:
-                raise _failure(trt, runtime, plan, content, free, library.reasons(errors, "no reason given"), model)
+                reason = library.reasons(errors, "no reason given")
+                raise _failure(trt, runtime, plan, content, free, device.index, reason, model)
         self.signature = Signature.of(trt, self._engine)
         if settings.streaming_budget is not None:
             self._stream_weights(settings.streaming_budget, model)
 
-    def create_context(self, strategy: str, *, graphs: bool) -> Any:
-        """An ``IExecutionContext`` on the current device.
+    def create_context(self, strategy: str, *, graphs: bool) -> tuple[Any, Any]:
+        """An ``IExecutionContext`` on the current device, and what must be there as long as it is.
 
         ``strategy`` is a name of ``ExecutionContextAllocationStrategy``. With ``graphs``, TensorRT for RTX is asked to
         capture its own. Raises :class:`~trivet.errors.ResourceExhaustedError` without memory for it.
         """
         trt = self.trt
         allocation = getattr(trt.ExecutionContextAllocationStrategy, strategy)
+        config = None
         with self._creating, library.collecting_errors() as errors:
             if graphs and self.captures_graphs:
                 config = self._engine.create_runtime_config()
@@ -69,7 +71,7 @@ class Engine:
                 raise ResourceExhaustedError(
                     f"unable to create TensorRT context: {library.reasons(errors, 'no reason given')}"
                 )
-        return context
+        return context, config
 
     @property
     def captures_graphs(self) -> bool:
@@ -88,9 +90,15 @@ class Engine:
                 f"model '{model}' sets parameter '{BUDGET}', and its plan was not built for weight streaming; build it"
                 " with: trivet trt build --weight-streaming"
             )
-        engine.weight_streaming_budget_v2 = budget_bytes(
-            budget, streamable, engine.get_weight_streaming_automatic_budget()
-        )
+        wanted = budget_bytes(budget, streamable, engine.get_weight_streaming_automatic_budget())
+        with library.collecting_errors() as errors:
+            # The bindings do not say whether it was taken.
+            engine.weight_streaming_budget_v2 = wanted
+            if engine.weight_streaming_budget_v2 != wanted:
+                raise InvalidArgumentError(
+                    f"model '{model}' cannot have the parameter '{BUDGET}' of '{budget}' ({wanted} bytes):"
+                    f" {library.reasons(errors, 'no reason given')}"
+                )
 
     def close(self) -> None:
         """Free it, when all contexts are gone; before the runtime that made it. On any thread."""
@@ -109,7 +117,9 @@ def _set_dla_core(runtime: Any, core: int, model: str) -> None:
     runtime.DLA_core = core
 
 
-def _failure(trt: Any, runtime: Any, plan: Plan, content: bytes, free: int, reason: str, model: str) -> TrivetError:
+def _failure(
+    trt: Any, runtime: Any, plan: Plan, content: bytes, free: int, gpu: int, reason: str, model: str
+) -> TrivetError:
     """Why a plan was refused: TensorRT's own words, and what is to be done where that can be told."""
     message = f"failed to load model '{model}': unable to deserialize '{plan.path.name}': {reason}"
     if trt.__name__ in library.VERSION_COMPATIBLE_ONLY:
@@ -126,6 +136,12 @@ def _failure(trt: Any, runtime: Any, plan: Plan, content: bytes, free: int, reas
     if "INSUFFICIENT_GPU_MEMORY" in found and len(content) > free:
         return ResourceExhaustedError(f"{message}; the plan has {len(content)} bytes, and {free} are free on the GPU")
     if "UNSUPPORTED_CC" in found:
+        here = driver.compute_capability(gpu)
+        if plan.kind == "tensorrt_rtx" and here not in library.compute_capabilities(trt):
+            return UnavailableError(
+                f"{message}; TensorRT for RTX has no plans for compute capability {here}, which GPU {gpu} has: build"
+                " one with TensorRT"
+            )
         return UnavailableError(
             f"{message}; it was built for other GPUs: build it on one of the kind that serves it, or with"
             " --hardware-compatible or --compute-capability"

@@ -72,7 +72,7 @@ class TensorRTInstance(ArrayInstance):
         self._contexts = {created.profile.index: created for created in contexts}
         self._profiles = [created.profile for created in contexts]
         if settings.graphs and not engine.captures_graphs:
-            self._graphs = Graphs(context, engine.signature, contexts, stream)
+            self._graphs = Graphs(context, engine, contexts, stream, self._device_pool)
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
         """One execution over the whole batch. Outputs are host arrays, or on the GPU where they are wanted there.
@@ -120,7 +120,7 @@ class TensorRTInstance(ArrayInstance):
 
         sources: dict[str, tuple[int, Sizes]] = {}
         results: dict[str, OutputValue] = {}
-        allocators: dict[str, Any] = {}
+        allocated: dict[str, Block | None] = {}
         shape_outputs: dict[str, NDArray[Any]] = {}
         for name, signature in self._outputs.items():
             shape = context.output_shape(name)
@@ -128,7 +128,8 @@ class TensorRTInstance(ArrayInstance):
                 shape_outputs[name] = array = np.empty(self._scalars.get(name, shape), _datatype(signature).numpy)
                 context.bind_output(name, array.ctypes.data)
             elif -1 in shape:
-                allocators[name] = context.allocate_output(name, self._device_pool)
+                context.allocate_output(name, self._device_pool)
+                allocated[name] = None
             else:
                 address = self._stays(name, shape, results) if name in outputs else None
                 if address is None:
@@ -136,11 +137,14 @@ class TensorRTInstance(ArrayInstance):
                     sources[name] = address, shape
                 context.bind_output(name, address)
         context.enqueue()
-        for name, allocator in allocators.items():
+        for name in allocated:
+            # Kept until it has been copied.
+            block, shape = context.allocated(name)
+            allocated[name] = block
             if name in self.placed:
-                results[name] = self._left(name, allocator.block, allocator.shape)
+                results[name] = self._left(name, block, shape)
             else:
-                sources[name] = allocator.block.address if allocator.block else 0, allocator.shape
+                sources[name] = block.address if block else 0, shape
         fetched = self._fetch({name: source for name, source in sources.items() if name in outputs})
         return {**results, **fetched, **{name: array for name, array in shape_outputs.items() if name in outputs}}
 
@@ -207,7 +211,7 @@ class TensorRTInstance(ArrayInstance):
     def _left(self, name: str, block: Block | None, shape: Sizes) -> DeviceResult:
         address = block.address if block is not None else 0
         shape = self._scalars.get(name, shape)
-        return DeviceResult(self._stream.device.index, block, address, _datatype(self._outputs[name]), shape)
+        return DeviceResult(self._stream.device, block, address, _datatype(self._outputs[name]), shape)
 
     def _fetch(self, sources: Mapping[str, tuple[int, Sizes]]) -> dict[str, OutputValue]:
         """Copy outputs to the host, and wait for everything that was begun."""

@@ -70,6 +70,15 @@ def load(name: str) -> Any:
         raise UnavailableError(f"{name} cannot be imported ({error}); install it with: {MODULES[name]}") from error
 
 
+def compute_capabilities(trt: Any) -> dict[str, Any]:
+    """The GPUs that TensorRT for RTX has plans for: by ``8.6`` and so on, and ``current`` for the one that is there."""
+    return {
+        "current" if name == "CURRENT" else f"{name[2:-1]}.{name[-1]}": member
+        for name, member in trt.ComputeCapability.__members__.items()
+        if name != "NONE"
+    }
+
+
 # By the name of a tensorrt.ILogger.Severity. What it tells of its work is for those who debug, its details for nobody.
 _LEVELS = {"WARNING": logging.WARNING, "INFO": logging.DEBUG, "VERBOSE": logging.NOTSET}
 

@@ -12,7 +12,7 @@ from trivet.datatypes import DataType
 from trivet.dlpack import CPU, CUDA, DeviceMemory
 from trivet.tensor import element_count
 
-from trivet_backend_trt.device import Stream, copy_to_host
+from trivet_backend_trt.device import Device, Stream, copy_to_host
 
 ALIGNMENT = 256
 """What TensorRT wants of an address, in bytes."""
@@ -122,17 +122,18 @@ class Buffer:
 class DeviceResult(DeviceMemory):
     """An output that was left on the GPU, complete. Who asks for it on the host gets a copy."""
 
-    __slots__ = ()
+    __slots__ = ("_device",)
 
     def __init__(
-        self, device: int, block: Block | None, address: int, datatype: DataType, shape: tuple[int, ...]
+        self, device: Device, block: Block | None, address: int, datatype: DataType, shape: tuple[int, ...]
     ) -> None:
-        super().__init__(block, address, (CUDA, device), datatype, shape)
+        super().__init__(block, address, (CUDA, device.index), datatype, shape)
+        self._device = device
 
     def on_host(self) -> DeviceMemory:
         """A copy in host memory."""
         copy = np.empty(self.nbytes, np.uint8)
-        copy_to_host(copy.ctypes.data, self.address, self.nbytes)
+        copy_to_host(self._device, copy.ctypes.data, self.address, self.nbytes)
         return DeviceMemory(copy, copy.ctypes.data, (CPU, 0), self.datatype, self.shape)
 
 

@@ -94,6 +94,12 @@ def _validate_tensor(config: ModelConfig, message: Any, tensor: TensorSignature,
             f"{what} '{message.name}' uses the format '{tensor.format}', but the configuration says"
             f" is_non_linear_format_io: {str(message.is_non_linear_format_io).lower()}",
         )
+    if "Stride %" in tensor.format:
+        raise _unable(
+            config,
+            f"{what} '{message.name}' has the format '{tensor.format}', which pads rows; that is not supported: build"
+            " the plan for linear inputs and outputs",
+        )
     if tensor.padded_dim >= 0 and tensor.dims[tensor.padded_dim] % tensor.vector:
         raise _unable(
             config,
