@@ -14,15 +14,18 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from cuda_standin import Driver
 from onnx.parser import parse_model
 from rich.console import Console
 from trivet.cli import cli
 from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.placement import gpu_count
+from trivet_backend_trt import driver, library
 from trivet_backend_trt.building import BuildOptions, build_plan, write_file
+from trivet_backend_trt.driver import compute_capability
 from trivet_backend_trt.plan import read_head
 from trivet_backend_trt.progress import BuildProgress
-from trivet_backend_trt.shapes import parse_shapes, read_profiles
+from trivet_backend_trt.shapes import ProfileShapes, parse_shapes, read_profiles
 
 trt = pytest.importorskip("tensorrt_rtx", reason="plans are built with trivet-backend-trt[rtx]")
 
@@ -145,8 +148,30 @@ def test_weights_beside_the_model_are_found(build: Build, tmp_path: Path) -> Non
 
 def test_a_builder_that_needs_a_gpu_says_so(build: Build) -> None:
     done = build(*SHAPES, "--compute-capability", "current")
-    assert (done.exit_code == 0) == bool(gpu_count())
-    assert gpu_count() or "NVIDIA driver" in done.output
+    if not gpu_count():
+        assert done.exit_code != 0
+        assert "NVIDIA driver" in done.output
+    elif compute_capability(0) in library.compute_capabilities(trt):
+        assert done.exit_code == 0, done.output
+
+
+def test_a_gpu_that_it_has_no_plans_for(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an H100."""
+    monkeypatch.setattr(Driver, "capabilities", ((9, 0),))
+    monkeypatch.setattr(driver, "_driver", Driver)
+    done = build(*SHAPES, "--compute-capability", "current")
+    assert "the GPU here has compute capability 9.0, for which tensorrt_rtx" in done.output
+    assert done.exit_code != 0
+
+
+def test_values_of_a_shape_tensor_that_are_not_in_order(tmp_path: Path) -> None:
+    model = parse_model("""<ir_version: 10, opset_import: ["" : 18]>
+    expand (float[4, 1] x, int64[2] shape) => (float[n, m] y) { y = Expand(x, shape) }""")
+    path = tmp_path / "expand.onnx"
+    onnx.save(model, str(path))
+    wrong = ProfileShapes({"shape": (5, 5)}, {"shape": (3, 3)}, {"shape": (1, 1)})
+    with pytest.raises(InvalidArgumentError, match="input 'shape' cannot have these sizes"):
+        build_plan(path, BuildOptions(library="tensorrt_rtx", profiles=[wrong]))
 
 
 def profiles() -> Any:

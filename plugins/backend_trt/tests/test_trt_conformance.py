@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import trivet.engine
+from gpu_plans import builder_here
 from onnx.parser import parse_model
 from trivet.placement import gpu_count
 from trivet.testing.conformance import BackendConformance
@@ -53,10 +54,9 @@ class TestOnAGpu(AddSub):
     _plan: bytes = b""
 
     def write_model(self, folder: Path) -> None:
-        pytest.importorskip("tensorrt_rtx", reason="plans are built with trivet-backend-trt[rtx]")
         if not TestOnAGpu._plan:
             path = folder.parent / "add_sub.onnx"
             onnx.save(parse_model(MODEL), str(path))
             profiles = read_profiles(["a:1x4,b:1x4"], ["a:2x4,b:2x4"], ["a:8x4,b:8x4"])
-            TestOnAGpu._plan = build_plan(path, BuildOptions(library="tensorrt_rtx", profiles=profiles))
+            TestOnAGpu._plan = build_plan(path, BuildOptions(profiles=profiles, **builder_here()))
         (folder / "model.plan").write_bytes(TestOnAGpu._plan)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
+from trivet.errors import InvalidArgumentError, UnavailableError
 
 from trivet_backend_trt import driver, library
 from trivet_backend_trt.shapes import ProfileShapes, Sizes
@@ -71,7 +71,7 @@ def build_plan(model: Path, options: BuildOptions, monitor: Any = None) -> bytes
         _parse(trt, network, log, model)
         config = builder.create_builder_config()
         _configure(trt, config, options)
-        _add_profiles(builder, config, network, options.profiles)
+        _add_profiles(builder, config, network, options.profiles, errors)
         cache = _load_timing_cache(config, options.timing_cache)
         made = monitor(trt) if monitor is not None else None
         if made is not None:
@@ -175,16 +175,18 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
 
 
 def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> None:
-    known = {
-        "current" if name == "CURRENT" else f"{name[2:-1]}.{name[-1]}": member
-        for name, member in trt.ComputeCapability.__members__.items()
-        if name != "NONE"
-    }
+    known = library.compute_capabilities(trt)
     unknown = [each for each in wanted if each not in known]
     if unknown:
         raise InvalidArgumentError(
             f"{trt.__name__} {trt.__version__} does not build for compute capability {unknown[0]}, only for"
             f" {', '.join(known)}"
+        )
+    here = driver.compute_capability(0) if "current" in wanted else None
+    if here and here not in known:
+        raise InvalidArgumentError(
+            f"the GPU here has compute capability {here}, for which {trt.__name__} {trt.__version__} does not build;"
+            " build with TensorRT"
         )
     config.num_compute_capabilities = len(wanted)
     for index, each in enumerate(wanted):
@@ -192,7 +194,9 @@ def _set_compute_capabilities(trt: Any, config: Any, wanted: Sequence[str]) -> N
             raise InvalidArgumentError(f"compute capability {each} cannot be built together with {', '.join(wanted)}")
 
 
-def _add_profiles(builder: Any, config: Any, network: Any, profiles: Sequence[ProfileShapes]) -> None:
+def _add_profiles(
+    builder: Any, config: Any, network: Any, profiles: Sequence[ProfileShapes], errors: Sequence[str]
+) -> None:
     inputs = {tensor.name: tensor for tensor in (network.get_input(index) for index in range(network.num_inputs))}
     varying = [name for name, tensor in inputs.items() if tensor.is_shape_tensor or -1 in tensor.shape]
     if varying and not profiles:
@@ -212,10 +216,12 @@ def _add_profiles(builder: Any, config: Any, network: Any, profiles: Sequence[Pr
                 else:
                     _check_shape(name, tuple(tensor.shape), bounds)
                     profile.set_shape(name, *bounds)
-            except (ValueError, TypeError) as error:
-                raise InvalidArgumentError(f"input '{name}' cannot have these sizes: {error}") from error
+            except (ValueError, TypeError, RuntimeError) as error:
+                reason = library.reasons(errors, str(error))
+                raise InvalidArgumentError(f"input '{name}' cannot have these sizes: {reason}") from error
         if config.add_optimization_profile(profile) < 0:
-            raise InternalError("TensorRT does not take the optimization profile")
+            reason = library.reasons(errors, "no reason given")
+            raise InvalidArgumentError(f"TensorRT does not take the optimization profile: {reason}")
 
 
 def _example(tensor: Any) -> str:
