@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from trivet import hookimpl
 from trivet.backend import (
     ArrayInstance,
@@ -98,6 +99,8 @@ class Arrays(ArrayInstance):
         self.model.journal.gate.passed()
         x = inputs["x"].numpy()
         self.model.journal.batches.append(len(x))
+        if np.isnan(x).any():
+            raise InvalidArgumentError("an input is no number")
         if (x < 0).any():
             raise ValueError("negative input")
         return {"y": x * x.dtype.type(self.model.factor)}

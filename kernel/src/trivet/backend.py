@@ -188,6 +188,8 @@ class ArrayInstance(BackendInstance, ABC):
         array, a :class:`~trivet.tensor.Tensor`, or any DLPack object; ``None`` says that there is no such output this
         time, and leaves it out of the responses. An exception fails the whole batch,
         and nothing else: :class:`~trivet.errors.TrivetError` with its own message and code, any other as internal.
+        :class:`~trivet.errors.InvalidArgumentError` says that an input is at fault: then each request of the batch is
+        executed by itself, so that it costs no other, unless they are steps of sequences.
         """
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from trivet import warmup
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
 from trivet.batching import gather, share_extra_inputs, split
-from trivet.errors import InternalError, TrivetError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, message_of
 from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
@@ -208,7 +208,14 @@ class Instance:
                     batch.extra_results = split_extra_outputs(self._spec, requests, results, batch.extra_outputs)
             except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
                 failure = _as_error(error, f"model instance '{self.name}' failed")
-                answers = [InferenceResponse(error=failure) for _ in requests]
+                if (
+                    isinstance(failure, InvalidArgumentError)
+                    and len(requests) > 1
+                    and not (batch.whole or batch.extra_outputs)
+                ):
+                    answers = [self._execute_alone(backend, request) for request in requests]
+                else:
+                    answers = [InferenceResponse(error=failure) for _ in requests]
             responses = list(zip(requests, answers, strict=True))
             _place(responses)
             end = perf_counter_ns()
@@ -218,6 +225,16 @@ class Instance:
                 request.compute_end_ns = end
                 request.done = True
         self._finish(Finished(self, responses, batch, requests))
+
+    def _execute_alone(self, backend: ArrayInstance, request: InferenceRequest) -> InferenceResponse:
+        """Execute one request of a batch that failed over somebody's input, so that it costs no other request."""
+        try:
+            inputs = gather(self._spec, (request,), None, backend.batch_memory)
+            backend.placed = _on_devices(request)
+            (answer,) = split(self._spec, (request,), backend.execute(inputs, self._wanted((request,), None)))
+        except BaseException as error:  # noqa: BLE001 - see _execute_arrays
+            return InferenceResponse(error=_as_error(error, f"model instance '{self.name}' failed"))
+        return answer
 
     def _finish(self, finished: Finished) -> None:
         """Post what an execution of arrays ended with: at once, or when the inputs of a batch that waits are together.

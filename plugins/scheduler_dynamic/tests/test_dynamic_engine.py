@@ -13,7 +13,7 @@ import pytest
 from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin
 from trivet.engine import Engine
-from trivet.errors import UnavailableError
+from trivet.errors import InvalidArgumentError, UnavailableError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
@@ -72,6 +72,22 @@ async def test_requests_that_come_while_the_model_computes_share_an_execution(
         [statistics] = engine.statistics("m")
         assert (statistics.execution_count, statistics.inference_count) == (2, 5)
         assert sorted(statistics.batches) == [1, 4]
+
+
+async def test_an_input_that_the_model_refuses_costs_no_other_request_of_the_batch(
+    running: Running, arithmetic: ArithmeticPlugin
+) -> None:
+    async with running("dynamic_batching {}") as engine:
+        with arithmetic.journal.gate as gate:
+            first = asyncio.ensure_future(ask(engine, 1))
+            await to_thread.run_sync(gate.wait_until_entered)
+            others = [asyncio.ensure_future(ask(engine, *rows)) for rows in ([2], [np.nan, 3], [4, 5])]
+        good, refused, better = await asyncio.gather(*others, return_exceptions=True)
+        assert (await first, good, better) == ([[10]], [[20]], [[40], [50]])
+        assert isinstance(refused, InvalidArgumentError)
+        assert arithmetic.journal.batches == [1, 5, 1, 2, 2]
+        [statistics] = engine.statistics("m")
+        assert (statistics.success.count, statistics.fail.count) == (3, 1)
 
 
 async def test_a_full_queue_refuses_and_what_it_holds_is_served(running: Running, arithmetic: ArithmeticPlugin) -> None:
