@@ -103,6 +103,28 @@ def test_weights_of_another_class(context: Any, instance: Instance) -> None:
         instance(context(files, CONFIG))
 
 
+@pytest.mark.parametrize(
+    ("weights", "reason"),
+    [
+        ({"model.pt": b""}, "cannot be read, they are damaged or incomplete"),
+        ({"model.pt": b"hello" * 100}, "cannot be read, they are damaged or incomplete .*KeyError: 101"),
+        ({"model.pt": b"version https://git-lfs.github.com/spec/v1\n"}, "it is damaged .a Git LFS pointer"),
+        ({"model.safetensors": b"?" * 64}, "cannot be read, they are damaged or incomplete"),
+        ({"model.pt": lambda path: path.symlink_to("gone")}, "cannot be read, .*No such file"),
+        ({"model.pt": lambda path: torch.save({1: torch.ones(1)}, path)}, "has a key 1, expected a state_dict"),
+    ],
+)
+def test_weights_that_cannot_be_read(weights: Any, reason: str, context: Any, instance: Instance) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"failed to load model 'm': .*{reason}"):
+        instance(context(eager(**weights), CONFIG))
+
+
+def test_a_class_that_computes_nothing(context: Any, instance: Instance) -> None:
+    code = "import torch\n\nclass Net(torch.nn.Module):\n    def foward(self, x):\n        return x\n"
+    with pytest.raises(InvalidArgumentError, match="the class Net has no method 'forward'"):
+        instance(context({"model.py": code}, CONFIG))
+
+
 class Dangerous:
     """Pickled, it runs a function when it is loaded."""
 

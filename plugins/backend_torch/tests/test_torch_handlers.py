@@ -52,11 +52,13 @@ class SumHandler(BaseHandler):
         return [{"label": self.mapping[str(int(value))], "batch": self.batch, "id": id} for value, id in zip(data, ids)]
 """
 HELPER = "import json\n\ndef parse(text):\n    return json.loads(bytes(text))\n"
-MANIFEST = {
-    "runtime": "python",
-    "model": {"modelName": "sums", "handler": "handler.py", "modelFile": "model.py", "serializedFile": "weights.pt"},
-    "archiverVersion": "0.12.0",
+MANIFEST_MODEL = {
+    "modelName": "sums",
+    "handler": "handler.py",
+    "modelFile": "model.py",
+    "serializedFile": "weights.pt",
 }
+MANIFEST = {"runtime": "python", "model": MANIFEST_MODEL, "archiverVersion": "0.12.0"}
 
 
 def files(**replaced: Any) -> dict[str, Any]:
@@ -144,6 +146,17 @@ def test_numbers_in_and_out(context: Any, create: Create) -> None:
     assert response.outputs[0].numpy().tolist() == [[3], [12]]
 
 
+@pytest.mark.parametrize("answer", ["300", "'many'", "[1, [2]]"])
+def test_an_answer_that_the_output_cannot_hold(answer: str, context: Any, create: Create) -> None:
+    handler = f"def handle(data, context):\n    return [{answer}] * len(data or ())\n"
+    config = """max_batch_size: 8
+        input { name: "data" data_type: TYPE_STRING dims: [ 1 ] }
+        output { name: "y" data_type: TYPE_UINT8 dims: [ 1 ] }"""
+    (response,) = execute(create(context(files(**{"handler.py": handler}), config)), request(b"a"))
+    with pytest.raises(InternalError, match="the handler's answer fits no output"):
+        raise response.error or AssertionError
+
+
 def test_a_function_as_entry_point(context: Any, create: Create) -> None:
     handler = """
 _service = None
@@ -184,6 +197,12 @@ def test_an_answer_for_each_row(context: Any, create: Create) -> None:
         ({"handler.py": "x = 1\n"}, "Expected only one class in custom service code"),
         ({"weights.pt": lambda path: torch.save(torch.nn.Linear(1, 1), path)}, "raised UnpicklingError"),
         ({"model.py": "x = 1\n"}, "Expected only one class as model definition, and 'model.py' has 0"),
+        ({"model-config.yaml": b"\xff"}, "'model-config.yaml' of the archive is no YAML"),
+        ({"model-config.yaml": f"batchSize: {1 << 31}"}, "'batchSize' of the archive's configuration is 2147483648"),
+        (
+            {"MAR-INF/MANIFEST.json": json.dumps({"model": {**MANIFEST_MODEL, "handler": "handler.py:run"}})},
+            "the handler has neither a function 'run' nor a class of that name",
+        ),
     ],
 )
 def test_archives_that_cannot_be_loaded(replaced: dict[str, Any], message: str, context: Any, create: Create) -> None:
@@ -216,7 +235,7 @@ def test_an_archive_with_a_damaged_file(context: Any, create: Create) -> None:
     ],
 )
 def test_a_handler_that_is_not_here(handler: str, why: str, context: Any, create: Create) -> None:
-    manifest = {"model": {**MANIFEST["model"], "handler": handler}}  # type: ignore[dict-item]
+    manifest = {"model": {**MANIFEST_MODEL, "handler": handler}}
     message = rf"handler '{handler}' is not in the archive, and none of .*: base_handler, image_classifier, .*{why}"
     with pytest.raises(InvalidArgumentError, match=message):
         create(context(files(**{"MAR-INF/MANIFEST.json": json.dumps(manifest)})))

@@ -115,6 +115,13 @@ def test_requests_of_a_batch_may_differ_in_a_python_number(context: Any, instanc
     np.testing.assert_array_equal(run(made, ["y"], x=x, by=by)["y"], x * by)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_python_number_is_the_callers_fault(value: float, context: Any, instance: Instance) -> None:
+    made = instance(context({"model.pt": script(Scaled())}, SCALED.replace("INT64", "FP32")))
+    with pytest.raises(InvalidArgumentError, match=f"input 'by' is {value}, expected a value for int"):
+        run(made, ["y"], x=np.ones((1, 2), np.float32), by=np.full((1, 1), value, np.float32))
+
+
 class Shout(torch.nn.Module):
     def forward(self, texts: list[str], x: torch.Tensor) -> tuple[list[str], torch.Tensor]:
         return [text.upper() for text in texts], x
@@ -141,6 +148,17 @@ def test_bytes_that_are_no_text(context: Any, instance: Instance) -> None:
     x = Tensor.from_wire("x", datatypes.BF16, (1, 2), bytes(4))
     with pytest.raises(InvalidArgumentError, match="element 0 of input 'texts' is not valid UTF-8"):
         run(made, ["OUT__0"], texts=object_array([b"\xff"], (1, 1)), x=x)
+
+
+def test_text_of_no_elements(context: Any, instance: Instance) -> None:
+    class Words(torch.nn.Module):
+        def forward(self, texts: list[str]) -> list[str]:
+            return [text.upper() for text in texts]
+
+    config = """input { name: "texts" data_type: TYPE_STRING dims: [ -1 ] }
+        output { name: "OUT__0" data_type: TYPE_STRING dims: [ -1 ] }"""
+    made = instance(context({"model.pt": script(Words())}, config))
+    assert run(made, ["OUT__0"], texts=object_array([], (0,)))["OUT__0"].shape == (0,)
 
 
 class Identity(torch.nn.Module):
@@ -226,6 +244,20 @@ def test_a_sequence_begins_with_a_call_of_the_reset_method(context: Any, instanc
     one, zero = np.ones(1, np.float32), np.zeros(1, np.float32)
     starts = (one, zero, zero, one, zero)
     assert [run(made, ["y"], x=one, START=start)["y"].tolist()[0] for start in starts] == [1, 2, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [('KeyError("labels")', "KeyError: 'labels'"), ('ValueError("caf\\udce9")', r"caf\udce9")],
+)
+def test_what_the_code_of_a_model_raises(error: str, reason: str, context: Any, instance: Instance) -> None:
+    code = f"import torch\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        raise {error}\n"
+    config = """input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] }
+        output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }"""
+    made = instance(context({"model.py": code}, config))
+    with pytest.raises(InternalError) as raised:
+        run(made, ["y"], x=np.ones(1, np.float32))
+    assert str(raised.value) == f"PyTorch execute failure: {reason} (model 'm' version 1)"
 
 
 def test_a_failing_run_says_what_failed_and_serving_goes_on(context: Any, instance: Instance) -> None:

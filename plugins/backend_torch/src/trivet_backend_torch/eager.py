@@ -6,6 +6,7 @@ loaded with ``weights_only``, a ``.safetensors`` holds nothing but tensors.
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from trivet.errors import InvalidArgumentError
 from trivet.private_code import PrivatePackage
 
 from trivet_backend_torch.network import Network
-from trivet_backend_torch.runtime import torch
+from trivet_backend_torch.runtime import describe, is_out_of_memory, torch
 from trivet_backend_torch.settings import ALLOW_UNPICKLING, Settings
 from trivet_backend_torch.signature import Signature
 
@@ -33,7 +34,8 @@ def load(path: Path, device: Any, settings: Settings, model: str, *, compile_it:
     code = PrivatePackage([path.parent], f"The code of '{path.name}'.")
     try:
         module = _class_of(code.load(path.stem), settings.model_class, path.name)(**settings.model_arguments)
-        weights = next((file for s in _WEIGHT_SUFFIXES if (file := path.with_suffix(s)).is_file()), None)
+        # A link that leads nowhere is weights that are missing, not a model without any.
+        weights = next((file for s in _WEIGHT_SUFFIXES if os.path.lexists(file := path.with_suffix(s))), None)
         if weights is not None:
             _load_weights(module, weights, device, settings, model)
     except BaseException:
@@ -63,6 +65,8 @@ def _permission(model: str) -> str:
 
 def _network(module: Any, device: Any, settings: Settings | None, code: PrivatePackage | None) -> Network:
     """``settings`` say whether to compile; without them, the network is only looked at."""
+    if getattr(module.forward, "__func__", None) is torch.nn.Module.forward:
+        raise InvalidArgumentError(f"the class {type(module).__name__} has no method 'forward'")
     if device is not None:
         module.to(device)
     module.eval()
@@ -99,6 +103,7 @@ def _class_of(module: ModuleType, wanted: str, filename: str) -> Any:
 
 def _load_weights(module: Any, path: Path, device: Any, settings: Settings, model: str) -> None:
     where = "cpu" if device is None else str(device)
+    state: Any
     try:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path, device=where)
@@ -107,16 +112,27 @@ def _load_weights(module: Any, path: Path, device: Any, settings: Settings, mode
     except pickle.UnpicklingError as error:
         if not settings.allow_unpickling:
             raise InvalidArgumentError(
-                f"'{path.name}' is no state_dict of tensors but a pickle that would have to run code; save it with"
-                f" torch.save(model.state_dict(), ...). {_permission(model)}"
+                f"'{path.name}' is no state_dict of tensors: it is damaged (a Git LFS pointer?), or a pickle that would"
+                f" have to run code; save it with torch.save(model.state_dict(), ...). {_permission(model)}"
             ) from error
         state = torch.load(path, map_location=where, weights_only=False)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise InvalidArgumentError(f"the weights '{path.name}' cannot be read: {error}") from error
+    except Exception as error:
+        # On a damaged file PyTorch's unpickler comes across anything, such as a KeyError.
+        if is_out_of_memory(error):
+            raise
+        raise InvalidArgumentError(
+            f"the weights '{path.name}' cannot be read, they are damaged or incomplete (a Git LFS pointer?):"
+            f" {describe(error)}"
+        ) from error
     if isinstance(state, torch.nn.Module):
         state = state.state_dict()
     if not isinstance(state, Mapping):
         raise InvalidArgumentError(f"'{path.name}' holds a {type(state).__name__}, expected a state_dict")
+    others = [key for key in state if not isinstance(key, str)]
+    if others:
+        raise InvalidArgumentError(
+            f"'{path.name}' has a key {others[0]!r}, expected a state_dict, whose keys are names"
+        )
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

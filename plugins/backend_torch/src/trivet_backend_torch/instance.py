@@ -149,7 +149,7 @@ class TorchInstance(ArrayInstance):
             if isinstance(where, str) or where >= len(result):
                 raise no_such_output(name, len(result))
             return list(result.values())[where]
-        if isinstance(result, (tuple, list)) and not _is_text(result):
+        if isinstance(result, (tuple, list)) and not self._is_text(name, result):
             index = where if isinstance(where, int) else 0
             if index >= len(result):
                 raise no_such_output(name, len(result))
@@ -157,6 +157,12 @@ class TorchInstance(ArrayInstance):
         if where not in (0, name):
             raise no_such_output(name, 1)
         return result  # text, or a number
+
+    def _is_text(self, name: str, result: Any) -> bool:
+        """Whether a list is one result; an empty one is where the output is text."""
+        if not isinstance(result, list):
+            return False
+        return all(isinstance(item, str) for item in result) and (bool(result) or self._datatypes[name] is BYTES)
 
     def _shaped(self, name: str, value: Any) -> Any:
         """A scalar in the shape of the configuration, which has no rank 0."""
@@ -191,10 +197,6 @@ def _reset_of(context: ModelContext, settings: Settings, network: Network) -> tu
 def dims_of(message: Any) -> tuple[int, ...]:
     """The dimensions that the network knows of an input or output of a configuration, without the batch."""
     return tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
 
 
 def _rows(value: Any, rows: Sequence[int]) -> Any:

@@ -10,7 +10,7 @@ import threading
 import warnings
 from typing import Any
 
-from trivet.errors import InternalError, ResourceExhaustedError, TrivetError
+from trivet.errors import InternalError, ResourceExhaustedError, TrivetError, message_of
 
 try:
     import torch
@@ -37,10 +37,12 @@ def describe(error: BaseException) -> str:
 
     What the TorchScript interpreter raises carries the model's source with it and says in the last line what is wrong.
     """
-    text = str(error).strip()
+    text = message_of(error).strip()
     if "TorchScript interpreter" in text:
         lines = [line for line in text.splitlines() if line.strip()]
         return lines[-1].strip()
+    if isinstance(error, KeyError):
+        return f"KeyError: {text}"  # whose text is the key alone
     return text or type(error).__name__
 
 
@@ -48,7 +50,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether host or device had no more memory: for tensors, or for what CUDA and its libraries need themselves."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
+    text = message_of(error)
     return any(words in text for words in ("can't allocate memory", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"))
 
 

@@ -48,13 +48,20 @@ def text_list(tensor: Tensor) -> list[str]:
 
 
 def scalar(tensor: Tensor, kind: Kind, row: int = 0) -> Any:
-    """The Python value of one row. Raises :class:`~trivet.errors.InvalidArgumentError` where a row has not just one."""
+    """The Python value of one row. Raises :class:`~trivet.errors.InvalidArgumentError` where a row has not just one,
+    and for a value that is none of the kind.
+    """
     items = text_list(tensor) if tensor.datatype is BYTES else tensor.numpy().reshape(-1).tolist()
     if row >= len(items) or (not tensor.shape and len(items) != 1):
         raise InvalidArgumentError(
             f"input '{tensor.name}' has shape {list(tensor.shape)}, expected one {kind} for each element of the batch"
         )
-    return _CASTS[kind](items[row])
+    try:
+        return _CASTS[kind](items[row])
+    except (ValueError, OverflowError) as error:  # nan, infinity, and text that is no number
+        raise InvalidArgumentError(
+            f"input '{tensor.name}' is {items[row]!r}, expected a value for {kind}: {error}"
+        ) from None
 
 
 def host_array(value: Any, datatype: DataType, name: str) -> NDArray[Any]:

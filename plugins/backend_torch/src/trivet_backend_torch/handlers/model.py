@@ -33,6 +33,7 @@ from trivet_backend_torch.threads import prepare_thread
 
 INPUT, OUTPUT = "data", "prediction"
 _YAML = "model-config.yaml"
+_MAX_INT32 = (1 << 31) - 1
 
 
 def complete_handler(context: ModelContext, path: Path) -> None:
@@ -52,14 +53,19 @@ def complete_handler(context: ModelContext, path: Path) -> None:
         config.output.add(name=OUTPUT, data_type=BYTES.config_value, dims=(1,))
     if config.max_batch_size == 0:
         # A handler takes a list of any length; its file says how many it is meant for.
-        config.max_batch_size = _positive(options.get("batchSize"), 1)
+        config.max_batch_size = _positive(options, "batchSize", 1)
     if config.max_batch_size > 1 and config.WhichOneof("scheduling_choice") is None:
-        delay_ms = _positive(options.get("maxBatchDelay"), 100) if "batchSize" in options else 0
+        delay_ms = _positive(options, "maxBatchDelay", 100) if "batchSize" in options else 0
         config.dynamic_batching.max_queue_delay_microseconds = delay_ms * 1000
 
 
-def _positive(value: Any, default: int) -> int:
-    return value if isinstance(value, int) and value > 0 else default
+def _positive(options: dict[str, Any], name: str, default: int) -> int:
+    value = options.get(name)
+    if not isinstance(value, int) or value <= 0:
+        return default
+    if value > _MAX_INT32:
+        raise InvalidArgumentError(f"'{name}' of the archive's configuration is {value}, expected {_MAX_INT32} or less")
+    return value
 
 
 def _yaml_config(archive: Archive) -> dict[str, Any]:
@@ -68,7 +74,7 @@ def _yaml_config(archive: Archive) -> dict[str, Any]:
         return {}
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidArgumentError(f"'{file.name}' of the archive is no YAML: {error}") from error
     return loaded if isinstance(loaded, dict) else {}
 
@@ -163,6 +169,11 @@ def _service_class(module: ModuleType, wanted: str) -> Any:
     classes = [cls for cls in list_classes_from_module(module) if hasattr(cls, "handle")]
     if wanted:
         classes = [cls for cls in classes if cls.__name__ == wanted]
+        if not classes:
+            raise InvalidArgumentError(
+                f"the handler has neither a function '{wanted}' nor a class of that name with a method 'handle', which"
+                " the manifest names after the colon"
+            )
     if len(classes) != 1:
         raise InvalidArgumentError(
             "Expected only one class in custom service code or a function entry point, and the handler has"
@@ -254,7 +265,7 @@ class HandlerInstance(RequestInstance):
             ]
         except TrivetError as error:
             return InferenceResponse(error=error)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             return InferenceResponse(
                 error=InternalError(f"the handler's answer fits no output: {error} (model {self._name})")
             )
