@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,19 @@ def test_an_input_with_a_default_may_be_left_out(context: MakeContext, instance:
     used = instance(context(None, optional))
     assert run(used, ["y"], x=x)["y"].tolist() == [10, 20]
     assert run(used, ["y"], x=x, scale=scale)["y"].tolist() == [3, 6]
+
+
+def test_code_of_python_in_the_graph_is_not_in_the_file(context: MakeContext, instance: MakeInstance) -> None:
+    def build() -> tuple[Tensors, Tensors]:
+        x = v1.placeholder(tf.float32, [None])
+        return {"x": x}, {"y": v1.numpy_function(lambda value: value, [x], tf.float32)}
+
+    config = """input { name: "x" data_type: TYPE_FP32 dims: [ -1 ] }
+        output { name: "y" data_type: TYPE_FP32 dims: [ -1 ] }"""
+    made = instance(context(lambda folder: save_serving(folder, build), config))
+    gc.collect()  # the function was the graph's
+    with pytest.raises(
+        InternalError, match=r"no file holds: save the model without it \(model 'm' version 1\)$"
+    ) as raised:
+        run(made, ["y"], x=np.float32([1]))
+    assert "Traceback" not in str(raised.value)

@@ -51,10 +51,12 @@ except ImportError:  # pragma: no cover - then the garbage collector has it to d
 
 
 def describe(error: BaseException) -> str:
-    """The message of an exception of TensorFlow, without the pointers to nodes that follow it and the hint on OOM."""
-    lines = [
-        line for line in _text(error).splitlines() if line.strip() and not line.lstrip().startswith(("[[{{", "Hint:"))
-    ]
+    """The message of an exception of TensorFlow, without the pointers to nodes that follow it and the hint on OOM.
+
+    A function of Python in the graph (``tf.numpy_function``) that fails adds its traceback, which is no caller's.
+    """
+    text, _, _ = _text(error).partition("Traceback (most recent call last)")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("[[{{", "Hint:"))]
     return " ".join(line.strip() for line in lines) or type(error).__name__
 
 
@@ -71,7 +73,10 @@ def _text(error: BaseException) -> str:
 def execute_failure(error: Exception, model: str) -> TrivetError:
     """The error for the caller of a run that failed: TensorFlow's message, as in Triton, and whose model it is."""
     kind = ResourceExhaustedError if is_out_of_memory(error) else InternalError
-    return kind(f"{describe(error)} (model {model})")
+    why = describe(error)
+    if "Could not find callback" in why:
+        why += " -- it is code of tf.py_function or tf.numpy_function, which no file holds: save the model without it"
+    return kind(f"{why} (model {model})")
 
 
 def load_failure(error: Exception, model: str, written_by: str = "") -> TrivetError:
