@@ -12,7 +12,8 @@ import skops.io
 import xgboost
 from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_iris, load_wine
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from trivet.testing import running_engine
 from trivet.testing.conformance import BackendConformance
 from trivet.testing.conformance.requests import Arrays, infer, request
@@ -43,6 +44,17 @@ class TestSklearn(Tables):
             "label": np.array(labels, np.object_),
             "probabilities": self.model.predict_proba(inputs["x"]).astype(np.float32),
         }
+
+
+class TestSklearnWithSeveralTargets(Tables):
+    table = load_diabetes().data
+    model = LinearRegression().fit(table, np.stack([load_diabetes().target, table[:, 0]], axis=1))
+
+    def write_model(self, folder: Path) -> None:
+        skops.io.dump(self.model, folder / "model.skops")
+
+    def expected(self, inputs: Arrays) -> Arrays:
+        return {"value": self.model.predict(inputs["x"]).astype(np.float32)}
 
 
 class TestLightgbm(Tables):
@@ -87,6 +99,22 @@ def test_a_pickle_is_read_only_where_the_operator_names_the_model(tmp_path: Path
             reasons = {entry.name: entry.reason for entry in await engine.repository_index()}
             assert "runs code when it is read" in reasons["other"]
             assert "allow-pickle=other" in reasons["other"]
+
+    anyio.run(check)
+
+
+def test_a_file_without_a_predictor_says_so(tmp_path: Path) -> None:
+    for name in ("empty", "scaler"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    (tmp_path / "empty" / "1" / "model.joblib").write_bytes(b"")
+    skops.io.dump(StandardScaler().fit(FLOWERS.data), tmp_path / "scaler" / "1" / "model.skops")
+
+    async def check() -> None:
+        options = {"tabular": {"allow-pickle": "empty"}}
+        async with running_engine(tmp_path, allow_failures=True, backend_config=options) as engine:
+            reasons = {entry.name: entry.reason for entry in await engine.repository_index()}
+            assert "cannot be read: EOFError" in reasons["empty"]
+            assert "a StandardScaler predicts nothing" in reasons["scaler"]
 
     anyio.run(check)
 

@@ -43,11 +43,13 @@ class SklearnPredictor(Predictor):
     """``label``, and ``probabilities`` where the estimator has them."""
 
     def __init__(self, estimator: Any) -> None:
+        if not hasattr(estimator, "predict"):
+            raise InvalidArgumentError(f"a {type(estimator).__name__} predicts nothing")
         self._estimator = estimator
         self.features = int(estimator.n_features_in_)
         classes = getattr(estimator, "classes_", None)
         if classes is None:
-            self.outputs = {"value": (FP32, [1])}
+            self.outputs = {"value": (FP32, [width_of(estimator.predict, self.features)])}
             return
         text = classes.dtype.kind in "UO"
         self.outputs = {"label": (BYTES if text else from_numpy(classes.dtype), [1])}
@@ -64,7 +66,7 @@ class SklearnPredictor(Predictor):
                 labels = object_array([str(label).encode() for label in labels], (len(labels),))
             found["label"] = labels.reshape(-1, 1)
         if "value" in outputs:
-            found["value"] = self._estimator.predict(x).astype(np.float32).reshape(-1, 1)
+            found["value"] = self._estimator.predict(x).astype(np.float32).reshape(len(x), -1)
         return found
 
 
@@ -74,11 +76,15 @@ class BoosterPredictor(Predictor):
     def __init__(self, features: int, predict: Callable[[Table], Table]) -> None:
         self._predict = predict
         self.features = features
-        width = predict(np.zeros((1, features), np.float32)).reshape(1, -1).shape[1]
-        self.outputs = {"value": (FP32, [width])}
+        self.outputs = {"value": (FP32, [width_of(predict, features)])}
 
     def predict(self, x: Table, outputs: Sequence[str]) -> dict[str, Table]:
         return {"value": self._predict(x).astype(np.float32).reshape(len(x), -1)}
+
+
+def width_of(predict: Callable[[Table], Table], features: int) -> int:
+    """How many numbers a row gets: several from a regression with several targets, or for several classes."""
+    return int(predict(np.zeros((1, features), np.float32)).size)
 
 
 def read_skops(path: Path) -> Predictor:
@@ -185,4 +191,5 @@ def read(context: ModelContext) -> Predictor:
     except ImportError as error:
         raise UnavailableError(f"{error}; pip install 'trivet-backend-tabular[{extra}]'") from error
     except Exception as error:
-        raise InvalidArgumentError(f"'{path}' cannot be read: {str(error).splitlines()[0]}") from error
+        reason, _, _ = str(error).partition("\n")
+        raise InvalidArgumentError(f"'{path}' cannot be read: {reason or type(error).__name__}") from error
