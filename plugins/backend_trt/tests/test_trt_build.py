@@ -85,6 +85,7 @@ def test_options_that_it_takes(options: tuple[str, ...], build: Build, tmp_path:
     ((*SHAPES, "--exclude-lean-runtime"), "--exclude-lean-runtime is for plans that are --version-compatible"),
     ((*SHAPES, "--dla-core", "0"), "--dla-core is not for TensorRT for RTX"),
     ((*SHAPES, "--workspace", "much"), "'much' is no size, expected bytes, such as 1000000, 500M or 4G"),
+    ((*SHAPES, "--workspace", "99999999999G"), "'99999999999G' is more than any machine has"),
     ((*SHAPES, "--plugins", "/no/such.so"), "unable to load custom library for TensorRT plugins: /no/such.so"),
 ])  # fmt: skip
 def test_what_it_refuses_and_why(options: tuple[str, ...], reason: str, build: Build, tmp_path: Path) -> None:
@@ -102,12 +103,15 @@ def test_what_it_refuses_and_why(options: tuple[str, ...], reason: str, build: B
     void setLoggerFinder(void* finder) {}
     void* const* getCreators(int32_t* count) { *count = 0; return 0; }""",
 ], ids=["registers itself", "offers creators"])  # fmt: skip
-def test_a_library_with_plugins_is_loaded(source: str, build: Build, tmp_path: Path) -> None:
+def test_a_library_with_plugins_is_loaded(
+    source: str, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "plugins.c").write_text(source)
     library = tmp_path / "plugins.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "plugins.c"], check=True)
-    for _ in range(2):
-        done = build(*SHAPES, "--plugins", str(library))
+    monkeypatch.chdir(tmp_path)
+    for path in (str(library), str(library), library.name):
+        done = build(*SHAPES, "--plugins", path)
         assert done.exit_code == 0, done.output
 
 
@@ -116,6 +120,9 @@ def test_files_that_are_no_model(build: Build, tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     assert "'broken.onnx' cannot be parsed as ONNX: " in build(model=broken).output
+    for content in (b"", b"hello"):
+        broken.write_bytes(content)
+        assert "'broken.onnx' has no outputs; it is damaged, or no ONNX model" in build(model=broken).output
     node = onnx.helper.make_node("NoSuchOperator", ["x"], ["y"], name="the_node")
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in "xy"]
     onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", values[:1], values[1:])), str(broken))

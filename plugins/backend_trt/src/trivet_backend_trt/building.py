@@ -141,6 +141,10 @@ def _parse(trt: Any, network: Any, log: Any, model: Path) -> None:
         raise InvalidArgumentError(f"there is no file '{model}'")
     parser = trt.OnnxParser(network, log)
     if parser.parse_from_file(str(model)):
+        if not network.num_outputs:  # so it reads what is empty, or all unknown fields to it
+            raise InvalidArgumentError(
+                f"'{model.name}' has no outputs; it is damaged, or no ONNX model (a Git LFS pointer?)"
+            )
         return
     found = [parser.get_error(index) for index in range(parser.num_errors)]
     said = [

@@ -22,7 +22,10 @@ class _Size(click.ParamType[int]):
         digits = text[:-1] if shift else text
         if not digits.isdecimal() or not digits.isascii():
             self.fail(f"{value!r} is no size, expected bytes, such as 1000000, 500M or 4G", param, ctx)
-        return int(digits) << shift
+        size = int(digits) << shift
+        if size >= 1 << 63:
+            self.fail(f"{value!r} is more than any machine has", param, ctx)
+        return size
 
 
 @click.group

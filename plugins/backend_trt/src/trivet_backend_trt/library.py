@@ -151,8 +151,9 @@ def register_plugins(trt: Any, log: Any, paths: Sequence[str]) -> None:
 
 def _register(trt: Any, path: str) -> None:
     try:
-        # As Triton does: a library may register its plugins while it is loaded.
-        loaded = ctypes.CDLL(str(Path(path)), mode=ctypes.RTLD_GLOBAL)
+        # As Triton does: a library may register its plugins while it is loaded. Without a slash the loader would not
+        # look in the current folder.
+        loaded = ctypes.CDLL(str(Path(path).absolute()) if Path(path).is_file() else path, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise InvalidArgumentError(f"unable to load custom library for TensorRT plugins: {error}") from error
     # Or offer them: then the registry asks. It answers nothing where they are registered already, which is well.
