@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from host_arena import HostArena
+from host_gpu import HostGpu, InHostMemory, address_of, on_gpu
 from trivet import datatypes
 from trivet.batching import gather, share_extra_inputs, split
 from trivet.config.spec import ModelSpec, TensorSpec
@@ -70,6 +71,24 @@ def test_what_is_small_alone_or_text_is_where_it_would_be_otherwise() -> None:
     words = [Tensor.from_numpy("x", np.array([b"a" * 1000] * 500, np.object_))] * 2
     assert Tensor.concatenated(words, (1000,), arena).numpy().shape == (1000,)
     assert not arena.taken
+
+
+def test_a_batch_of_what_is_on_a_gpu_stays_there_with_the_rows_of_its_results() -> None:
+    requests = [request(np.full((rows, 2), rows, np.float32)) for rows in (1, 2)]
+    for asked in requests:
+        asked.inputs = {"x": on_gpu("x", asked.inputs["x"].numpy(), datatypes.FP32)}
+    batch = gather(spec(), requests, None, None, HostGpu())["x"]
+    assert batch.on_device
+    result = 2 * batch.numpy()
+    there = InHostMemory(result, datatypes.FP32)
+    responses = split(spec(), requests, {"y": there, "z": there}, {"y"})
+    (y_1, z_1), (y_2, z_2) = (response.outputs for response in responses)
+    assert [address_of(y_1), address_of(y_2)] == [result.ctypes.data, result[1:].ctypes.data]
+    assert [y_1.shape, y_2.shape] == [(1, 2), (2, 2)]
+    # Whoever reads it elsewhere does so on the event loop, which must not wait for a device.
+    assert not z_1.on_device
+    assert not z_2.on_device
+    assert z_2.numpy().tolist() == [[4, 4], [4, 4]]
 
 
 @pytest.mark.parametrize("from_wire", [True, False])

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from trivet.datatypes import ALL, BF16, BOOL, BYTES, FP16, FP32, INT32, UINT16, DataType
-from trivet.dlpack import CPU, CUDA, DeviceMemory, OnGpu, describe, relabel
+from trivet.datatypes import ALL, BF16, BOOL, BYTES, FP16, FP32, FP64, INT32, UINT16, DataType
+from trivet.dlpack import CPU, CUDA, DeviceMemory, OnGpu, Rows, describe, relabel
 from trivet.tensor import Tensor
 
 torch = pytest.importorskip("torch")
@@ -135,6 +135,52 @@ def test_bit_patterns_become_bfloat16_and_integers_again() -> None:
     assert describe(capsule).datatype is BF16
     relabel(capsule, UINT16)
     assert describe(capsule).datatype is UINT16
+
+
+@pytest.mark.parametrize("version", [None, (1, 0)])
+@pytest.mark.parametrize("datatype", [*NUMBERS, BF16], ids=repr)
+def test_rows_are_views_of_the_whole(datatype: DataType, version: tuple[int, int] | None) -> None:
+    array = np.arange(12).reshape(4, 3).astype(datatype.numpy)
+    rows = Rows(over(array, datatype), 1, datatype, (2, 3))
+    found = describe(rows.__dlpack__(max_version=version))
+    assert found == ((CPU, 0), datatype, (2, 3), array[1:].ctypes.data, array[1:3].nbytes, True)
+    assert Tensor.from_dlpack("x", rows, datatype, rows.shape).numpy().tolist() == array[1:3].tolist()
+
+
+def test_rows_keep_the_whole_and_wait_as_it_does() -> None:
+    class Noting(DeviceMemory):
+        def __dlpack__(self, **options: Any) -> Any:
+            asked.append(options)
+            return super().__dlpack__(**options)
+
+    asked: list[dict[str, Any]] = []
+    owner = Owner()
+    array = np.arange(6.0).reshape(3, 2)
+    kept = weakref.ref(owner)
+    rows = Rows(Noting((owner, array), array.ctypes.data, (CPU, 0), FP64, (3, 2)), 2, FP64, (1, 2))
+    assert rows.__dlpack_device__() == (CPU, 0)
+    capsule = rows.__dlpack__(stream=7)
+    assert asked == [{"stream": 7}]
+    del rows, owner
+    gc.collect()
+    assert kept()
+    assert torch.from_dlpack(capsule).tolist() == [[4, 5]]
+    del capsule
+    gc.collect()
+    assert not kept()
+
+
+def test_rows_of_what_has_gaps_are_none() -> None:
+    columns = torch.zeros(4, 3).T
+    with pytest.raises(BufferError, match="not row-major"):
+        Rows(columns, 1, FP32, (2, 4)).__dlpack__()
+
+
+def test_own_memory_has_any_shape_of_as_many_elements() -> None:
+    array = np.arange(6, dtype=np.int32)
+    memory = over(array, INT32)
+    assert np.from_dlpack(memory.reshaped((2, 3))).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert memory.shape == (6,)
 
 
 def test_what_is_no_capsule_or_was_consumed_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from host_gpu import HostGpu, address_of, on_gpu
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -126,6 +127,51 @@ def test_a_framework_that_cannot_copy_to_the_host_is_named_the_reason() -> None:
 
     with pytest.raises(InternalError, match=r"^tensor 'x' cannot be read from its framework: .* keyword argument"):
         Tensor.from_dlpack("x", Earlier(), datatypes.FP32, (3,)).numpy()
+
+
+def test_what_is_all_on_a_gpu_is_joined_there_and_everything_else_on_the_host() -> None:
+    arrays = [np.full((1, 2), value, np.float32) for value in (1, 2)]
+    there = [on_gpu("x", array, datatypes.FP32) for array in arrays]
+    here = Tensor.from_numpy("x", arrays[1])
+    gpu = HostGpu()
+    joined = Tensor.concatenated(there, (2, 2), None, gpu)
+    assert joined.on_device
+    assert joined.numpy().tolist() == [[1, 1], [2, 2]]
+    assert not Tensor.concatenated([there[0], here], (2, 2), None, gpu).on_device
+    gpu.is_full = True
+    for memory in (gpu, None):
+        on_host = Tensor.concatenated(there, (2, 2), None, memory)
+        assert not on_host.on_device
+        assert on_host.numpy().tolist() == [[1, 1], [2, 2]]
+
+
+def test_rows_on_a_gpu_are_views_there() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(3, 2)
+    rows = on_gpu("y", array, datatypes.FP32).rows_on_device([1, 2])
+    assert rows is not None
+    assert [address_of(part) for part in rows] == [array.ctypes.data, array[1:].ctypes.data]
+    assert [part.numpy().tolist() for part in rows] == [[[0, 1]], [[2, 3], [4, 5]]]
+
+
+def test_there_are_no_rows_on_a_gpu_of_what_is_on_the_host_or_not_row_major() -> None:
+    class Scattered:
+        shape = (3, 2)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return CUDA, 0
+
+        def __dlpack__(self, **_: object) -> object:
+            return np.zeros((2, 3), np.float32).T.__dlpack__()
+
+    assert Tensor.from_numpy("y", np.zeros((3, 2))).rows_on_device([1, 2]) is None
+    assert Tensor.from_dlpack("y", Scattered(), datatypes.FP32, (3, 2)).rows_on_device([1, 2]) is None
+
+
+def test_memory_on_a_gpu_has_another_shape_where_it_is() -> None:
+    array = np.arange(6, dtype=np.float32)
+    reshaped = on_gpu("x", array, datatypes.FP32).reshaped((2, 3))
+    assert address_of(reshaped) == array.ctypes.data
+    assert reshaped.numpy().tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_complex_numbers_are_no_tensor() -> None:

@@ -29,7 +29,7 @@ from trivet.tensor import SupportsDLPack, Tensor
 if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.inference import InferenceRequest, InferenceResponse
-    from trivet.memory import PinnedMemory
+    from trivet.memory import GpuMemory, PinnedMemory
     from trivet.metrics import MetricRegistry
 
 InstanceKind = Literal["CPU", "GPU", "MODEL"]
@@ -57,6 +57,8 @@ class ModelContext:
     """Where a model's own metrics live; ``None`` while a model is only checked."""
     pinned_memory: PinnedMemory | None = None
     """For copies to and from a GPU, where a memory provider has a pool of it."""
+    gpu_memory: GpuMemory | None = None
+    """For batches of inputs that are on a GPU, where a memory provider has any."""
 
     @property
     def default_model_filename(self) -> str:
@@ -170,11 +172,14 @@ class ArrayInstance(BackendInstance, ABC):
     """Executes a batch of tensors at once."""
 
     placed: Collection[str] = ()
-    """Outputs that are copied into the caller's memory on a GPU when ``execute`` returns: leave these on the device, if
+    """Outputs that are copied into the callers' memory on a GPU when ``execute`` returns: leave these on the device, if
     they are on one; others should be on the host. Set before each ``execute``."""
     batch_memory: PinnedMemory | None = None
     """Host memory in which inputs of several requests are put together; ``None`` for ordinary memory. An instance sets
     it if it copies inputs to a GPU, and has finished copying when ``execute`` returns."""
+    batch_gpu_memory: GpuMemory | None = None
+    """The same for inputs that are all on a GPU; ``None`` to have them put together on the host. An instance sets it if
+    it reads inputs where they are, and has finished reading when ``execute`` returns."""
 
     @abstractmethod
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue | None]:

@@ -7,7 +7,7 @@ its input, and a response may live as long as its reader likes. Runs on an insta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trivet.backend import OutputValue
     from trivet.config.spec import ModelSpec
     from trivet.datatypes import DataType
-    from trivet.memory import PinnedMemory
+    from trivet.memory import GpuMemory, PinnedMemory
 
 
 def gather(
@@ -31,21 +31,26 @@ def gather(
     requests: Sequence[InferenceRequest],
     extra_inputs: Mapping[str, Tensor] | None,
     memory: PinnedMemory | None = None,
+    gpu_memory: GpuMemory | None = None,
 ) -> dict[str, Tensor]:
     """The inputs of one execution, in the shapes that the model wants (``reshape`` applied).
 
     With several requests each input is concatenated along its first dimension, unless the configuration makes it
     ragged or a shape tensor; all requests must give the same inputs. ``extra_inputs`` are the scheduler's, for the
     batch as a whole, and are not reshaped. What is put together, but for padded inputs, is in ``memory`` where that is
-    given. Raises :class:`~trivet.errors.InvalidArgumentError` where memory and shape
-    of a tensor disagree, or an input is missing that ``batch_input`` describes.
+    given, and in ``gpu_memory`` where that is given and all of it is on a GPU.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where memory and shape of a tensor disagree, or an input is
+    missing that ``batch_input`` describes.
     """
     if spec.layout is not None:
         inputs = ragged.gather(spec, spec.layout, requests, memory)
     elif len(requests) == 1:
         inputs = reshape_inputs(spec, requests[0].inputs)
     else:
-        inputs = reshape_inputs(spec, {name: gather_rows(requests, name, memory) for name in requests[0].inputs})
+        inputs = reshape_inputs(
+            spec, {name: gather_rows(requests, name, memory, gpu_memory) for name in requests[0].inputs}
+        )
     return {**inputs, **extra_inputs} if extra_inputs else inputs
 
 
@@ -63,9 +68,14 @@ def share_extra_inputs(requests: Sequence[InferenceRequest], extra_inputs: Mappi
 
 
 def split(
-    spec: ModelSpec, requests: Sequence[InferenceRequest], results: Mapping[str, OutputValue | None]
+    spec: ModelSpec,
+    requests: Sequence[InferenceRequest],
+    results: Mapping[str, OutputValue | None],
+    placed: Collection[str] = (),
 ) -> list[InferenceResponse]:
     """One response per request from the results of one execution, without the outputs that are ``None``.
+
+    Rows are on the host, but for those of outputs in ``placed``, which stay on the device if they are on one.
 
     Raises :class:`~trivet.errors.InternalError` where an output is missing, or its datatype or batch dimension is not
     what the configuration and the requests say.
@@ -78,7 +88,7 @@ def split(
     for name in {name: None for names in wanted for name in names}:
         whole = _output(spec, name, results)
         if spec.layout is None:
-            parts[name] = split_rows(spec, requests, reshape_output(spec, whole))
+            parts[name] = split_rows(spec, requests, reshape_output(spec, whole), in_place=name in placed)
         else:
             parts[name] = ragged.split(spec, spec.layout, requests, whole)
     return [InferenceResponse([parts[name][index] for name in names]) for index, names in enumerate(wanted)]

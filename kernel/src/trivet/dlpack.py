@@ -12,8 +12,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from copy import copy
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -235,6 +236,12 @@ class DeviceMemory:
         """Bytes of the elements."""
         return prod(self.shape) * self.datatype.itemsize
 
+    def reshaped(self, shape: tuple[int, ...]) -> Self:
+        """The same elements under another shape of as many."""
+        other = copy(self)
+        other.shape = shape
+        return other
+
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.device
 
@@ -260,6 +267,34 @@ class DeviceMemory:
     def on_host(self) -> DeviceMemory:
         """A copy in host memory, from subclasses that know how to make one; this one raises :class:`BufferError`."""
         raise _cannot_move(self.device)
+
+
+class Rows:
+    """Some rows of a tensor of any framework, over the same memory. Who waits for the elements of these waits for all.
+
+    ``shape`` is the rows', and its first dimension how many they are, from ``first`` on.
+    """
+
+    __slots__ = ("_first", "_whole", "datatype", "shape")
+
+    def __init__(self, whole: SupportsDLPack, first: int, datatype: DataType, shape: tuple[int, ...]) -> None:
+        self._whole = whole
+        self._first = first
+        self.datatype = datatype
+        self.shape = shape
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._whole.__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """Raises :class:`BufferError` where the whole is not row-major, and what the framework raises."""
+        capsule = self._whole.__dlpack__(**options)
+        found = describe(capsule)
+        if not found.is_contiguous:
+            raise BufferError("this memory is not row-major, and rows of it have gaps")
+        start = found.address + self._first * prod(self.shape[1:]) * self.datatype.itemsize
+        rows = DeviceMemory(capsule, start, found.device, self.datatype, self.shape)
+        return rows.__dlpack__(max_version=options.get("max_version"))
 
 
 class _Addressed:

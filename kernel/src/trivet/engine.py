@@ -33,7 +33,7 @@ from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.lifecycle import LoadedModel, ModelEvent
 from trivet.loading import EngineWays, ModelLoader
 from trivet.loop import LoopInbox
-from trivet.memory import PinnedMemory
+from trivet.memory import GpuMemory, PinnedMemory
 from trivet.metrics import MetricRegistry
 from trivet.model_control import IndexEntry, LoadFailure, ModelControl
 from trivet.model_table import ModelTable
@@ -88,9 +88,14 @@ class Engine:
     """Serves the models of one or more repositories. Constructed on the event loop that it then runs on."""
 
     def __init__(
-        self, registry: PluginRegistry, options: EngineOptions, *, pinned_memory: PinnedMemory | None = None
+        self,
+        registry: PluginRegistry,
+        options: EngineOptions,
+        *,
+        pinned_memory: PinnedMemory | None = None,
+        gpu_memory: GpuMemory | None = None,
     ) -> None:
-        """``pinned_memory`` is for backends that copy to a GPU."""
+        """``pinned_memory`` and ``gpu_memory`` are for backends that use a GPU."""
         self.registry = registry
         self.options = options
         self.server_name = "trivet"
@@ -133,6 +138,7 @@ class Engine:
                 gpus=gpu_count(),
                 caching=self.response_cache,
                 pinned_memory=pinned_memory,
+                gpu_memory=gpu_memory,
             ),
             self._models,
             announce=self._announce,

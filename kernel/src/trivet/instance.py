@@ -195,15 +195,16 @@ class Instance:
             for request in requests:
                 request.compute_start_ns = start
             try:
-                inputs = gather(self._spec, requests, batch.extra_inputs, backend.batch_memory)
+                inputs = gather(
+                    self._spec, requests, batch.extra_inputs, backend.batch_memory, backend.batch_gpu_memory
+                )
                 self._post_held()
                 names = self._wanted(requests, batch.extra_outputs)
-                # Of several requests each gets its rows, which are cut out of a batch on the host.
-                backend.placed = _on_devices(requests[0]) if len(requests) == 1 else ()
+                backend.placed = placed = _on_devices(requests)
                 input_end = perf_counter_ns()
                 results = backend.execute(inputs, names)
                 infer_end = perf_counter_ns()
-                answers = split(self._spec, requests, results)
+                answers = split(self._spec, requests, results, placed)
                 if batch.extra_outputs:
                     batch.extra_results = split_extra_outputs(self._spec, requests, results, batch.extra_outputs)
             except BaseException as error:  # noqa: BLE001 - whatever a model raises fails its batch and nothing else
@@ -230,7 +231,7 @@ class Instance:
         """Execute one request of a batch that failed over somebody's input, so that it costs no other request."""
         try:
             inputs = gather(self._spec, (request,), None, backend.batch_memory)
-            backend.placed = _on_devices(request)
+            backend.placed = _on_devices((request,))
             (answer,) = split(self._spec, (request,), backend.execute(inputs, self._wanted((request,), None)))
         except BaseException as error:  # noqa: BLE001 - see _execute_arrays
             return InferenceResponse(error=_as_error(error, f"model instance '{self.name}' failed"))
@@ -358,10 +359,15 @@ def _to_execute(batch: Batch) -> Sequence[InferenceRequest]:
     return [request for request in batch.requests if not request.cancelled]
 
 
-def _on_devices(request: InferenceRequest) -> Collection[str]:
-    """The outputs that the caller wants in memory on a GPU."""
-    regions = request.regions
-    return [name for name, region in regions.items() if region.on_device] if regions else ()
+def _on_devices(requests: Sequence[InferenceRequest]) -> Collection[str]:
+    """The outputs that every caller wants in memory on a GPU."""
+    placed: set[str] | None = None
+    for request in requests:
+        if request.regions is None:
+            return ()
+        names = {name for name, region in request.regions.items() if region.on_device}
+        placed = names if placed is None else placed & names
+    return placed or ()
 
 
 def _place(answers: Iterable[tuple[InferenceRequest, InferenceResponse]]) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from trivet.engine import EngineOptions
     from trivet.hookspecs import SchedulerPlugin
     from trivet.inference import InferenceRequest, InferenceResponse
-    from trivet.memory import PinnedMemory
+    from trivet.memory import GpuMemory, PinnedMemory
     from trivet.metrics import MetricRegistry
     from trivet.plugins import PluginRegistry
 
@@ -74,6 +74,7 @@ class ModelLoader:
         gpus: int,
         caching: ResponseCaching | None = None,
         pinned_memory: PinnedMemory | None = None,
+        gpu_memory: GpuMemory | None = None,
     ) -> None:
         self._registry = registry
         self._backends = backends
@@ -89,6 +90,7 @@ class ModelLoader:
             caller=ways.caller,
             metrics=ways.metrics,
             pinned_memory=pinned_memory,
+            gpu_memory=gpu_memory,
         )
         """What reads and checks the configurations that :meth:`load` is given."""
         self._limiter = CapacityLimiter(options.model_load_thread_count)

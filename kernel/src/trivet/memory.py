@@ -21,6 +21,7 @@ from trivet.errors import AlreadyExistsError, InvalidArgumentError, NotFoundErro
 from trivet.tensor import Buffer, Tensor
 
 if TYPE_CHECKING:
+    from trivet.dlpack import DeviceMemory
     from trivet.inference import InferenceRequest, InferenceResponse
 
 
@@ -117,6 +118,18 @@ class PinnedMemory(ABC):
         """Whether an array lies in this memory, and needs no copy to get there."""
 
 
+class GpuMemory(ABC):
+    """Memory of GPUs, for batches of what is there already. Any thread."""
+
+    @abstractmethod
+    def joined(self, tensors: Sequence[Tensor], shape: tuple[int, ...]) -> DeviceMemory | None:
+        """The elements of all, one tensor after the other, on the GPU where they are; ``shape`` has as many.
+
+        They are there when this returns, at an address that every kernel takes. ``None`` where they are not all on one
+        GPU, row-major, or where it has no memory left.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class PoolUsage:
     """How much of a pool is in use. As in Triton, ``total_bytes`` is its size even before it is allocated, which is at
@@ -168,6 +181,11 @@ class MemoryProvider(ABC):
     @property
     def pinned(self) -> PinnedMemory | None:
         """For backends that copy to devices; ``None`` where the provider has none."""
+        return None
+
+    @property
+    def gpu(self) -> GpuMemory | None:
+        """For batches of what is on GPUs; ``None`` where the provider has none."""
         return None
 
     def pools(self) -> Sequence[PoolUsage]:

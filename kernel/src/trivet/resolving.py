@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trivet.config import ModelConfig
     from trivet.engine import EngineOptions
     from trivet.hookspecs import BackendPlugin, SchedulerPlugin
-    from trivet.memory import PinnedMemory
+    from trivet.memory import GpuMemory, PinnedMemory
     from trivet.metrics import MetricRegistry
     from trivet.plugins import PluginRegistry
 
@@ -78,9 +78,10 @@ class ModelResolver:
         caller: ModelCaller | None = None,
         metrics: MetricRegistry | None = None,
         pinned_memory: PinnedMemory | None = None,
+        gpu_memory: GpuMemory | None = None,
     ) -> None:
-        """``gpus`` is how many there are. ``caller``, ``metrics`` and ``pinned_memory`` are for models, which have them
-        once an engine loads them.
+        """``gpus`` is how many there are. ``caller``, ``metrics`` and the kinds of memory are for models, which have
+        them once an engine loads them.
         """
         self._registry = registry
         self._options = options
@@ -90,6 +91,7 @@ class ModelResolver:
         self._caller = caller
         self._metrics = metrics
         self._pinned_memory = pinned_memory
+        self._gpu_memory = gpu_memory
 
     def resolve(
         self, found: FoundModel, config_override: str | None = None, files: Mapping[str, bytes] | None = None
@@ -186,6 +188,7 @@ class ModelResolver:
             models=self._caller,
             metrics=self._metrics,
             pinned_memory=self._pinned_memory,
+            gpu_memory=self._gpu_memory,
         )
 
     def scheduler(self, config: ModelConfig) -> SchedulerPlugin | None:

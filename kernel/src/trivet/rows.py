@@ -11,11 +11,16 @@ from trivet.tensor import Tensor, element_count
 if TYPE_CHECKING:
     from trivet.config.spec import ModelSpec
     from trivet.inference import InferenceRequest
-    from trivet.memory import PinnedMemory
+    from trivet.memory import GpuMemory, PinnedMemory
 
 
-def gather_rows(requests: Sequence[InferenceRequest], name: str, memory: PinnedMemory | None = None) -> Tensor:
-    """An input of all requests, concatenated along its first dimension, in ``memory`` where that is given.
+def gather_rows(
+    requests: Sequence[InferenceRequest],
+    name: str,
+    memory: PinnedMemory | None = None,
+    gpu_memory: GpuMemory | None = None,
+) -> Tensor:
+    """An input of all requests, concatenated along its first dimension, in such memory where that is given.
 
     Raises :class:`~trivet.errors.InternalError` where the scheduler put requests together whose shapes differ.
     """
@@ -29,11 +34,15 @@ def gather_rows(requests: Sequence[InferenceRequest], name: str, memory: PinnedM
             shapes = [list(each.shape) for each in tensors]
             raise InternalError(f"requests with different shapes of input '{name}' are in one batch: {shapes}")
         rows += shape[0]
-    return Tensor.concatenated(tensors, (rows, *tail), memory)
+    return Tensor.concatenated(tensors, (rows, *tail), memory, gpu_memory)
 
 
-def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Tensor) -> list[Tensor]:
+def split_rows(
+    spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Tensor, *, in_place: bool = False
+) -> list[Tensor]:
     """The rows of each request of an output of the batch, as views; the whole for a request that is alone.
+
+    They are on the host, or with ``in_place`` where the output is.
 
     Raises :class:`~trivet.errors.InternalError` where the output has not a row for each entry of a larger batch.
     """
@@ -46,6 +55,8 @@ def split_rows(spec: ModelSpec, requests: Sequence[InferenceRequest], whole: Ten
             f"output '{whole.name}' of model '{spec.name}' has shape {list(shape)}, expected a first dimension of"
             f" {total} for the batch"
         )
+    if in_place and (rows := whole.rows_on_device([request.batch_size for request in requests])) is not None:
+        return rows
     tail = shape[1:]
     size = element_count(tail)
     return whole.divided([((request.batch_size, *tail), request.batch_size * size) for request in requests])

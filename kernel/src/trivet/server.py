@@ -86,8 +86,13 @@ class Server:
         self._transport: HttpTransport | None = None
         options = engine_options(settings)
         self._memory = self._make_memory()
-        pinned = (provider.pinned for provider in self._memory.values())
-        self.engine = Engine(registry, options, pinned_memory=next(filter(None, pinned), None))
+        providers = self._memory.values()
+        self.engine = Engine(
+            registry,
+            options,
+            pinned_memory=next(filter(None, (provider.pinned for provider in providers)), None),
+            gpu_memory=next(filter(None, (provider.gpu for provider in providers)), None),
+        )
         self.engine.server_name = settings["id"]
         if settings["log_access"]:
             access_log.install(self.engine)

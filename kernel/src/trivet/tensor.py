@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from trivet import datatypes
 from trivet.datatypes import BF16, BOOL, BYTES, DataType
-from trivet.dlpack import HOST_DEVICES, BitPatterns
+from trivet.dlpack import HOST_DEVICES, BitPatterns, DeviceMemory, Rows, describe
 from trivet.errors import InternalError, InvalidArgumentError
 
 if TYPE_CHECKING:
-    from trivet.memory import PinnedMemory, RegionSlice
+    from trivet.memory import GpuMemory, PinnedMemory, RegionSlice
 
 Buffer = bytes | bytearray | memoryview
 
@@ -95,15 +95,24 @@ class Tensor:
 
     @classmethod
     def concatenated(
-        cls, tensors: Sequence[Tensor], shape: tuple[int, ...], memory: PinnedMemory | None = None
+        cls,
+        tensors: Sequence[Tensor],
+        shape: tuple[int, ...],
+        memory: PinnedMemory | None = None,
+        gpu_memory: GpuMemory | None = None,
     ) -> Tensor:
         """The elements of all, one tensor after the other, in memory of its own; ``shape`` has as many.
 
-        Name and datatype are the first one's. Tensors on a device are read to the host. ``memory`` is where numbers go;
-        not small ones, for which it matters little where a device copies them from.
+        Name and datatype are the first one's. ``memory`` is where numbers go; not small ones, for which it matters
+        little where a device copies them from. ``gpu_memory`` is where those go that are all on a GPU; without it they
+        are read to the host.
         """
         first = tensors[0]
         joined = cls(first.name, first.datatype, shape)
+        if gpu_memory is not None and all(tensor.on_device for tensor in tensors):
+            joined._dlpack = gpu_memory.joined(tensors, shape)
+            if joined._dlpack is not None:
+                return joined
         if 0 < element_count(shape) * first.datatype.itemsize <= _JOIN_LIMIT:
             parts = [tensor._wire for tensor in tensors if tensor._wire is not None]
             if len(parts) == len(tensors):
@@ -145,6 +154,22 @@ class Tensor:
             start = end
         return divided
 
+    def rows_on_device(self, counts: Sequence[int]) -> list[Tensor] | None:
+        """So many rows each, of the first dimension and in order, as views where they are.
+
+        ``None`` where the elements are on the host, or not row-major.
+        """
+        whole = self._dlpack
+        if whole is None or not self.on_device or not describe(whole.__dlpack__()).is_contiguous:
+            return None
+        rows: list[Tensor] = []
+        first, tail = 0, self.shape[1:]
+        for count in counts:
+            part = Rows(whole, first, self.datatype, (count, *tail))
+            rows.append(Tensor.from_dlpack(self.name, part, self.datatype, part.shape))
+            first += count
+        return rows
+
     def renamed(self, name: str) -> Tensor:
         """The same memory under another name, as an ensemble hands an output on as an input."""
         other = Tensor(name, self.datatype, self.shape)
@@ -155,13 +180,15 @@ class Tensor:
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
         """The same elements under another shape of as many (``reshape`` of a model configuration).
 
-        A view over the same memory, except of a framework's tensor on a device: DLPack has no reshape, so that is read
-        to the host.
+        A view over the same memory, except of a framework's own tensor on a device: DLPack has no reshape, so that is
+        read to the host.
         """
         other = Tensor(self.name, self.datatype, shape)
         other._wire, other._region = self._wire, self._region
         if self._array is not None:
             other._array = self._array.reshape(shape)
+        elif isinstance(self._dlpack, DeviceMemory):
+            other._dlpack = self._dlpack.reshaped(shape)
         elif self._dlpack is not None:
             other._array = self.numpy().reshape(shape)
         return other

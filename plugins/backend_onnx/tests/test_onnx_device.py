@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from host_gpu import HostGpu, InHostMemory
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trivet import datatypes, dlpack
@@ -66,18 +67,6 @@ class Foreign:
 
     def __dlpack__(self, **options: Any) -> Any:
         return self._memory.__dlpack__(**options)
-
-
-class InHostMemory(DeviceMemory):
-    """Said to be on GPU 0."""
-
-    __slots__ = ()
-
-    def __init__(self, array: NDArray[Any], datatype: DataType) -> None:
-        super().__init__(array, array.ctypes.data, (dlpack.CUDA, 0), datatype, array.shape)
-
-    def on_host(self) -> DeviceMemory:
-        return DeviceMemory(self.owner, self.address, (dlpack.CPU, 0), self.datatype, self.shape)
 
 
 @pytest.fixture
@@ -210,6 +199,19 @@ def test_batches_for_a_gpu_are_put_together_in_pinned_memory(
     session = ort.InferenceSession(str(given.version_path / "model.onnx"))
     made = OnnxInstance(given, SessionSettings.read(given), session, Signature.of(session), device_id)
     assert made.batch_memory is (given.pinned_memory if pinned else None)
+
+
+@pytest.mark.parametrize(("device_id", "settings"), [(0, ""), (None, ""), (0, "captures")])
+def test_batches_of_what_is_on_a_gpu_are_put_together_there_for_those_that_read_it_there(
+    context: Any, add_sub: onnx.ModelProto, device_id: int | None, settings: str
+) -> None:
+    given = replace(context(add_sub), gpu_memory=HostGpu())
+    session = ort.InferenceSession(str(given.version_path / "model.onnx"))
+    captures = settings == "captures"
+    made = OnnxInstance(
+        given, SessionSettings.read(given), session, Signature.of(session), device_id, captures=captures
+    )
+    assert made.batch_gpu_memory is (given.gpu_memory if device_id == 0 and not captures else None)
 
 
 @pytest.fixture

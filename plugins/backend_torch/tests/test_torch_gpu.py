@@ -280,6 +280,40 @@ def test_tensors_pass_through_the_servers_pinned_memory(context: Any, instance: 
     assert provider.pools()[0].used_bytes == 0
 
 
+def test_a_batch_of_requests_that_are_on_the_gpu_stays_there(context: Any, instance: Instance) -> None:
+    from trivet.options import Settings
+    from trivet_memory_cuda.options import OPTIONS as POOLS
+    from trivet_memory_cuda.provider import CudaMemory
+
+    network = torch.nn.Linear(64, 32)
+    x = torch.randn(4, 64)
+    provider = CudaMemory(Settings.of(POOLS))
+
+    def serve() -> Any:
+        given = replace(context({"model.pt": save(network)}, CONFIG.format("FP32")), gpu_memory=provider.gpu)
+        made = instance(given, kind="GPU")
+        assert made.batch_gpu_memory is provider.gpu
+        made.placed = {"OUTPUT__0"}
+        with torch.cuda.stream(torch.cuda.Stream()):
+            # Still being computed when it is put together with the other.
+            slow = torch.ones((4096, 4096), device="cuda")
+            for _ in range(20):
+                slow = slow @ slow / 4096
+            first = x[:1].cuda() * slow[0, 0]
+        parts = [
+            Tensor.from_dlpack("INPUT__0", part, datatypes.FP32, tuple(part.shape)) for part in (first, x[1:].cuda())
+        ]
+        batch = Tensor.concatenated(parts, (4, 64), None, provider.gpu)
+        assert batch.on_device
+        answer = run(made, batch)
+        rows = Tensor.from_dlpack("OUTPUT__0", answer, datatypes.FP32, (4, 32)).rows_on_device([1, 3])
+        assert rows is not None
+        assert [part.on_device for part in (*rows, *parts)] == [True] * 4
+        return np.concatenate([part.numpy() for part in rows])
+
+    np.testing.assert_allclose(on_a_thread(serve), network(x).detach().numpy(), rtol=1e-2, atol=1e-3)
+
+
 def test_unloading_gives_the_memory_back(context: Any, backend: TorchBackend) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(64, 1 << 20), torch.nn.Linear(1 << 20, 32)).eval()
     weights = sum(each.nbytes for each in network.parameters())  # 388 MiB

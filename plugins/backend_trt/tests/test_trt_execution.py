@@ -11,6 +11,7 @@ import onnx
 import pytest
 from cuda.bindings import runtime as cudart
 from host_arena import HostArena
+from host_gpu import HostGpu
 from onnx.parser import parse_model
 from trivet.backend import ModelContext
 from trivet.datatypes import FP32
@@ -93,8 +94,9 @@ def test_memory_of_outputs_on_the_gpu_is_used_again(
 def test_a_batch_in_pinned_memory_is_copied_from_there(
     add_sub: bytes, context: Context, create: Create, gpu: HostCuda
 ) -> None:
-    arena = HostArena()
-    made = create(replace(context(add_sub), pinned_memory=arena))
+    arena, device = HostArena(), HostGpu()
+    made = create(replace(context(add_sub), pinned_memory=arena, gpu_memory=device))
+    assert made.batch_gpu_memory is device
     batch = arena.take(32).view(np.float32).reshape(2, 4)
     batch[...] = rows(2)
     gpu.copies.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -52,8 +52,10 @@ class Ledger(Cuda):
     def bytes_behind(self, address: int, device: int) -> int:
         return SIZE
 
-    def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
-        self.copies.append((target, source, byte_size, device))
+    def copy(self, target: int, parts: Sequence[tuple[int, int]], device: int) -> None:
+        for source, byte_size in parts:
+            self.copies.append((target, source, byte_size, device))
+            target += byte_size
 
     def stream(self, device: int) -> int:
         return 70 + device
@@ -95,11 +97,18 @@ class HostCuda(Ledger):
     def close(self, address: int, device: int) -> None:
         return
 
+    def allocate(self, byte_size: int, device: int) -> Allocation:
+        memory = (ctypes.c_uint8 * (byte_size + 256))()
+        return self._allocate(byte_size, device, -(-ctypes.addressof(memory) // 256) * 256, memory)
+
     def bytes_behind(self, address: int, device: int) -> int:
         return next(len(each) for each in self.exported.values() if ctypes.addressof(each) == address)
 
-    def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
-        ctypes.memmove(target, source, byte_size)
+    def copy(self, target: int, parts: Sequence[tuple[int, int]], device: int) -> None:
+        super().copy(target, parts, device)
+        for source, byte_size in parts:
+            ctypes.memmove(target, source, byte_size)
+            target += byte_size
 
 
 def provider(ledger: Ledger, **settings: Any) -> CudaMemory:

@@ -128,6 +128,23 @@ def test_an_output_on_the_device_goes_there_directly(memory: CudaMemory, peer: P
     assert peer.read(12) == floats(0, 4, 8)
 
 
+def test_what_several_requests_have_there_is_put_together_there(memory: CudaMemory, peer: Peer) -> None:
+    peer.write(floats(1, 2, 3, 4))
+    register(memory, peer)
+    parts = [memory.slice("r", offset, 8).tensor("x", FP32, (1, 2)) for offset in (8, 0)]
+    joined = memory.gpu.joined(parts, (2, 2))
+    assert joined is not None
+    assert joined.address % 256 == 0
+    batch = Tensor.from_dlpack("x", joined, FP32, (2, 2))
+    assert batch.on_device
+    assert batch.numpy().tolist() == [[3, 4], [1, 2]]
+    rows = batch.rows_on_device([1, 1])
+    assert rows is not None
+    for number, part in enumerate(rows):
+        assert memory.slice("r", 1024 + 8 * number, 8).write(part) == 8
+    assert peer.read(16, 1024) == floats(3, 4, 1, 2)
+
+
 def test_a_region_does_not_reach_beyond_its_memory(memory: CudaMemory, peer: Peer) -> None:
     with pytest.raises(InvalidArgumentError, match=f"the memory has {SIZE} bytes, expected at least {SIZE + 1}"):
         register(memory, peer, byte_size=SIZE + 1)

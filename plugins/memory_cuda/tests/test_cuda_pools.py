@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
-from cuda_ledger import Ledger, provider
+from cuda_ledger import HostCuda, Ledger, provider
+from host_gpu import InHostMemory
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from numpy.typing import NDArray
+from trivet.datatypes import FP32
+from trivet.dlpack import CUDA, DeviceMemory
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.memory import PoolUsage
 from trivet.options import Settings
+from trivet.tensor import Tensor
 from trivet.testing import running_server
+from trivet_memory_cuda.failures import CudaError
 from trivet_memory_cuda.options import OPTIONS
 from trivet_memory_cuda.pool import ALIGNMENT, Blocks
 from trivet_memory_cuda.provider import CudaMemory
@@ -193,6 +201,68 @@ def test_memory_on_a_gpu_comes_from_its_pool_and_beyond_that_from_the_device() -
     with pytest.raises(InternalError, match="out of memory"):
         pools.take(1 << 30, 1)
     del without_pool
+
+
+def on_gpu(array: NDArray[Any], device: int = 0) -> Tensor:
+    return Tensor.from_dlpack("x", InHostMemory(array, FP32, device), FP32, array.shape)
+
+
+def test_tensors_on_a_gpu_are_put_together_in_its_pool() -> None:
+    """As if the host's memory were a GPU's."""
+    cuda = HostCuda()
+    memory = provider(cuda)
+    arrays = [np.full((rows, 3), rows, np.float32) for rows in (1, 2)]
+    joined = memory.gpu.joined([on_gpu(array, 1) for array in arrays], (3, 3))
+    assert joined is not None
+    assert (joined.device, joined.shape, joined.address % ALIGNMENT) == ((CUDA, 1), (3, 3), 0)
+    assert [copy[1:] for copy in cuda.copies] == [(each.ctypes.data, each.nbytes, 1) for each in arrays]
+    assert memory.pools()[1:] == [PoolUsage("cuda", 1, 64 << 20, ALIGNMENT)]
+    assert Tensor.from_dlpack("x", joined, FP32, (3, 3)).numpy().tolist() == [[1] * 3, [2] * 3, [2] * 3]
+    capsule = joined.__dlpack__()
+    del joined
+    gc.collect()
+    assert memory.pools()[1].used_bytes == ALIGNMENT
+    del capsule
+    gc.collect()
+    assert memory.pools()[1].used_bytes == 0
+
+
+def test_what_cannot_be_put_together_on_a_gpu_is_left_to_the_host() -> None:
+    cuda = HostCuda()
+    memory = provider(cuda, cuda_memory_pool_byte_size=["0:0"])
+    array = np.ones((2, 2), np.float32)
+    assert memory.gpu.joined([on_gpu(array), on_gpu(array, 1)], (4, 2)) is None
+    assert memory.gpu.joined([on_gpu(array[:0])] * 2, (0, 2)) is None
+    assert memory.gpu.joined([on_gpu(array), Tensor.from_dlpack("x", Columns(array), FP32, (2, 2))], (4, 2)) is None
+    elsewhere = DeviceMemory(array, array.ctypes.data, (10, 0), FP32, (2, 2))  # kDLROCM
+    assert memory.gpu.joined([Tensor.from_dlpack("x", elsewhere, FP32, (2, 2))] * 2, (4, 2)) is None
+    cuda.most = 16
+    assert memory.gpu.joined([on_gpu(array)] * 2, (4, 2)) is None
+    assert not cuda.copies
+    cuda.most = 1 << 20
+    assert memory.gpu.joined([on_gpu(array)] * 2, (4, 2)) is not None
+
+
+class Columns(InHostMemory):
+    """Not row-major."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        super().__init__(array, FP32)
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self.owner.T.__dlpack__()  # type: ignore[attr-defined]
+
+
+def test_a_failure_to_copy_gives_the_memory_back() -> None:
+    class Failing(HostCuda):
+        def copy(self, target: int, parts: Sequence[tuple[int, int]], device: int) -> None:
+            raise CudaError("failed to copy CUDA memory: so it is", 1)
+
+    memory = provider(Failing())
+    with pytest.raises(CudaError, match="so it is"):
+        memory.gpu.joined([on_gpu(np.ones((2, 2), np.float32))] * 2, (4, 2))
+    gc.collect()
+    assert memory.pools()[1].used_bytes == 0
 
 
 def test_a_gpu_without_room_for_a_pool_is_used_all_the_same(caplog: pytest.LogCaptureFixture) -> None:

@@ -308,6 +308,6 @@ def test_an_output_is_copied_from_whatever_gpu_it_is_on(memory: CudaMemory, ledg
 def test_an_output_of_another_type_than_was_promised_is_not_copied(memory: CudaMemory, ledger: Ledger) -> None:
     register(memory, "r")
     halves = Tensor.from_dlpack("y", OnGpu(ledger, 0, FP16, (4,)), FP32, (4,))
-    with pytest.raises(InternalError, match=r"^output 'y' has 8 bytes on GPU 0, expected 16 for FP32 of shape \[4\]$"):
+    with pytest.raises(InternalError, match=r"^tensor 'y' has 8 bytes on GPU 0, expected 16 for FP32 of shape \[4\]$"):
         memory.slice("r", 0, 16).write(halves)
     assert not ledger.copies

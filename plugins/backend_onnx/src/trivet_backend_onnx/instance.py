@@ -82,6 +82,7 @@ class OnnxInstance(ArrayInstance):
         elif self._binds and device_id is not None:
             # What waits for inputs is CUDA's provider; TensorRT's has nothing of the kind.
             can_wait = TENSORRT not in session.get_providers()
+            self.batch_gpu_memory = context.gpu_memory
             for name, tensor in inputs.items():
                 if tensor.dims or config.max_batch_size > 0:
                     self._feeds[name] = feed_on(device_id, self._feeds[name], can_wait=can_wait)

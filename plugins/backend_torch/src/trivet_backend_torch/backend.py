@@ -90,6 +90,7 @@ class TorchModel(BackendModel):
             pinned_outputs=not optimization.HasField("output_pinned_memory")
             or optimization.output_pinned_memory.enable,
             pinned_memory=context.pinned_memory,
+            gpu_memory=context.gpu_memory,
         )
         self._lock = threading.Lock()
         self._shared: dict[tuple[InstanceKind, int], Network] = {}

@@ -17,7 +17,7 @@ from trivet.backend import InstanceContext
 from trivet.datatypes import BF16, DataType
 from trivet.dlpack import OnGpu
 from trivet.errors import InternalError, UnavailableError
-from trivet.memory import PinnedMemory
+from trivet.memory import GpuMemory, PinnedMemory
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.runtime import torch
@@ -43,7 +43,8 @@ class DeviceUse:
     pinned_inputs: bool = True
     pinned_outputs: bool = True
     pinned_memory: PinnedMemory | None = None
-    """The server's, where it has any."""
+    gpu_memory: GpuMemory | None = None
+    """Both are the server's, where it has any."""
 
 
 class Host:
@@ -53,6 +54,8 @@ class Host:
         self.device = device
         self.batch_memory: PinnedMemory | None = None
         """Where batches for it are best put together; ``None`` for ordinary memory."""
+        self.batch_gpu_memory: GpuMemory | None = None
+        """The same for what is on a GPU already; ``None`` for the host."""
 
     def feed(self, tensor: Tensor) -> Any:
         """A tensor for the network."""
@@ -101,6 +104,7 @@ class Cuda(Host):
         # On the GPU's own context, which is the current one from here on.
         self._staging = Staging(use.pinned_memory, pins_inputs=use.pinned_inputs, pins_outputs=use.pinned_outputs)
         self.batch_memory = self._staging.batch_memory
+        self.batch_gpu_memory = use.gpu_memory
 
     def feed(self, tensor: Tensor) -> Any:
         """On this GPU: by DLPack where it is on a GPU, else through pinned memory, without waiting."""

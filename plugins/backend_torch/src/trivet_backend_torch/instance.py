@@ -32,7 +32,7 @@ class TorchInstance(ArrayInstance):
         self._name = f"'{context.name}' version {context.version}"
         self._network = network
         self._device = device
-        self.batch_memory = device.batch_memory
+        self.batch_memory, self.batch_gpu_memory = device.batch_memory, device.batch_gpu_memory
         self._batches = config.max_batch_size > 0
         self._reset, self._start = _reset_of(context, settings, network)
         self._bound = bind_inputs(config, network.signature, self._start if self._reset else "")

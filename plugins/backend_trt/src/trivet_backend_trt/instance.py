@@ -65,6 +65,7 @@ class TensorRTInstance(ArrayInstance):
         self._buffers = {name: Buffer(stream) for name in (*self._inputs, *self._outputs)}
         self._staging = Staging(context)
         self.batch_memory = self._staging.inputs
+        self.batch_gpu_memory = context.gpu_memory
         self._graphs: Graphs | None = None
         contexts, self._memory = create_contexts(
             engine, profiles, settings.strategy, stream, self._device_pool, graphs=settings.graphs

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from trivet.dlpack import CUDA, DeviceMemory
 from trivet.errors import InvalidArgumentError, TrivetError
-from trivet.memory import PinnedMemory, PoolUsage
+from trivet.memory import GpuMemory, PinnedMemory, PoolUsage
+from trivet.tensor import Tensor, element_count
 
+from trivet_memory_cuda.failures import OUT_OF_MEMORY, CudaError
 from trivet_memory_cuda.options import CUDA_POOL_DEFAULT
 from trivet_memory_cuda.pool import Allocation, Block, Pool
+from trivet_memory_cuda.tensors import DeviceTensor, exported
 
 if TYPE_CHECKING:
     from trivet_memory_cuda.runtime import Cuda
@@ -72,7 +76,7 @@ class _HostMemory:
         }  # fmt: skip
 
 
-class DevicePools:
+class DevicePools(GpuMemory):
     """A pool on each GPU, each made when something is first taken there. Any thread."""
 
     def __init__(self, sizes: Mapping[int, int], devices: Callable[[], Cuda]) -> None:
@@ -115,6 +119,26 @@ class DevicePools:
             block = None
             logger.warning("there is no pool of memory on GPU %d: %s", device, error.message)
         return cuda.allocate(byte_size, device) if block is None else block
+
+    def joined(self, tensors: Sequence[Tensor], shape: tuple[int, ...]) -> DeviceMemory | None:
+        datatype, byte_size = tensors[0].datatype, element_count(shape) * tensors[0].datatype.itemsize
+        devices = {tuple(tensor.dlpack().__dlpack_device__()) for tensor in tensors}
+        kind, device = devices.pop()
+        if devices or kind != CUDA or not byte_size:
+            return None
+        cuda = self._devices()
+        stream = cuda.stream(device)
+        given = [exported(cuda, tensor, device, stream) for tensor in tensors]
+        if not all(found.is_contiguous for found, _ in given):
+            return None
+        try:
+            place = self.take(byte_size, device)
+        except CudaError as error:
+            if error.number != OUT_OF_MEMORY:
+                raise
+            return None
+        cuda.copy(place.address, [(found.address, found.byte_size) for found, _ in given], device)
+        return DeviceTensor(cuda, place, place.address, device, datatype, shape)
 
     @property
     def usage(self) -> list[PoolUsage]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
-from trivet.memory import PinnedMemory, PoolUsage, RegionSlice, RegionTable
+from trivet.memory import GpuMemory, PinnedMemory, PoolUsage, RegionSlice, RegionTable
 from trivet.options import Settings
 
 from trivet_memory_cuda.failures import LOST, PASSING, CudaError
@@ -45,6 +45,10 @@ class CudaMemory(RegionTable[Mapping]):
     @property
     def pinned(self) -> PinnedMemory:
         return self._pinned
+
+    @property
+    def gpu(self) -> GpuMemory:
+        return self._on_devices
 
     def pools(self) -> Sequence[PoolUsage]:
         return [self._pinned.usage, *self._on_devices.usage]

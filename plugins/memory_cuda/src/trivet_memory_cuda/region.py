@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from trivet.datatypes import BYTES, DataType
-from trivet.dlpack import CPU, CUDA, Description, DeviceMemory, describe
+from trivet.dlpack import CUDA, DeviceMemory
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.memory import RegionSlice
 from trivet.tensor import Tensor, element_count
+
+from trivet_memory_cuda.tensors import DeviceTensor, exported, read
 
 if TYPE_CHECKING:
     from trivet_memory_cuda.pool import Allocation, Block
@@ -36,15 +38,12 @@ class Mapping:
 
     def read(self, address: int, byte_size: int) -> NDArray[np.uint8]:
         """A copy on the host of bytes of the mapping."""
-        copy = np.empty(byte_size, np.uint8)
-        if byte_size:
-            self.cuda.copy(copy.ctypes.data, address, byte_size, self.device)
-        return copy
+        return read(self.cuda, address, byte_size, self.device)
 
     def moved(self, address: int, byte_size: int) -> Block | Allocation:
         """A copy on the device of bytes of the mapping, at least one, where any kernel can read it."""
         copy = self._pools.take(byte_size, self.device)
-        self.cuda.copy(copy.address, address, byte_size, self.device)
+        self.cuda.copy(copy.address, [(address, byte_size)], self.device)
         return copy
 
 
@@ -71,7 +70,7 @@ class CudaSlice(RegionSlice):
                 f"input '{name}' has {size} bytes of data, expected {expected} for {datatype} of shape {list(shape)}"
             )
         # A kernel that reads an element across its alignment fails, and the context of all of the process with it.
-        place = DeviceTensor if self._address % datatype.itemsize == 0 or not size else _MovedTensor
+        place = _PartOfRegion if self._address % datatype.itemsize == 0 or not size else _MovedPart
         return Tensor.from_dlpack(name, place(mapping, self._address, datatype, shape), datatype, shape)
 
     def write(self, tensor: Tensor) -> int:
@@ -79,7 +78,8 @@ class CudaSlice(RegionSlice):
         if tensor.on_device and tensor.datatype is not BYTES:
             kind, device = tensor.dlpack().__dlpack_device__()
             if kind == CUDA:
-                found, capsule = self._exported(tensor, device)
+                cuda = self._mapping.cuda
+                found, capsule = exported(cuda, tensor, device, cuda.stream(self._mapping.device))
                 if found.is_contiguous:
                     self._fill(tensor.name, found.address, found.byte_size)
                     return found.byte_size
@@ -88,26 +88,6 @@ class CudaSlice(RegionSlice):
         self._fill(tensor.name, data.ctypes.data, data.nbytes)
         return data.nbytes
 
-    def _exported(self, tensor: Tensor, device: int) -> tuple[Description, Any]:
-        """Where a tensor's elements are, and a capsule that keeps them there.
-
-        Raises :class:`~trivet.errors.InternalError` where they are not of the size that its datatype says.
-        """
-        cuda = self._mapping.cuda
-        stream = cuda.stream(self._mapping.device)
-        # PyTorch exports only what is on the thread's current GPU. The producer makes our stream wait for what is still
-        # being computed.
-        with cuda.current(device):
-            capsule = tensor.dlpack().__dlpack__(stream=stream)
-        found = describe(capsule)
-        expected = element_count(tensor.shape) * tensor.datatype.itemsize
-        if found.byte_size != expected:
-            raise InternalError(
-                f"output '{tensor.name}' has {found.byte_size} bytes on GPU {device}, expected {expected} for"
-                f" {tensor.datatype} of shape {list(tensor.shape)}"
-            )
-        return found, capsule
-
     def _fill(self, output: str, address: int, byte_size: int) -> None:
         if byte_size > self._byte_size:
             raise InternalError(
@@ -115,32 +95,27 @@ class CudaSlice(RegionSlice):
                 f" should be at least {byte_size} bytes to hold the results"
             )
         if byte_size:
-            self._mapping.cuda.copy(self._address, address, byte_size, self._mapping.device)
+            self._mapping.cuda.copy(self._address, [(address, byte_size)], self._mapping.device)
 
 
-class DeviceTensor(DeviceMemory):
-    """Part of a region, for a framework. Who asks for it on the host gets a copy."""
+class _PartOfRegion(DeviceTensor):
+    """Part of a region, for a framework."""
 
-    __slots__ = ("_mapping",)
+    __slots__ = ()
 
     def __init__(self, mapping: Mapping, address: int, datatype: DataType, shape: tuple[int, ...]) -> None:
-        super().__init__(mapping, address, (CUDA, mapping.device), datatype, shape)
-        self._mapping = mapping
-
-    def on_host(self) -> DeviceMemory:
-        """A copy in host memory."""
-        data = self._mapping.read(self.address, self.nbytes)
-        return DeviceMemory(data, data.ctypes.data, (CPU, 0), self.datatype, self.shape)
+        super().__init__(mapping.cuda, mapping, address, mapping.device, datatype, shape)
 
 
-class _MovedTensor(DeviceTensor):
+class _MovedPart(_PartOfRegion):
     """Part of a region that no kernel could read where it is; a framework gets a copy beside it, made when it asks."""
 
-    __slots__ = ("_copy",)
+    __slots__ = ("_copy", "_mapping")
 
     def __init__(self, mapping: Mapping, address: int, datatype: DataType, shape: tuple[int, ...]) -> None:
         super().__init__(mapping, address, datatype, shape)
-        self._copy: DeviceMemory | None = None
+        self._mapping = mapping
+        self._copy: Block | Allocation | None = None
 
     def __dlpack__(self, *, dl_device: tuple[int, int] | None = None, **options: Any) -> Any:
         if dl_device is not None and tuple(dl_device) != self.device:
@@ -148,6 +123,6 @@ class _MovedTensor(DeviceTensor):
         if self._copy is None:
             # Kept with the tensor, that is until its request is answered: whoever reads it may not have finished when
             # it lets go of its own view.
-            block = self._mapping.moved(self.address, self.nbytes)
-            self._copy = DeviceMemory(block, block.address, self.device, self.datatype, self.shape)
-        return self._copy.__dlpack__(**options)
+            self._copy = self._mapping.moved(self.address, self.nbytes)
+        copy = DeviceMemory(self._copy, self._copy.address, self.device, self.datatype, self.shape)
+        return copy.__dlpack__(**options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from queue import SimpleQueue
@@ -117,14 +117,21 @@ class Cuda:
             start, size = _call("failed to find the size of CUDA memory", driver.cuMemGetAddressRange, address)
         return int(start) + int(size) - address
 
-    def copy(self, target: int, source: int, byte_size: int, device: int) -> None:
-        """Copy between any two addresses, on host or devices, and wait for it, without the interpreter lock.
+    def copy(self, target: int, parts: Sequence[tuple[int, int]], device: int) -> None:
+        """Copy parts, each so many bytes at an address, one behind the other, and wait, without the interpreter lock.
 
-        What was begun on this thread's :meth:`stream` before is done first.
+        Any address may be on the host or on any device. What was begun on this thread's :meth:`stream` before is done
+        first.
         """
+        failure = "failed to copy CUDA memory"
         stream, kind = self.stream(device), runtime.cudaMemcpyKind.cudaMemcpyDefault
-        _call("failed to copy CUDA memory", runtime.cudaMemcpyAsync, target, source, byte_size, kind, stream)
-        _call("failed to copy CUDA memory", runtime.cudaStreamSynchronize, stream)
+        try:
+            for source, byte_size in parts:
+                _call(failure, runtime.cudaMemcpyAsync, target, source, byte_size, kind, stream)
+                target += byte_size
+        finally:
+            # Also after a failure: what was begun writes to memory that is about to be somebody else's.
+            _call(failure, runtime.cudaStreamSynchronize, stream)
 
     def stream(self, device: int) -> int:
         """The stream of the calling thread on a device.
