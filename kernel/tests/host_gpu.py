@@ -13,6 +13,15 @@ from trivet.memory import GpuMemory
 from trivet.tensor import Tensor
 
 
+def aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy at a multiple of 256 bytes, where CUDA's own allocators put what they give out."""
+    memory = np.empty(array.nbytes + 256, np.uint8)
+    start = -memory.ctypes.data % 256
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 class InHostMemory(DeviceMemory):
     """An array that is said to be on a GPU."""
 
@@ -46,4 +55,4 @@ class HostGpu(GpuMemory):
         if self.is_full:
             return None
         whole = np.concatenate([tensor.numpy().reshape(-1) for tensor in tensors]).reshape(shape)
-        return InHostMemory(whole, tensors[0].datatype)
+        return InHostMemory(aligned(whole), tensors[0].datatype)

@@ -166,7 +166,7 @@ class OnGpu:
     the elements then.
     """
 
-    __slots__ = ("_current", "_tensor", "_to_host", "shape")
+    __slots__ = ("_current", "_tensor", "_to_host", "is_complete", "shape")
 
     def __init__(
         self,
@@ -175,12 +175,17 @@ class OnGpu:
         *,
         current: Callable[[], AbstractContextManager[Any]],
         to_host: Callable[[], SupportsDLPack],
+        is_complete: bool = False,
     ) -> None:
-        """``current`` makes the tensor's GPU the thread's current one; ``to_host`` copies it, and waits for that."""
+        """``current`` makes the tensor's GPU the thread's current one; ``to_host`` copies it, and waits for that.
+
+        ``is_complete``: the elements are there, so that even a consumer who cannot wait may read them.
+        """
         self._tensor = tensor
         self.shape = shape
         self._current = current
         self._to_host = to_host
+        self.is_complete = is_complete
 
     def __dlpack_device__(self) -> tuple[int, int]:
         kind, number = self._tensor.__dlpack_device__()
@@ -221,6 +226,8 @@ class DeviceMemory:
     """
 
     __slots__ = ("address", "datatype", "device", "owner", "shape")
+
+    is_complete = True
 
     def __init__(
         self, owner: object, address: int, device: tuple[int, int], datatype: DataType, shape: tuple[int, ...]

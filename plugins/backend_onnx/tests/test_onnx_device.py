@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from host_gpu import HostGpu, InHostMemory
+from host_gpu import HostGpu, InHostMemory, aligned
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from trivet import datatypes, dlpack
 from trivet.backend import ArrayInstance, ModelContext
 from trivet.datatypes import BF16, BOOL, FP32, DataType
-from trivet.dlpack import DeviceMemory
-from trivet.memory import PinnedMemory
+from trivet.dlpack import DeviceMemory, OnGpu
+from trivet.memory import GpuMemory, PinnedMemory
+from trivet.options import Settings
 from trivet.placement import gpu_count
-from trivet.tensor import Tensor
+from trivet.tensor import SupportsDLPack, Tensor
 from trivet_backend_onnx.backend import OnnxBackend
 from trivet_backend_onnx.instance import OnnxInstance
 from trivet_backend_onnx.providers import CUDA
@@ -47,39 +50,11 @@ def gpu(test: Any) -> Any:
 # --- on a CPU that is taken for a GPU: its memory is said to be on one, and bound where it really is
 
 
-def aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy at a multiple of 256 bytes."""
-    memory = np.empty(array.nbytes + 256, np.uint8)
-    start = -memory.ctypes.data % 256
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-class Foreign:
-    """A tensor of a framework, which may still be computing it."""
-
-    def __init__(self, memory: DeviceMemory) -> None:
-        self._memory = memory
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._memory.__dlpack_device__()
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._memory.__dlpack__(**options)
-
-
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Host memory in place of a GPU's; the bindings that waited for the device."""
+def taken_for_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host memory in place of a GPU's."""
     bind_input, bind_output = ort.IOBinding.bind_input, ort.IOBinding.bind_output
     host = {"cuda": "cpu", "cpu": "cpu"}
-    waited: list[Any] = []
-
-    def synchronize_inputs(binding: Any) -> None:
-        waited.append(binding)
-
-    monkeypatch.setattr(ort.IOBinding, "synchronize_inputs", synchronize_inputs)
     monkeypatch.setattr(
         ort.IOBinding, "bind_input", lambda self, name, device, *more: bind_input(self, name, host[device], *more)
     )
@@ -88,7 +63,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "bind_output",
         lambda self, name, device="cpu", *more: bind_output(self, name, host[device], *more),
     )
-    return waited
 
 
 def on_gpu(given: ModelContext) -> OnnxInstance:
@@ -101,9 +75,10 @@ def complete(given: ModelContext, backend: OnnxBackend) -> ModelContext:
     return given
 
 
+@pytest.mark.usefixtures("taken_for_gpu")
 @pytest.mark.parametrize("datatype", [kind for kind in datatypes.ALL if kind is not datatypes.BYTES], ids=str)
 def test_every_datatype_is_read_where_it_is(
-    datatype: DataType, waits: list[Any], identity: Any, context: Any, backend: OnnxBackend
+    datatype: DataType, identity: Any, context: Any, backend: OnnxBackend
 ) -> None:
     onnx_type = onnx.helper.np_dtype_to_tensor_dtype(datatype.numpy) if datatype is not BF16 else TensorProto.BFLOAT16
     made = on_gpu(complete(context(identity(onnx_type)), backend))
@@ -112,23 +87,10 @@ def test_every_datatype_is_read_where_it_is(
     results: Any = made.execute({"x": x}, ["y"])
     assert results["y"].tolist() == array.tolist()
     assert x._array is None  # nobody has read it to the host
-    assert waits == []
 
 
-def test_what_a_framework_may_still_be_computing_is_waited_for(
-    waits: list[Any], add_sub: onnx.ModelProto, context: Any, backend: OnnxBackend
-) -> None:
-    made = on_gpu(complete(context(add_sub), backend))
-    array = aligned(np.ones((1, 4), np.float32))
-    a = Tensor.from_dlpack("a", Foreign(InHostMemory(array, FP32)), FP32, array.shape)
-    results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum"])
-    assert results["sum"].tolist() == [[2] * 4]
-    assert len(waits) == 1
-
-
-def test_what_is_left_on_the_gpu_is_a_tensor_for_anybody(
-    waits: list[Any], build_model: Any, context: Any, backend: OnnxBackend
-) -> None:
+@pytest.mark.usefixtures("taken_for_gpu")
+def test_what_is_left_on_the_gpu_is_a_tensor_for_anybody(build_model: Any, context: Any, backend: OnnxBackend) -> None:
     model = build_model(
         [helper.make_node("Not", ["x"], ["y"])],
         {"x": (TensorProto.BOOL, (None, 2))},
@@ -144,40 +106,43 @@ def test_what_is_left_on_the_gpu_is_a_tensor_for_anybody(
     assert Tensor.from_dlpack("y", left, BOOL, (1, 2)).numpy().tolist() == [[False, True]]
 
 
-def feed(tensor: Tensor, *, can_wait: bool = True) -> Any:
-    return feed_on(0, lambda given: "by the host", can_wait=can_wait)(tensor)
+def feed(source: SupportsDLPack, gpu_memory: GpuMemory | None = None, shape: tuple[int, ...] = (4, 4)) -> Any:
+    """Where an input of such a source is read; what goes by the host is said to."""
+    given = Tensor.from_dlpack("x", source, FP32, shape)
+    return feed_on(0, lambda tensor: "by the host", gpu_memory)(given)
 
 
-def test_what_cannot_be_read_where_it_is_goes_by_the_host() -> None:
+def test_what_is_complete_and_aligned_is_read_where_it_is() -> None:
     array = aligned(np.ones((4, 4), np.float32))
     memory = InHostMemory(array, FP32)
-    assert feed(Tensor.from_dlpack("x", memory, FP32, array.shape)).address == array.ctypes.data
-    assert feed(Tensor.from_numpy("x", array)) == "by the host"
-    misaligned = InHostMemory(array[1:], FP32)
-    assert feed(Tensor.from_dlpack("x", misaligned, FP32, misaligned.shape)) == "by the host"
-    nothing = InHostMemory(array[:0], FP32)
-    assert feed(Tensor.from_dlpack("x", nothing, FP32, nothing.shape)) == "by the host"
+    done = OnGpu(memory, (4, 4), current=nullcontext, to_host=memory.on_host, is_complete=True)
+    for source in (memory, done):
+        assert feed(source).address == array.ctypes.data
+
+
+@pytest.mark.parametrize("kind", ["pending", "misaligned"])
+def test_what_a_session_cannot_read_as_it_is_gets_a_copy_on_the_gpu_where_there_is_memory_for_it(kind: str) -> None:
+    """Else it goes by the host."""
+    array = aligned(np.arange(32, dtype=np.float32).reshape(8, 4))
+    start = 1 if kind == "misaligned" else 0
+    memory = InHostMemory(array[start : start + 4], FP32)
+    source = memory if start else OnGpu(memory, (4, 4), current=nullcontext, to_host=memory.on_host)
+    gpu = HostGpu()
+    copy = feed(source, gpu)
+    assert copy.address not in (array.ctypes.data, memory.address)
+    assert np.ctypeslib.as_array((ctypes.c_float * 16).from_address(copy.address)).tolist() == [
+        *range(4 * start, 4 * start + 16)
+    ]
+    gpu.is_full = True
+    assert feed(source, gpu) == feed(source) == "by the host"
+
+
+def test_what_is_elsewhere_or_empty_goes_by_the_host() -> None:
+    array = np.ones((4, 4), np.float32)
     elsewhere = DeviceMemory(array, array.ctypes.data, (dlpack.CUDA, 1), FP32, array.shape)
-    assert feed(Tensor.from_dlpack("x", elsewhere, FP32, array.shape)) == "by the host"
-    # TensorRT's provider cannot be made to wait.
-    pending = Tensor.from_dlpack("x", Foreign(memory), FP32, array.shape)
-    assert not feed(pending).is_complete
-    assert feed(pending, can_wait=False) == "by the host"
-    gaps = Tensor.from_dlpack("x", Transposed(array), FP32, array.shape)
-    assert feed(gaps) == "by the host"
-
-
-class Transposed(Foreign):
-    """Said to be on GPU 0, and with its elements in another order."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array = array
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return dlpack.CUDA, 0
-
-    def __dlpack__(self, **options: Any) -> Any:
-        return self._array.T.__dlpack__()
+    assert feed(elsewhere, HostGpu()) == "by the host"
+    assert feed(InHostMemory(array[:0], FP32), shape=(0, 4)) == "by the host"
+    assert feed_on(0, lambda tensor: "by the host", HostGpu())(Tensor.from_numpy("x", array)) == "by the host"
 
 
 class NoPool(PinnedMemory):
@@ -222,9 +187,19 @@ def torch() -> Any:
     return found
 
 
+@pytest.fixture
+def gpu_memory() -> Any:
+    """As a server has it that this package is installed on."""
+    provider = pytest.importorskip("trivet_memory_cuda.provider")
+    options = pytest.importorskip("trivet_memory_cuda.options").OPTIONS
+    return provider.CudaMemory(Settings.of(options)).gpu
+
+
 @gpu
-def test_an_input_is_read_where_it_is(add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any) -> None:
-    made = instance(context(add_sub), kind="GPU")
+def test_a_frameworks_tensor_is_waited_for_on_the_gpu(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any, gpu_memory: Any
+) -> None:
+    made = instance(replace(context(add_sub), gpu_memory=gpu_memory), kind="GPU")
     with torch.cuda.stream(torch.cuda.Stream()):
         # Long enough that a run that did not wait for it would be seen.
         slow = torch.ones((4096, 4096), device="cuda")
@@ -239,14 +214,15 @@ def test_an_input_is_read_where_it_is(add_sub: onnx.ModelProto, context: Any, in
 
 
 @gpu
-def test_an_input_across_its_alignment_goes_by_the_host(
-    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_an_input_across_its_alignment_is_copied(
+    add_sub: onnx.ModelProto, context: Any, instance: Instance, torch: Any, gpu_memory: Any, has_memory: bool
 ) -> None:
-    made = instance(context(add_sub), kind="GPU")
+    made = instance(replace(context(add_sub), gpu_memory=gpu_memory if has_memory else None), kind="GPU")
     a = Tensor.from_dlpack("a", torch.arange(5.0, device="cuda")[1:].reshape(1, 4), FP32, (1, 4))
     results: Any = made.execute({"a": a, "b": a.renamed("b")}, ["sum"])
     assert results["sum"].tolist() == [[2, 4, 6, 8]]
-    assert a._array is not None
+    assert (a._array is None) == has_memory
 
 
 @gpu
@@ -258,11 +234,10 @@ def test_bfloat16(identity: Callable[..., onnx.ModelProto], context: Any, instan
 
 
 @gpu
-def test_booleans(build_model: Any, context: Any, instance: Instance, torch: Any) -> None:
+def test_booleans(build_model: Any, context: Any, instance: Instance, torch: Any, gpu_memory: Any) -> None:
     boolean = (TensorProto.BOOL, (None, 2))
-    made = instance(
-        context(build_model([helper.make_node("Not", ["x"], ["y"])], {"x": boolean}, {"y": boolean})), kind="GPU"
-    )
+    given = context(build_model([helper.make_node("Not", ["x"], ["y"])], {"x": boolean}, {"y": boolean}))
+    made = instance(replace(given, gpu_memory=gpu_memory), kind="GPU")
     made.placed = {"y"}
     x = Tensor.from_dlpack("x", torch.tensor([[True, False]], device="cuda"), BOOL, (1, 2))
     results: Any = made.execute({"x": x}, ["y"])

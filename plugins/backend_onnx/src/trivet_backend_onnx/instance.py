@@ -12,7 +12,6 @@ from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor
 
 from trivet_backend_onnx.graphs import CapturedRuns
-from trivet_backend_onnx.providers import TENSORRT
 from trivet_backend_onnx.runtime import bound_outputs, describe, ort
 from trivet_backend_onnx.settings import SHRINKAGE, SessionSettings
 from trivet_backend_onnx.signature import Signature
@@ -80,12 +79,10 @@ class OnnxInstance(ArrayInstance):
                 )
             self._captured = CapturedRuns(session, "cuda", device_id, partial(_run_options, arenas))
         elif self._binds and device_id is not None:
-            # What waits for inputs is CUDA's provider; TensorRT's has nothing of the kind.
-            can_wait = TENSORRT not in session.get_providers()
             self.batch_gpu_memory = context.gpu_memory
             for name, tensor in inputs.items():
                 if tensor.dims or config.max_batch_size > 0:
-                    self._feeds[name] = feed_on(device_id, self._feeds[name], can_wait=can_wait)
+                    self._feeds[name] = feed_on(device_id, self._feeds[name], context.gpu_memory)
             self._leaves = {
                 name: tensor.datatype
                 for name, tensor in outputs.items()
@@ -144,13 +141,9 @@ class OnnxInstance(ArrayInstance):
     ) -> Sequence[Any]:
         """As ``session.run``, but the results are ``OrtValue`` objects: numpy has no bfloat16 for ``run`` to return.
 
-        Those of ``left`` stay on the GPU. So may ``values`` be there, and still be being computed.
+        Those of ``left`` stay on the GPU. So may ``values`` be there.
         """
         binding = self._session.io_binding()
-        if any(isinstance(value, Placed) and not value.is_complete for value in values.values()):
-            # For all that the device is doing, other models' executions among it. Before the inputs are bound, as those
-            # that the graph wants on the host are copied there at once.
-            binding.synchronize_inputs()
         for name, value in values.items():
             if isinstance(value, Placed):
                 binding.bind_input(name, "cuda", self._device_id, value.element_type, value.shape, value.address)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from trivet.datatypes import BF16, BYTES, DataType
 from trivet.dlpack import CPU, CUDA, DeviceMemory, describe
 from trivet.errors import InvalidArgumentError
-from trivet.tensor import Tensor, element_count, object_array
+from trivet.memory import GpuMemory
+from trivet.tensor import SupportsDLPack, Tensor, element_count, object_array
 
 from trivet_backend_onnx.containers import Feed, Fetch, feed_rows, fetch_map, fetch_rows
 from trivet_backend_onnx.runtime import ort
@@ -49,39 +50,46 @@ def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An input where it lies on the session's GPU. It is bound by its address, which takes every element type."""
+    """An input that is complete, on the session's GPU. It is bound by its address, which takes every element type."""
 
     address: int
     shape: tuple[int, ...]
     element_type: Any
     """As ``IOBinding.bind_input`` takes it: numpy's, or the number of ``onnx.TensorProto`` where numpy has none."""
-    is_complete: bool
-    """Whether its elements are there; those of a framework may still be being computed."""
     keeps: object
     """What keeps the memory valid."""
 
 
-def feed_on(device_id: int, feed: Feed, *, can_wait: bool) -> Feed:
+def feed_on(device_id: int, feed: Feed, gpu_memory: GpuMemory | None) -> Feed:
     """The same for a session on a GPU: a tensor that is there already is :class:`Placed`.
 
-    ``can_wait``: the session can be made to wait for one that is not complete. Such a one goes by the host otherwise,
-    as one does that has gaps, or that lies across CUDA's alignment.
+    What lies across CUDA's alignment, or may still be being computed, is copied in ``gpu_memory``, or goes by the host
+    where there is none: a session can wait for nothing but all that the GPU does.
     """
 
     def feed_in_place(tensor: Tensor) -> Any:
         if tensor.on_device:
             source = tensor.dlpack()
-            is_complete = isinstance(source, DeviceMemory)
-            if (is_complete or can_wait) and tuple(source.__dlpack_device__()) == (CUDA, device_id):
-                capsule = source.__dlpack__()
-                found = describe(capsule)
-                size = element_count(tensor.shape) * tensor.datatype.itemsize
-                if found.is_contiguous and found.byte_size == size > 0 and found.address % _ALIGNMENT == 0:
-                    element_type = _BFLOAT16 if tensor.datatype is BF16 else tensor.datatype.numpy.type
-                    return Placed(found.address, tensor.shape, element_type, is_complete, capsule)
+            if tuple(source.__dlpack_device__()) == (CUDA, device_id):
+                placed = _placed(tensor, source) if getattr(source, "is_complete", False) else None
+                if placed is None and gpu_memory is not None:
+                    copy = gpu_memory.joined([tensor], tensor.shape)
+                    placed = _placed(tensor, copy) if copy is not None else None
+                if placed is not None:
+                    return placed
         return feed(tensor)
 
     return feed_in_place
+
+
+def _placed(tensor: Tensor, source: SupportsDLPack) -> Placed | None:
+    capsule = source.__dlpack__()
+    found = describe(capsule)
+    size = element_count(tensor.shape) * tensor.datatype.itemsize
+    if not found.is_contiguous or found.byte_size != size or not size or found.address % _ALIGNMENT:
+        return None
+    element_type = _BFLOAT16 if tensor.datatype is BF16 else tensor.datatype.numpy.type
+    return Placed(found.address, tensor.shape, element_type, capsule)
 
 
 class DeviceResult(DeviceMemory):

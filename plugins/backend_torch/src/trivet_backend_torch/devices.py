@@ -182,7 +182,8 @@ def _on_gpu(value: Any, datatype: DataType, name: str) -> OnGpu:
     found = DATATYPES.get(value.dtype)
     if found is not datatype:
         raise InternalError(f"output '{name}' has datatype {found or value.dtype}, expected {datatype}")
-    return OnGpu(value, tuple(value.shape), current=partial(torch.cuda.device, value.device), to_host=value.cpu)
+    current = partial(torch.cuda.device, value.device)
+    return OnGpu(value, tuple(value.shape), current=current, to_host=value.cpu, is_complete=True)
 
 
 def open_device(context: InstanceContext, model: str, use: DeviceUse) -> Host:
