@@ -46,6 +46,9 @@ def misbehave(wanted: str, here: str) -> None:
         return
     if deed == "exit":
         sys.exit(3)
+    if deed == "chdir":
+        os.chdir("/")
+        raise OSError("in another folder")
     if deed == "surrogate":
         raise InvalidArgumentError("no such file: caf\udce9")
     raise {"interrupt": KeyboardInterrupt, "speechless": SpeechlessError, "stop": StopIteration}[deed]
@@ -173,6 +176,19 @@ async def test_a_name_that_no_folder_can_have_is_not_found(tmp_path: Path) -> No
             with pytest.raises(InternalError, match="failed to load"):
                 await engine.load(name)
         assert [entry.name for entry in await engine.repository_index()] == ["good"]
+
+
+async def test_a_model_that_changes_the_current_folder_leaves_the_repository_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(tmp_path / "models", "good")
+    add(tmp_path / "models", "bad", "execute:chdir")
+    monkeypatch.chdir(tmp_path)
+    async with running_engine("models", registry=REGISTRY, model_control_mode="explicit", load_models=["*"]) as engine:
+        with pytest.raises(InternalError, match="model instance 'bad_0' failed"):
+            await double(engine, "bad")
+        await engine.load("good")
+        assert await double(engine) == [2, 4]
 
 
 async def test_a_repository_that_goes_away_leaves_what_is_loaded(tmp_path: Path) -> None:

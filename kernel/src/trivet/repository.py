@@ -28,7 +28,8 @@ class DirectoryRepository(ModelRepository):
     def __init__(self, url: str) -> None:
         """``url`` is a path, perhaps after ``file://``. Raises :class:`InvalidArgumentError` where it is no folder."""
         self._url = url
-        self._root = Path(url.removeprefix("file://")).expanduser()
+        # Absolute, as the code of a model may change the current folder.
+        self._root = Path(url.removeprefix("file://")).expanduser().absolute()
         self._unnameable: set[Path] = set()
         if not self._root.is_dir():
             raise InvalidArgumentError(
