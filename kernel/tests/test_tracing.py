@@ -12,7 +12,7 @@ import pytest
 from anyio import to_thread
 from arithmetic_backend import ArithmeticPlugin
 from trivet.engine import Engine
-from trivet.errors import InvalidArgumentError
+from trivet.errors import InternalError, InvalidArgumentError
 from trivet.inference import Execution, InferenceRequest
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
@@ -100,6 +100,19 @@ async def test_a_request_that_is_refused_is_traced_with_its_error(engine: Engine
     (traced,) = kept.requests
     assert isinstance(traced.error, InvalidArgumentError)
     assert traced.queued_ns == 0
+
+
+async def test_a_request_that_its_scheduler_stumbles_over_is_traced_with_its_error(
+    engine: Engine, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(_: InferenceRequest) -> None:
+        raise TypeError("not a number")
+
+    monkeypatch.setattr(engine.model("double").scheduler, "enqueue", stumble)
+    with pytest.raises(InternalError):
+        engine.submit(asking([1.0]))
+    (traced,) = kept.requests
+    assert str(traced.error) == "model 'double' failed to queue the request: TypeError: not a number"
 
 
 async def test_a_request_that_is_cancelled_is_traced_once(engine: Engine, kept: Kept, plugin: ArithmeticPlugin) -> None:

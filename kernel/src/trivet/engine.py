@@ -227,20 +227,21 @@ class Engine:
             model.in_flight.add(request)
             (model.cache or model.scheduler).enqueue(request)
         except TrivetError as error:
-            if request in model.in_flight:
-                model.finished(request)
-                model.statistics.request_failed(request, perf_counter_ns(), FailureReason.REJECTED)
-            if request.trace is not None:
-                self.tracing.end(request.trace, request, error)
+            self._refused(model, request, error, FailureReason.REJECTED)
             raise
         except Exception as error:
             # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
             logger.exception("model '%s' failed to queue a request", model.name)
+            what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
+            self._refused(model, request, InternalError(what), FailureReason.OTHER)
+            raise InternalError(what) from error
+
+    def _refused(self, model: LoadedModel, request: InferenceRequest, error: TrivetError, why: FailureReason) -> None:
+        if request in model.in_flight:
             model.finished(request)
-            model.statistics.request_failed(request, perf_counter_ns(), FailureReason.OTHER)
-            raise InternalError(
-                f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
-            ) from error
+            model.statistics.request_failed(request, perf_counter_ns(), why)
+        if request.trace is not None:
+            self.tracing.end(request.trace, request, error)
 
     def submit_inner(self, request: InferenceRequest) -> None:
         """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.
