@@ -18,10 +18,11 @@ from trivet.errors import InvalidArgumentError
 from trivet.signatures import scheduler_inputs
 
 from trivet_backend_torch.devices import Cuda
-from trivet_backend_torch.instance import TorchInstance, dims_of
+from trivet_backend_torch.instance import TorchInstance
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import describe, is_out_of_memory, torch
 from trivet_backend_torch.streams import STREAMS
+from trivet_backend_torch.validation import dims_of
 from trivet_backend_torch.warming import zeros
 
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)

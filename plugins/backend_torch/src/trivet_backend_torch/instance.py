@@ -18,6 +18,7 @@ from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import execute_failure, torch
 from trivet_backend_torch.settings import Settings
 from trivet_backend_torch.signature import SCALARS, Argument
+from trivet_backend_torch.validation import dims_of, validate
 from trivet_backend_torch.values import scalar, text_list
 
 
@@ -57,6 +58,7 @@ class TorchInstance(ArrayInstance):
             if datatype is BYTES and self._batches and self._shapes[name] == (1,)
         ]
         self._where = bind_outputs(config, network.signature, list(self._datatypes))
+        validate(config, network.signature, self._bound, self._where)
         self._own_memory = network.own_memory()
         self._guard: AbstractContextManager[Any] = (
             torch.inference_mode() if settings.inference_mode else torch.no_grad()
@@ -192,11 +194,6 @@ def _reset_of(context: ModelContext, settings: Settings, network: Network) -> tu
     if not callable(method):
         raise InvalidArgumentError(f"the network of model '{context.name}' has no method '{settings.reset_method}'")
     return method, start
-
-
-def dims_of(message: Any) -> tuple[int, ...]:
-    """The dimensions that the network knows of an input or output of a configuration, without the batch."""
-    return tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
 
 
 def _rows(value: Any, rows: Sequence[int]) -> Any:

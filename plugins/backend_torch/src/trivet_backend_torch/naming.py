@@ -106,8 +106,13 @@ def bind_outputs(config: ModelConfig, signature: Signature, names: Sequence[str]
             )
         if known is not None and index >= len(known):
             raise no_such_output(name, len(known))
-        bound[name] = index if known is None else _path(known[index]) or _place(known[index])
+        bound[name] = index if known is None else place_of(known[index])
     return bound
+
+
+def place_of(name: str) -> int | str | Path:
+    """Where a result of that name, as a :class:`Signature` has it, is among the results."""
+    return _path(name) or _place(name)
 
 
 def _path(name: str) -> Path | None:

@@ -15,7 +15,8 @@ from trivet.datatypes import BY_CONFIG_VALUE, BYTES
 from trivet.signatures import scheduler_inputs
 from trivet.tensor import Tensor
 
-from trivet_backend_torch.instance import TorchInstance, dims_of
+from trivet_backend_torch.instance import TorchInstance
+from trivet_backend_torch.validation import dims_of
 
 
 def zeros(config: ModelConfig, batch_size: int, dims: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
