@@ -160,6 +160,24 @@ def test_names_that_are_not_the_networks(
         instance(context({"model.pt": script}, config))
 
 
+def test_a_list_may_lack_its_end_and_nothing_before(context: Any, instance: Instance) -> None:
+    code = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, images: list[torch.Tensor]):
+        return images[-1]
+"""
+    names = {f"images[{index}]": None for index in range(3)}
+    made = instance(
+        context({"model.py": code}, tensors(names).replace(" }", " optional: true }") + tensors({"y": None}, "output"))
+    )
+    given = {"images[0]": A[0], "images[1]": B[0]}
+    np.testing.assert_array_equal(run(made, given, ["y"])["y"], B[0])
+    with pytest.raises(InvalidArgumentError, match=r"there is no input 'images\[0\]', and one that comes after it"):
+        run(made, {"images[2]": C[0]}, ["y"])
+
+
 def test_a_result_that_only_the_run_shows_not_to_be_there(context: Any, instance: Instance) -> None:
     config = "max_batch_size: 8\n" + tensors(GIVEN) + tensors({"RESULT[0][mean]": None}, "output")
     made = instance(context({"model.pt": script}, config))

@@ -122,6 +122,22 @@ def test_what_is_no_python_number_is_the_callers_fault(value: float, context: An
         run(made, ["y"], x=np.ones((1, 2), np.float32), by=np.full((1, 1), value, np.float32))
 
 
+def test_a_python_number_is_one_for_each_row(context: Any, instance: Instance) -> None:
+    made = instance(context({"model.pt": script(Scaled())}, SCALED.replace("INT64 dims: [ 1 ]", "INT64 dims: [ 2 ]")))
+    with pytest.raises(InvalidArgumentError, match=r"input 'by' has shape \[2, 2\], expected one int for each element"):
+        run(made, ["y"], x=np.ones((2, 2), np.float32), by=np.array([[1, 2], [3, 4]]))
+
+
+@pytest.mark.parametrize("datatype", ["TYPE_INT32", "TYPE_BF16"])
+def test_a_python_number_that_the_output_would_change(datatype: str, context: Any, instance: Instance) -> None:
+    code = "import torch\n\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return 1.5\n"
+    config = f"""input {{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }}
+        output {{ name: "y" data_type: {datatype} dims: [ 1 ] }}"""
+    made = instance(context({"model.py": code}, config))
+    with pytest.raises(InternalError, match=r"output 'y' is the Python number 1\.5, which is not made"):
+        run(made, ["y"], x=np.ones(1, np.float32))
+
+
 class Shout(torch.nn.Module):
     def forward(self, texts: list[str], x: torch.Tensor) -> tuple[list[str], torch.Tensor]:
         return [text.upper() for text in texts], x

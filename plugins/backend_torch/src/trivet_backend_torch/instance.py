@@ -107,7 +107,7 @@ class TorchInstance(ArrayInstance):
         count = scalars[0][1].shape[0] if self._batches and scalars[0][1].shape else 1
         rows: dict[tuple[Any, ...], list[int]] = {}
         for row in range(count):
-            key = tuple(scalar(tensor, argument.kind, row) for argument, tensor in scalars)
+            key = tuple(scalar(tensor, argument.kind, row, count) for argument, tensor in scalars)
             rows.setdefault(key, []).append(row)
         names = [argument.name for argument, _ in scalars]
         if len(rows) == 1:

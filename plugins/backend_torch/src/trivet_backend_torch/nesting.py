@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from trivet.errors import InvalidArgumentError
+
 from trivet_backend_torch.runtime import torch
 
 Path = tuple[int | str, ...]
@@ -59,6 +61,7 @@ def gather(values: dict[str, Any], parts: Mapping[str, tuple[str, Path]], tuples
     """Replace in ``values`` what ``parts`` name by the arguments that they are parts of.
 
     A whole whose steps are numbers is a list, or a tuple where its argument is one of ``tuples``; else a dictionary.
+    Raises :class:`~trivet.errors.InvalidArgumentError` for a list that lacks one before its last.
     """
     wholes: dict[str, dict[int | str, Any]] = {}
     for name, (head, path) in parts.items():
@@ -69,17 +72,20 @@ def gather(values: dict[str, Any], parts: Mapping[str, tuple[str, Path]], tuples
             inside = inside.setdefault(step, {})
         inside[path[-1]] = values.pop(name)
     for head, whole in wholes.items():
-        made = _closed(whole)
+        made = _closed(head, whole)
         values[head] = tuple(made) if head in tuples else made
 
 
-def _closed(value: Any) -> Any:
+def _closed(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    closed = {step: _closed(inner) for step, inner in value.items()}
-    if all(isinstance(step, int) for step in closed):
-        return [closed[step] for step in sorted(closed)]
-    return closed
+    closed = {step: _closed(f"{name}[{step}]", inner) for step, inner in value.items()}
+    if not all(isinstance(step, int) for step in closed):
+        return closed
+    for index in range(len(closed)):
+        if index not in closed:
+            raise InvalidArgumentError(f"there is no input '{name}[{index}]', and one that comes after it")
+    return [closed[index] for index in range(len(closed))]
 
 
 class Unflattened:

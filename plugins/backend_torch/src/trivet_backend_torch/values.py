@@ -47,12 +47,14 @@ def text_list(tensor: Tensor) -> list[str]:
     return texts
 
 
-def scalar(tensor: Tensor, kind: Kind, row: int = 0) -> Any:
-    """The Python value of one row. Raises :class:`~trivet.errors.InvalidArgumentError` where a row has not just one,
-    and for a value that is none of the kind.
+def scalar(tensor: Tensor, kind: Kind, row: int = 0, rows: int = 1) -> Any:
+    """The Python value of one of ``rows``.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where rows have not just one, and for a value that is none of
+    the kind.
     """
     items = text_list(tensor) if tensor.datatype is BYTES else tensor.numpy().reshape(-1).tolist()
-    if row >= len(items) or (not tensor.shape and len(items) != 1):
+    if len(items) != rows:
         raise InvalidArgumentError(
             f"input '{tensor.name}' has shape {list(tensor.shape)}, expected one {kind} for each element of the batch"
         )
@@ -80,6 +82,9 @@ def host_array(value: Any, datatype: DataType, name: str) -> NDArray[Any]:
         encoded = [item.encode() if isinstance(item, str) else item for item in value]
         return object_array(encoded, (len(encoded),))
     if isinstance(value, (bool, int, float)):
+        # numpy would cut a fraction off, and has no bfloat16.
+        if datatype is BF16 or (isinstance(value, float) and datatype.numpy.kind != "f"):
+            raise InternalError(f"output '{name}' is the Python number {value}, which is not made {datatype}")
         return np.array([value], dtype=datatype.numpy)
     raise InternalError(
         f"output '{name}' must be a tensor, a list of str or a number, and the network gave a {type(value).__name__}"
