@@ -1,6 +1,7 @@
 """Many requests into one batch, and the results back."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,11 +152,14 @@ def test_an_output_that_cannot_be_reshaped_is_named(shape: tuple[int, ...]) -> N
     ("results", "message"),
     [
         ({"y": np.zeros((2, 2), np.float32)}, "did not return output 'z'"),
+        (None, "returned a NoneType, expected a mapping of outputs by name"),
+        ([np.zeros((2, 2), np.float32)], "returned a list, expected a mapping of outputs by name"),
+        ({"y": [0.0], "z": [0.0]}, "returned a list for output '.', expected an array"),
         ({"y": np.zeros((2, 2)), "z": np.zeros((2, 2))}, "datatype FP64, expected FP32"),
         ({"y": np.zeros((1, 2), np.float32), "z": np.zeros((1, 2), np.float32)}, "expected a first dimension of 2"),
     ],
 )
-def test_wrong_results_are_named(results: dict[str, np.ndarray], message: str) -> None:
+def test_wrong_results_are_named(results: Any, message: str) -> None:
     requests = [request(np.zeros((1, 2), np.float32)) for _ in range(2)]
     with pytest.raises(InternalError, match=message):
         split(spec(), requests, results)

@@ -46,6 +46,8 @@ def misbehave(wanted: str, here: str) -> None:
         return
     if deed == "exit":
         sys.exit(3)
+    if deed == "nothing":
+        return
     if deed == "chdir":
         os.chdir("/")
         raise OSError("in another folder")
@@ -86,6 +88,8 @@ class UnrulyBackend(Backend):
 
     def load(self, context: ModelContext) -> BackendModel:
         misbehave(deed_of(context), "load")
+        if deed_of(context) == "load:nothing":
+            return None  # type: ignore[return-value]
         return Model(deed_of(context))
 
 
@@ -125,6 +129,15 @@ async def test_a_model_that_cannot_load_says_why_and_others_serve(tmp_path: Path
         reasons = {entry.name: entry.reason for entry in await engine.repository_index()}
         name = {"exit": "SystemExit", "interrupt": "KeyboardInterrupt", "stop": "StopIteration"}
         assert name.get(deed, "SpeechlessError") in reasons["bad"]
+        assert await double(engine) == [2, 4]
+
+
+async def test_a_backend_that_loads_nothing_is_named(tmp_path: Path) -> None:
+    add(tmp_path, "good")
+    add(tmp_path, "bad", "load:nothing")
+    async with running_engine(tmp_path, registry=REGISTRY, allow_failures=True) as engine:
+        reasons = {entry.name: entry.reason for entry in await engine.repository_index()}
+        assert "backend 'unruly' gave None for model 'bad', expected a BackendModel" in reasons["bad"]
         assert await double(engine) == [2, 4]
 
 

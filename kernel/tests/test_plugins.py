@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -60,6 +61,14 @@ def raising() -> SimpleNamespace:
     return SimpleNamespace(trivet_backends=trivet_backends)
 
 
+def exiting() -> SimpleNamespace:
+    @hookimpl
+    def trivet_backends() -> list[BackendPlugin]:
+        sys.exit("no licence")
+
+    return SimpleNamespace(trivet_backends=trivet_backends)
+
+
 def offering_the_wrong_kind() -> SimpleNamespace:
     @hookimpl
     def trivet_backends() -> list[SchedulerPlugin]:
@@ -84,6 +93,7 @@ def built_for(version: int) -> SimpleNamespace:
     ("plugin", "reason"),
     [
         (raising(), "OSError: disk on fire"),
+        (exiting(), "SystemExit: no licence"),
         (offering_the_wrong_kind(), "expected a sequence of BackendPlugin"),
         (misspelled(), "unknown hook 'trivet_backend'"),
         (built_for(API_VERSION + 1), f"this kernel has {API_VERSION}; pip install --upgrade trivet-kernel"),

@@ -78,8 +78,12 @@ def split(
     Rows are on the host, but for those of outputs in ``placed``, which stay on the device if they are on one.
 
     Raises :class:`~trivet.errors.InternalError` where an output is missing, or its datatype or batch dimension is not
-    what the configuration and the requests say.
+    what the configuration and the requests say, and for what is no mapping of outputs.
     """
+    if type(results) is not dict and not isinstance(results, Mapping):
+        raise InternalError(
+            f"model '{spec.name}' returned a {type(results).__name__}, expected a mapping of outputs by name"
+        )
     if len(requests) == 1 and spec.layout is None:
         names = _names(spec, requests[0], results)
         return [InferenceResponse([reshape_output(spec, _output(spec, name, results)) for name in names])]
@@ -114,7 +118,12 @@ def result_tensor(spec: ModelSpec, name: str, results: Mapping[str, OutputValue 
         tensor = Tensor.from_numpy(name, value, kind)
     else:
         # A framework's own tensor: `shape` is an attribute wherever DLPack is spoken, though DLPack does not say so.
-        tensor = Tensor.from_dlpack(name, value, datatype, tuple(getattr(value, "shape")))  # noqa: B009
+        shape = getattr(value, "shape", None)
+        if shape is None:
+            raise InternalError(
+                f"model '{spec.name}' returned a {type(value).__name__} for output '{name}', expected an array"
+            )
+        tensor = Tensor.from_dlpack(name, value, datatype, tuple(shape))
     if tensor.datatype is not datatype:
         raise InternalError(
             f"output '{name}' of model '{spec.name}' has datatype {tensor.datatype}, expected {datatype}"

@@ -19,7 +19,7 @@ from trivet.backend_pool import BackendPool
 from trivet.caching import ResponseCaching, cache_before, identify
 from trivet.config.spec import ModelSpec
 from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM
-from trivet.errors import TrivetError
+from trivet.errors import InternalError, TrivetError
 from trivet.instance import Finished, Instance, WorkQueue
 from trivet.lifecycle import LoadedModel
 from trivet.loop import LoopInbox, LoopOutbox
@@ -198,7 +198,13 @@ class ModelLoader:
             return labels, samples, None, None
         with contained(f"failed to load model '{resolved.name}'"):
             backend = self._backends.get(resolved.offer)
-            return labels, samples, backend.load(context), backend.trim
+            model: object = backend.load(context)
+            if not isinstance(model, BackendModel):
+                raise InternalError(
+                    f"backend '{resolved.offer.name}' gave {model!r} for model '{resolved.name}', expected a"
+                    " BackendModel"
+                )
+            return labels, samples, model, backend.trim
 
 
 async def _start(instances: Sequence[Instance]) -> None:

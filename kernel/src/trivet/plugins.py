@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pluggy
 
 from trivet import hookspecs
-from trivet.errors import InternalError, InvalidArgumentError, UnavailableError
+from trivet.errors import InternalError, InvalidArgumentError, UnavailableError, message_of
 from trivet.hookspecs import (
     PROJECT,
     AgentPlugin,
@@ -283,8 +283,9 @@ def _load(entry_point: EntryPoint, dist: Distribution) -> InstalledPlugin:
     plugin = InstalledPlugin(entry_point.name, dist.metadata["Name"], dist.version)
     try:
         module = entry_point.load()
-    except Exception as error:  # noqa: BLE001 - whatever a plugin raises on import is reported and must not stop the server
-        plugin.error = f"{type(error).__name__}: {error}"
+    # Whatever a plugin raises on import is reported and must not stop the server; sys.exit() is no exception.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        plugin.error = f"{type(error).__name__}: {message_of(error)}"
         logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
         return plugin
     return _collect(plugin, module)
@@ -312,8 +313,8 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
                     plugin.offers.append((family, offer))
         for commands in manager.hook.trivet_cli_commands():
             plugin.commands.extend(commands)
-    except Exception as error:  # noqa: BLE001 - see _load
-        plugin.error = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - see _load
+        plugin.error = f"{type(error).__name__}: {message_of(error)}"
         plugin.offers.clear()
         plugin.commands.clear()
         logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
