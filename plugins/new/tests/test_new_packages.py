@@ -83,11 +83,28 @@ def test_a_new_package_installs_passes_its_tests_and_serves(kind: str, tmp_path:
     assert "started in" in serve(programs, models)
 
 
-@pytest.mark.parametrize("name", ["My", "my_own", "my--own", "1st", "-x", ""])
+@pytest.mark.parametrize("name", ["My", "my_own", "my--own", "1st", "-x", "", "x" * 33])
 def test_a_name_that_no_package_may_have(name: str) -> None:
     done = CliRunner().invoke(new, ["backend", "--", name])
     assert done.exit_code == 2
     assert "expected lower-case letters, digits and hyphens" in done.output
+
+
+def test_the_name_of_an_installed_package_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(new, ["exporter", "prometheus", "--output", str(tmp_path / "package")])
+    assert done.exit_code == 1
+    assert "trivet-exporter-prometheus is installed already; choose another name" in done.output
+    assert not (tmp_path / "package").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_of_the_longest_name_is_formatted(kind: str, tmp_path: Path) -> None:
+    name = "an-unusually-long-name-of-a-form"
+    assert len(name) == 32
+    assert CliRunner().invoke(new, [kind, name, "--output", str(tmp_path / "package")]).exit_code == 0
+    ruff = Path(sysconfig.get_path("scripts")) / "ruff"
+    run(ruff, "check", cwd=tmp_path / "package")
+    run(ruff, "format", "--check", cwd=tmp_path / "package")
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ KINDS = ("backend", "protocol", "scheduler", "exporter", "memory")
 TEMPLATES = Path(__file__).with_name("templates")
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_LONGEST = 32
+"""With more, lines of the templates would be too long for the linter that comes with them."""
 
 
 @click.command
@@ -29,10 +32,14 @@ def new(kind: str, name: str, output: Path | None) -> None:
     It installs, serves, and has tests that pass: those of the contract (trivet.testing.conformance), and a place for
     your own. NAME is in lower case with hyphens, and becomes part of the package's name: trivet-KIND-NAME.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST:
         raise click.BadParameter(
-            f"{name!r}: expected lower-case letters, digits and hyphens, such as 'my-format'", param_hint="NAME"
+            f"{name!r}: expected lower-case letters, digits and hyphens, such as 'my-format', {_LONGEST} at most",
+            param_hint="NAME",
         )
+    with suppress(PackageNotFoundError):
+        version(f"trivet-{kind}-{name}")
+        raise click.ClickException(f"a package trivet-{kind}-{name} is installed already; choose another name")
     folder = output or Path(f"trivet-{kind}-{name}")
     if folder.exists() and any(folder.iterdir()):
         raise click.ClickException(f"'{folder}' is not empty; give another folder with --output")
