@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trivet.backend import BackendInstance, RequestInstance
+from trivet.backend import BackendInstance, InstanceContext, RequestInstance
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Tensor, object_array
@@ -120,8 +120,6 @@ def test_an_archive_is_served_without_a_configuration(packed: bool, context: Any
 
 
 def test_what_was_unpacked_and_imported_goes_with_the_model(backend: Any, context: Any) -> None:
-    from trivet.backend import InstanceContext
-
     made_context = context({"model.mar": archive(files())})
     backend.auto_complete(made_context)
     before = set(sys.modules)
@@ -171,6 +169,25 @@ def handle(data, context):
     made = create(context(files(**{"handler.py": handler})))
     (response,) = execute(made, request(b"hey"))
     assert response.outputs[0].numpy().tolist() == [[b"hey!"]]
+
+
+def test_instances_share_nothing_of_a_handlers_module(context: Any, backend: Any) -> None:
+    handler = """
+rows = []
+
+def handle(data, context):
+    rows.extend(bytes(row["data"]) for row in data or ())
+    return [b",".join(rows)] * len(data or ())
+"""
+    made_context = context({"model.mar": archive(files(**{"handler.py": handler}))})
+    backend.auto_complete(made_context)
+    model = backend.load(made_context)
+    first, second = (model.create_instance(InstanceContext(f"m_0_{number}", "CPU")) for number in range(2))
+    for made, text in ((first, b"a"), (second, b"b"), (first, b"c")):
+        (response,) = execute(made, request(text))
+    assert response.outputs[0].numpy().tolist() == [[b"a,c"]]
+    for closed in (first, second, model):
+        closed.close()
 
 
 def test_a_handlers_own_error_is_the_callers(context: Any, create: Create) -> None:

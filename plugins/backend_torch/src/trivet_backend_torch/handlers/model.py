@@ -87,7 +87,6 @@ class HandlerModel(BackendModel):
         self._context = context
         self._settings = settings
         self._archive = unpack(path)
-        self._code = PrivatePackage([self._archive.folder], f"The code of the archive of model '{context.name}'.")
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         """Construct and initialize the handler, on the instance's thread.
@@ -96,13 +95,16 @@ class HandlerModel(BackendModel):
         """
         prepare_thread(self._settings)
         device = open_device(context, self._context.name, DeviceUse())
+        # Each instance has its own, as a worker process of TorchServe has: handlers keep state in their module.
+        code = PrivatePackage([self._archive.folder], f"The code of the archive of model '{self._context.name}'.")
         try:
-            return self._instance(context, device)
+            return self._instance(context, device, code)
         except BaseException:
+            code.close()
             device.close()
             raise
 
-    def _instance(self, context: InstanceContext, device: Host) -> BackendInstance:
+    def _instance(self, context: InstanceContext, device: Host, code: PrivatePackage) -> BackendInstance:
         from trivet_backend_torch.ts.context import Context, Metrics  # noqa: PLC0415 - no model needs it but these
 
         name = self._context.name
@@ -116,9 +118,9 @@ class HandlerModel(BackendModel):
             metrics=Metrics(self._context.logger),
             model_yaml_config=_yaml_config(self._archive),
         )
-        handler_context.model_code = self._code
+        handler_context.model_code = code
         try:
-            handle = self._entry_point(handler_context)
+            handle = self._entry_point(handler_context, code)
         except TrivetError:
             raise
         except ModuleNotFoundError as error:
@@ -132,14 +134,14 @@ class HandlerModel(BackendModel):
                 f"failed to load model '{name}': its handler '{self._archive.handler}' raised {type(error).__name__}:"
                 f" {describe(error)}"
             ) from error
-        return HandlerInstance(self._context, handle, handler_context, device)
+        return HandlerInstance(self._context, handle, handler_context, device, code)
 
-    def _entry_point(self, context: Any) -> Callable[[Any, Any], Any]:
+    def _entry_point(self, context: Any, code: PrivatePackage) -> Callable[[Any, Any], Any]:
         """As TorchServe finds it: a function of the module, else the ``handle`` of its one class, initialized."""
         file, _, function = self._archive.handler.partition(":")
         module_name = file.removesuffix(".py").replace("/", ".")
         if self._archive.folder.joinpath(*module_name.split(".")).with_suffix(".py").is_file():
-            module = self._code.load(module_name)
+            module = code.load(module_name)
         elif file in interface.OWN:
             module = interface.own(file)
         else:
@@ -158,8 +160,7 @@ class HandlerModel(BackendModel):
         return handle
 
     def close(self) -> None:
-        """Let go of the code and remove what was unpacked."""
-        self._code.close()
+        """Remove what was unpacked."""
         self._archive.close()
 
 
@@ -187,12 +188,19 @@ class HandlerInstance(RequestInstance):
     """Calls ``handle(data, context)`` with a dictionary for each row of the batch."""
 
     def __init__(
-        self, context: ModelContext, handle: Callable[[Any, Any], Any], handler_context: Any, device: Host
+        self,
+        context: ModelContext,
+        handle: Callable[[Any, Any], Any],
+        handler_context: Any,
+        device: Host,
+        code: PrivatePackage,
     ) -> None:
+        """``code`` is this instance's, which closes it."""
         self._name = f"'{context.name}' version {context.version}"
         self._handle = handle
         self._context = handler_context
         self._device = device
+        self._code = code
         self._batches = context.config.max_batch_size > 0
         self._outputs = _outputs_of(context.config)
 
@@ -292,8 +300,9 @@ class HandlerInstance(RequestInstance):
         return Tensor.from_numpy(name, np.stack(arrays) if self._batches else arrays[0], datatype)
 
     def close(self) -> None:
-        """Let go of the handler."""
+        """Let go of the handler and its code."""
         del self._handle
+        self._code.close()
         self._device.close()
 
 
