@@ -99,8 +99,8 @@ class Arrays(ArrayInstance):
         self.model.journal.gate.passed()
         x = inputs["x"].numpy()
         self.model.journal.batches.append(len(x))
-        if np.isnan(x).any():
-            raise InvalidArgumentError("an input is no number")
+        if np.isposinf(x).any():
+            raise InvalidArgumentError("an input is infinite")
         if (x < 0).any():
             raise ValueError("negative input")
         return {"y": x * x.dtype.type(self.model.factor)}

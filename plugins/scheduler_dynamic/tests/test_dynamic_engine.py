@@ -81,7 +81,7 @@ async def test_an_input_that_the_model_refuses_costs_no_other_request_of_the_bat
         with arithmetic.journal.gate as gate:
             first = asyncio.ensure_future(ask(engine, 1))
             await to_thread.run_sync(gate.wait_until_entered)
-            others = [asyncio.ensure_future(ask(engine, *rows)) for rows in ([2], [np.nan, 3], [4, 5])]
+            others = [asyncio.ensure_future(ask(engine, *rows)) for rows in ([2], [np.inf, 3], [4, 5])]
         good, refused, better = await asyncio.gather(*others, return_exceptions=True)
         assert (await first, good, better) == ([[10]], [[20]], [[40], [50]])
         assert isinstance(refused, InvalidArgumentError)
