@@ -366,6 +366,17 @@ async def test_an_unload_waits_for_lookups(house: House) -> None:
         assert await waiting == [10.0]
 
 
+async def test_a_lookup_that_the_cache_cancels_is_a_miss(house: House) -> None:
+    class Closing(RemoteCache):
+        async def lookup(self, key: bytes) -> InferenceResponse | None:  # type: ignore[override]
+            raise asyncio.CancelledError
+
+    async with house.serve(Closing()) as engine:
+        assert await ask(engine) == [2.0]
+        assert engine.response_cache is not None
+        assert (engine.response_cache.counters.misses, engine.response_cache.counters.failures) == (1, 1)
+
+
 async def test_stopping_answers_what_waits_for_the_cache(house: House) -> None:
     cache = RemoteCache()
     async with house.serve(cache) as engine:

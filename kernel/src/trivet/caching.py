@@ -166,9 +166,15 @@ class ResponseCaching:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 return await lookup
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # What the cache waited for was cancelled, as a client does whose connection is closed; the request was not.
+            self._failed("lookup", error)
         except Exception as error:  # noqa: BLE001 - see lookup
             self._failed("lookup", error)
-            return None
+        return None
 
     def insert(self, key: bytes, response: InferenceResponse, model: LoadedModel) -> None:
         """Give the cache a copy of a response that belongs to nobody else, unless it is too large or on a device."""
@@ -205,7 +211,7 @@ class ResponseCaching:
         model.statistics.cache_miss.ns += duration_ns
         self.counters.insertion_ns += duration_ns
 
-    def _failed(self, what: str, error: Exception) -> None:
+    def _failed(self, what: str, error: BaseException) -> None:
         self.counters.failures += 1
         now = perf_counter_ns()
         if isinstance(error, (UnavailableError, OSError)):  # TimeoutError is an OSError
