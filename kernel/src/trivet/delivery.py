@@ -11,7 +11,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from trivet.errors import Code, InternalError, TrivetError
+from trivet.errors import Code, InternalError, TrivetError, message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.statistics import FailureReason
 from trivet.throttle import Throttle
@@ -38,7 +38,10 @@ class Delivery:
             assert request.model is not None
             scheduler = request.model.scheduler
             if scheduler.orders_responses:
-                scheduler.deliver(request, response)
+                try:
+                    scheduler.deliver(request, response)
+                except Exception as error:  # noqa: BLE001 - whatever a plugin raises is logged there
+                    self._stumbled(request, "deliver a response", error)
             else:
                 self.answer(request, response)
         batch = item.batch
@@ -50,7 +53,10 @@ class Delivery:
             model.statistics.executed(item.executed)
         for request in item.rescheduled:
             self._reschedule(model, request)
-        model.scheduler.batch_done(item.instance, batch)
+        try:
+            model.scheduler.batch_done(item.instance, batch)
+        except Exception:
+            logger.exception("the scheduler of model '%s' failed when a batch was done", model.name)
 
     def _reschedule(self, model: LoadedModel, request: InferenceRequest) -> None:
         """A model has executed a step of a request, and wants the request again for the next one."""
@@ -68,6 +74,14 @@ class Delivery:
             model.scheduler.reschedule(request)
         except TrivetError as error:
             self.reject(request, error)
+        except Exception as error:  # noqa: BLE001 - as in finished
+            self._stumbled(request, "queue the next step of a request", error)
+
+    def _stumbled(self, request: InferenceRequest, what: str, error: Exception) -> None:
+        """A scheduler failed at one request, which must not cost what was posted behind it."""
+        logger.error("model '%s' failed to %s", request.model_name, what, exc_info=error)
+        reason = f"{type(error).__name__}: {message_of(error)}"
+        self.reject(request, InternalError(f"model '{request.model_name}' failed to {what}: {reason}"))
 
     def answer(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """Send a response on its way, and count it; nothing where the request has its final one. Does not raise."""
@@ -95,6 +109,19 @@ class Delivery:
         """Give a request in flight an error as its final response."""
         request.done = True
         self.answer(request, InferenceResponse(error=error))
+
+    def withdraw(self, request: InferenceRequest, error: TrivetError) -> None:
+        """Take a request from whoever holds it, and give it an error as its final response, unless it has one."""
+        model = request.model
+        if model is None or request not in model.in_flight:
+            return
+        request.cancelled = True
+        if request.on_cancel is not None:
+            try:
+                request.on_cancel(request)
+            except Exception:
+                logger.exception("the scheduler of model '%s' failed to let go of a request", request.model_name)
+        self.reject(request, error)
 
     def respond(self, request: InferenceRequest, response: InferenceResponse) -> None:
         """Answer a request that no instance executed, for a scheduler."""

@@ -226,22 +226,26 @@ class Engine:
             request.queued_ns = perf_counter_ns()
             model.in_flight.add(request)
             (model.cache or model.scheduler).enqueue(request)
-        except TrivetError as error:
-            self._refused(model, request, error, FailureReason.REJECTED)
-            raise
         except Exception as error:
-            # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
-            logger.exception("model '%s' failed to queue a request", model.name)
-            what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
-            self._refused(model, request, InternalError(what), FailureReason.OTHER)
-            raise InternalError(what) from error
-
-    def _refused(self, model: LoadedModel, request: InferenceRequest, error: TrivetError, why: FailureReason) -> None:
-        if request in model.in_flight:
-            model.finished(request)
-            model.statistics.request_failed(request, perf_counter_ns(), why)
-        if request.trace is not None:
-            self.tracing.end(request.trace, request, error)
+            if request.answered_ns:
+                # A refusal would be a second final response.
+                logger.exception("model '%s' answered a request and then failed to queue it", model.name)
+                return
+            failure, reason = error, FailureReason.REJECTED
+            if not isinstance(failure, TrivetError):
+                # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
+                logger.exception("model '%s' failed to queue a request", model.name)
+                what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
+                failure, reason = InternalError(what), FailureReason.OTHER
+                request.cancelled = True  # for an instance that finds it in a queue all the same
+            if request in model.in_flight:
+                model.finished(request)
+                model.statistics.request_failed(request, perf_counter_ns(), reason)
+            if request.trace is not None:
+                self.tracing.end(request.trace, request, failure)
+            if failure is error:
+                raise
+            raise failure from error
 
     def submit_inner(self, request: InferenceRequest) -> None:
         """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.
@@ -261,10 +265,8 @@ class Engine:
         model = request.model
         if model is None or request not in model.in_flight:
             return
-        request.cancelled = True
-        if request.on_cancel is not None:
-            request.on_cancel(request)
-        self._delivery.reject(request, RequestCancelledError(f"[request id: {request.id or '<id_unknown>'}] Cancelled"))
+        id = request.id or "<id_unknown>"
+        self._delivery.withdraw(request, RequestCancelledError(f"[request id: {id}] Cancelled"))
         execution = request.execution
         if execution is not None and execution.cancelled:
             for made in list(execution.made):
@@ -358,8 +360,7 @@ class Engine:
         self._abandoned = True
         for model in self._control.loaded():
             for request in list(model.in_flight):
-                request.cancelled = True
-                self._delivery.reject(request, UnavailableError("Server is stopping, the request was not finished"))
+                self._delivery.withdraw(request, UnavailableError("Server is stopping, the request was not finished"))
 
     async def stop(self) -> None:
         """Answer what is still in flight with an error, unload every model, close every backend."""

@@ -136,7 +136,11 @@ class LoadedModel:
         """The request has its final response."""
         self.in_flight.discard(request)
         if request.on_done is not None:
-            request.on_done(request)
+            try:
+                request.on_done(request)
+            except Exception:
+                # The response goes out all the same, and a model that unloads hears that it is idle.
+                logger.exception("the scheduler of model '%s' failed when a request was done", self.name)
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 

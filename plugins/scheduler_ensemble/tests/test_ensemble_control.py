@@ -11,7 +11,7 @@ from anyio import to_thread
 from ensemble_models import Answers, Operations, Repository, ask, numbers, tensors
 from trivet.checking import check_repository
 from trivet.engine import Engine, EngineOptions
-from trivet.errors import InvalidArgumentError, NotFoundError, TrivetError
+from trivet.errors import InvalidArgumentError, NotFoundError, TrivetError, UnavailableError
 from trivet.inference import InferenceRequest
 from trivet.plugins import PluginRegistry
 from trivet.testing import running_engine
@@ -325,3 +325,22 @@ async def test_class_labels_are_those_of_the_models_that_write_the_outputs(
     models.ensemble("e", ("inner", {"I": "I"}, {"O": "O"}))
     async with running_engine(models.root, registry=operations.registry()) as engine:
         assert engine.model("inner").labels == engine.model("e").labels == {"O": ["red", "green", "blue", "white"]}
+
+
+async def test_a_server_that_stops_makes_no_more_steps(models: Repository, operations: Operations) -> None:
+    """Those that wait for ``max_inflight_requests`` would be executed one by one, for nobody, while it waits."""
+    models.model("slow", "wait")
+    models.ensemble("e", ("slow", {"x": "I"}, {"y": "O"}), most=1)
+    async with running_engine(models.root, registry=operations.registry()) as engine:
+        asked = [Answers() for _ in range(3)]
+        for answers in asked:
+            engine.submit(ask("e", tensors(I=ONE), answers))
+        await to_thread.run_sync(operations.started["slow"].wait, 30)
+        scheduler = engine.model("e").scheduler
+        assert scheduler.queued == 2
+        engine.abandon()
+        assert [type(answers.all[0].error) for answers in asked] == [UnavailableError] * 3
+        assert scheduler.queued == 0
+        assert not engine.model("slow").in_flight
+        operations.gates["slow"].set()
+    assert len(operations.seen["slow"]) == 1
