@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from arithmetic_backend import ArithmeticPlugin
 from trivet import hookimpl
 from trivet.backend import RequestInstance
 from trivet.engine import Engine
-from trivet.errors import InternalError, RequestCancelledError, UnavailableError
+from trivet.errors import InternalError, InvalidArgumentError, RequestCancelledError, UnavailableError
 from trivet.hookspecs import SchedulerPlugin
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
@@ -153,6 +155,23 @@ async def test_a_request_that_fails_to_be_queued_is_refused(house: House, place:
         (statistics,) = engine.statistics("m")
         assert statistics.failures[FailureReason.OTHER] == 1
         house.nothing_is_kept(engine, failed=1)
+
+
+async def test_what_is_refused_is_let_go_of_without_a_collection(house: House) -> None:
+    """Clients that send what is refused would fill the memory with it until then."""
+    async with house.serve() as engine:
+        engine.tracing.update("", {"rate": 1000})
+        gc.disable()
+        try:
+            array = np.ones((1, 1), np.float64)
+            kept = weakref.ref(array)
+            asked = InferenceRequest("m", {"x": Tensor.from_numpy("x", array)})
+            with suppress(InvalidArgumentError):
+                engine.submit(asked)
+            del asked, array
+            assert kept() is None
+        finally:
+            gc.enable()
 
 
 async def test_a_request_that_was_answered_is_not_refused_too(house: House) -> None:

@@ -231,21 +231,22 @@ class Engine:
                 # A refusal would be a second final response.
                 logger.exception("model '%s' answered a request and then failed to queue it", model.name)
                 return
-            failure, reason = error, FailureReason.REJECTED
-            if not isinstance(failure, TrivetError):
-                # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
-                logger.exception("model '%s' failed to queue a request", model.name)
-                what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
-                failure, reason = InternalError(what), FailureReason.OTHER
-                request.cancelled = True  # for an instance that finds it in a queue all the same
-            if request in model.in_flight:
-                model.finished(request)
-                model.statistics.request_failed(request, perf_counter_ns(), reason)
-            if request.trace is not None:
-                self.tracing.end(request.trace, request, failure)
-            if failure is error:
+            if isinstance(error, TrivetError):
+                self._refused(model, request, error, FailureReason.REJECTED)
                 raise
-            raise failure from error
+            # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
+            logger.exception("model '%s' failed to queue a request", model.name)
+            what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
+            request.cancelled = True  # for an instance that finds it in a queue all the same
+            self._refused(model, request, InternalError(what), FailureReason.OTHER)
+            raise InternalError(what) from error
+
+    def _refused(self, model: LoadedModel, request: InferenceRequest, error: TrivetError, why: FailureReason) -> None:
+        if request in model.in_flight:
+            model.finished(request)
+            model.statistics.request_failed(request, perf_counter_ns(), why)
+        if request.trace is not None:
+            self.tracing.end(request.trace, request, error)
 
     def submit_inner(self, request: InferenceRequest) -> None:
         """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.
