@@ -65,6 +65,24 @@ def test_transposed_and_big_endian_arrays_are_written_row_major_and_little_endia
     assert np.frombuffer(wire, "<i4").tolist() == [0, 3, 1, 4, 2, 5]
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        Tensor.from_numpy("x", np.ones(2, np.float32)),
+        Tensor.from_wire("x", datatypes.FP32, (2,), bytearray(np.ones(2, np.float32))),
+        Tensor.from_numpy("x", object_array([b"a", b"b"], (2,))),
+        Tensor.from_wire("x", datatypes.BYTES, (2,), encode_bytes(object_array([b"a", b"b"], (2,)))),
+    ],
+    ids=["numpy", "wire", "text", "text from the wire"],
+)
+def test_what_one_of_several_readers_writes_no_other_sees(tensor: Tensor) -> None:
+    before = tensor.numpy().tolist()
+    one, other = tensor.read_only(), tensor.read_only()
+    one.writable()[0] = 0
+    assert other.numpy().tolist() == tensor.numpy().tolist() == before
+    assert bytes(one.wire()) == bytes(tensor.wire())
+
+
 def test_bf16_is_told_apart_from_uint16_by_the_caller() -> None:
     bits = np.array([0x3F80], dtype=np.uint16)
     assert Tensor.from_numpy("x", bits).datatype is datatypes.UINT16

@@ -177,6 +177,17 @@ class Tensor:
         other._region = self._region
         return other
 
+    def read_only(self) -> Tensor:
+        """The same elements for one of several readers: :meth:`writable` copies them, unless they are on a device."""
+        other = self.renamed(self.name)
+        if self._wire is not None and self._region is None:
+            other._wire, other._array = memoryview(self._wire).toreadonly(), None
+        elif self._region is None and not self.on_device:
+            array = self.numpy().view()
+            array.flags.writeable = False
+            other._array, other._dlpack = array, None
+        return other
+
     def reshaped(self, shape: tuple[int, ...]) -> Tensor:
         """The same elements under another shape of as many (``reshape`` of a model configuration).
 

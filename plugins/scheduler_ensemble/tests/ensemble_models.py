@@ -130,6 +130,12 @@ class _Instance(RequestInstance):
             raise InternalError("negative input")
         return self._answer(request, {"y": x + 1, "z": x * 10})
 
+    def _overwrite(self, request: InferenceRequest) -> InferenceResponse:
+        """y = 10 x, in the memory of x."""
+        x = request.inputs["x"].writable()
+        x *= 10
+        return self._answer(request, {"y": x})
+
     def _add(self, request: InferenceRequest) -> InferenceResponse:
         """s = a + b, where b may be left out."""
         values = self._values(request)

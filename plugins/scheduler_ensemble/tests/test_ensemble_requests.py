@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from anyio import to_thread
 from ensemble_models import Answers, HostArray, Operations, Repository, ask, numbers, tensors
+from trivet.datatypes import FP32
 from trivet.errors import Code, InternalError, InvalidArgumentError, RequestCancelledError, TrivetError
 from trivet.inference import InferenceRequest, RequestedOutput
+from trivet.tensor import Tensor
 from trivet.testing import running_engine
 from trivet_scheduler_ensemble.scheduler import EnsembleScheduler
 
@@ -130,6 +132,24 @@ async def test_a_response_may_name_the_sequence_of_the_steps_behind_it(
         (step,) = operations.seen["m"]
         assert (step.correlation_id, step.sequence_start, step.sequence_end) == (99, False, True)
         assert response.parameters == {"sequence_id": 99, "sequence_start": False, "sequence_end": True}
+
+
+async def test_a_model_that_works_in_place_changes_no_tensor_that_others_read(
+    models: Repository, operations: Operations
+) -> None:
+    models.model("m", "overwrite")
+    models.model("sum", "add")
+    models.ensemble(
+        "e",
+        ("m", {"x": "I"}, {"y": "t"}),
+        ("m", {"x": "t"}, {"y": "u"}),
+        ("sum", {"a": "I", "b": "t"}, {"s": "O"}),
+        outputs=("t", "u", "O"),
+    )
+    async with running_engine(models.root, registry=operations.registry()) as engine:
+        for inputs in (tensors(I=ONE), {"I": Tensor.from_wire("I", FP32, (1, 4), bytearray(np.array(ONE, "<f4")))}):
+            response = numbers(await engine.infer(InferenceRequest("e", inputs)))
+            assert response == {"t": [[10, 20, 30, 40]], "u": [[100, 200, 300, 400]], "O": [[11, 22, 33, 44]]}
 
 
 async def test_tensors_are_handed_on_and_not_copied(models: Repository, operations: Operations) -> None:

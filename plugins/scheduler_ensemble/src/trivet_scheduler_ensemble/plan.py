@@ -7,6 +7,7 @@ of its responses begins a new *scope*, which holds one value of every tensor wit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ class StepCalls:
 class Selection:
     """The part of the graph that a set of requested outputs needs."""
 
-    __slots__ = ("decoupled", "depth", "first", "outputs", "readers", "uses", "waits", "wanted")
+    __slots__ = ("decoupled", "depth", "first", "outputs", "readers", "shared", "uses", "waits", "wanted")
 
     def __init__(self, plan: Plan, outputs: Sequence[str]) -> None:
         self.outputs = [(name, plan.output_fits.get(name)) for name in outputs]
@@ -90,6 +91,9 @@ class Selection:
         """The steps that need nothing but the ensemble's inputs."""
         self.uses = {tensor: len(readers) + (tensor in self.wanted) for tensor, readers in self.readers.items()}
         """How often a value of a tensor is read before it can go."""
+        reads = Counter(tensor for step in steps for _, tensor, _ in step.inputs)
+        self.shared = frozenset(tensor for tensor in needed if reads[tensor] + (tensor in self.wanted) > 1)
+        """Those that a reader must not write into, as somebody else has them too."""
         self.depth = plan.depth(outputs[0]) if outputs else 0
         """How many decoupled steps are on the way to the outputs."""
         self.decoupled = self.depth > 0

@@ -111,6 +111,8 @@ class Run:
         for name, source, fit in step.inputs:
             tensor = tensors.get(source)
             if tensor is not None:
+                if source in self._selection.shared:
+                    tensor = tensor.read_only()
                 inputs[name] = (tensor if fit is None else fit(tensor)).renamed(name)
         sequenced = self._sequenced(scope, step.reads)
         for source in step.reads:
