@@ -76,6 +76,17 @@ def test_json_has_extras_and_exceptions(stream: io.StringIO) -> None:
     assert "test_logs.py" in entry["exception"]["traceback"]
 
 
+def test_json_is_one_line_whatever_it_quotes(stream: io.StringIO) -> None:
+    """For programs that see the end of a line in more than a newline, and for terminals."""
+    logs.configure(LogOptions(format="json"), stream=stream)
+    quoted = 'a\n{"level": "info"}\r\x1b[2J\x7f\x85\x9b\u2028\u2029b\tü'
+    logging.getLogger("trivet.x").info("%s", quoted, extra={"request_id": quoted})
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    entry = json.loads(line)
+    assert entry["message"] == entry["request_id"] == quoted
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [

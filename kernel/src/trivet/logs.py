@@ -175,7 +175,8 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             entry["stack"] = record.stack_info
         # An extra that JSON has no word for (a path, a dtype) is better as text than as a lost line.
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        line = json.dumps(entry, default=str, ensure_ascii=False)
+        return line if line.isprintable() else _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, Any]:
