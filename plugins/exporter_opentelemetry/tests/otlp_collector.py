@@ -76,13 +76,20 @@ def collecting() -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with serving(Handler) as port:
+        collector = Collector(port)
+        yield collector
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """An HTTP server on a free port, which is given; it hears of every request on a thread of its own."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
-    collector = Collector(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield collector
+        yield server.server_address[1]
     finally:
         server.shutdown()
         thread.join()

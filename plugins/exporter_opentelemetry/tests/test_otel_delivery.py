@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import closing, nullcontext, suppress
+from http.server import BaseHTTPRequestHandler
+from typing import ClassVar
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
-from otlp_collector import Collector, collecting
+from otlp_collector import Collector, collecting, serving
 from trivet_exporter_opentelemetry.batcher import Batcher
 from trivet_exporter_opentelemetry.options import Batching, Target
 from trivet_exporter_opentelemetry.sender import Sender, SendError
@@ -121,6 +123,63 @@ def test_what_a_collector_refuses_for_good_is_not_sent_again() -> None:
         sender.send(encode(["b"]))
         assert names(collector) == ["b"]
         sender.disconnect()
+
+
+class Endless(BaseHTTPRequestHandler):
+    """No collector: what it answers ends when nobody reads it any more."""
+
+    protocol_version = "HTTP/1.1"
+    status: ClassVar[int]
+    head: ClassVar[Mapping[str, str]]
+    posts: ClassVar[list[bytes]]
+
+    def do_POST(self) -> None:
+        self.posts.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(self.status)
+        for name, value in self.head.items():
+            self.send_header(name, value)
+        self.end_headers()
+        # The reader has gone in the middle of it.
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(bytes(1 << 16))
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("answered", [{}, {"content-length": str(1 << 40)}], ids=["until closed", "with a length"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_of_an_answer_without_end_only_the_beginning_is_read(status: int, answered: Mapping[str, str]) -> None:
+    class Answering(Endless):
+        head = answered
+        posts: ClassVar[list[bytes]] = []
+
+    Answering.status = status
+    with serving(Answering) as port:
+        sender = Sender(Target(f"http://127.0.0.1:{port}/v1/traces"))
+        for payload in (b"first", b"second"):
+            with nullcontext() if status == 200 else pytest.raises(SendError, match=r"^status 400$"):
+                sender.send(payload)
+        assert Answering.posts == [b"first", b"second"], "what was not read of one answer is not the next one"
+        sender.disconnect()
+
+
+def test_what_is_quoted_of_an_answer_is_short() -> None:
+    class Babbling(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.wfile.write(b"x" * 10_000 + b"\r\n\r\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with serving(Babbling) as port:
+        sender = Sender(Target(f"http://127.0.0.1:{port}/v1/traces"))
+        sender.close()  # one try
+        with pytest.raises(SendError, match=r"^BadStatusLine: x+$") as caught:
+            sender.send(b"payload")
+    assert len(str(caught.value)) == 200
 
 
 def test_headers_and_compression_are_the_targets() -> None:
