@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_classic
 from tritonclient.utils import InferenceServerException
 from trivet.inference import InferenceRequest
 from trivet.tensor import Tensor
@@ -65,6 +66,26 @@ class TritonPythonModel:
                 sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())]))
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
+ODD_BUCKETS = BUCKETS.replace("10, 60000", "60000, inf, 10, 10, nan, -inf")
+NAMES_OF_OTHERS = """
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.metrics = [
+            family.Metric(labels={"of": "half \\udcff"})
+            for family in (
+                pb_utils.MetricFamily("nv_inference_count", "The server's", pb_utils.MetricFamily.COUNTER),
+                pb_utils.MetricFamily("trivet_request_duration_seconds_sum", "Also", pb_utils.MetricFamily.GAUGE),
+                pb_utils.MetricFamily("own", "The model's \\udcff", pb_utils.MetricFamily.GAUGE),
+            )
+        ]
+        for metric in self.metrics:
+            metric.increment(7)
+
+    def execute(self, requests):
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", each.inputs()[0].as_numpy())]) for each in requests]
+"""
 
 
 def add(repository: Path, name: str, code: str = MODEL, config: str = "") -> None:
@@ -81,6 +102,7 @@ def server(tmp_path: Path) -> Iterator[RunningServer]:
     add(tmp_path, "cached", config="response_cache { enable: true }")
     add(tmp_path, "repeat", REPEAT, "model_transaction_policy { decoupled: true }")
     add(tmp_path, "buckets", REPEAT, f"model_transaction_policy {{ decoupled: true }} {BUCKETS}")
+    add(tmp_path, "odd_buckets", REPEAT, f"model_transaction_policy {{ decoupled: true }} {ODD_BUCKETS}")
     with running_server(
         tmp_path,
         cache_config=["local,size=1000000"],
@@ -199,12 +221,31 @@ def test_first_responses_of_decoupled_models(server: RunningServer) -> None:
     assert sample(found, f"{name}_count", model="repeat", version="1") == 1
     bounds = {
         model: [dict(labels)["le"] for of, labels in found if of == f"{name}_bucket" and ("model", model) in labels]
-        for model in ("repeat", "buckets")
+        for model in ("repeat", "buckets", "odd_buckets")
     }
     assert bounds == {
         "repeat": ["100.0", "500.0", "2000.0", "5000.0", "+Inf"],
         "buckets": ["10.0", "60000.0", "+Inf"],
+        "odd_buckets": ["10.0", "60000.0", "+Inf"],
     }
+
+
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_what_a_model_calls_its_metrics_does_not_spoil_the_page(tmp_path: Path, accept: str) -> None:
+    add(tmp_path, "names", NAMES_OF_OTHERS)
+    with running_server(tmp_path) as server:
+        assert ask(server, "names", 1.0) == "ok"
+        call = urllib.request.Request(f"http://{server.url('metrics')}/metrics", headers={"Accept": accept})
+        with urllib.request.urlopen(call, timeout=30) as response:
+            text = response.read().decode()
+    families = list((read_openmetrics if accept else read_classic)(text))
+    assert len(families) == len({family.name for family in families})
+    samples = [sample for family in families for sample in family.samples]
+    theirs = [sample for sample in samples if "of" in sample.labels]
+    assert [(sample.name, sample.labels, sample.value) for sample in theirs] == [("own", {"of": "half ?"}, 7)]
+    (own,) = [family for family in families if family.name == "own"]
+    assert own.documentation == "The model's ?"
+    assert 'nv_inference_count{model="names",version="1"} 1\n' in text
 
 
 def test_openmetrics_shows_the_same(server: RunningServer) -> None:
