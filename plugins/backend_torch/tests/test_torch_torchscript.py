@@ -236,6 +236,42 @@ def test_results_in_the_networks_own_memory_are_copied(context: Any, instance: I
     assert (first.tolist(), second.tolist()) == ([1], [2])
 
 
+@pytest.mark.parametrize("result", ["self.last", "self.past[0]", "self.last[:1]", "(self.last, self.last)"])
+def test_results_that_the_network_keeps_are_copied(result: str, context: Any, instance: Instance) -> None:
+    code = f"""
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.last = torch.zeros(1)
+        self.past = [self.last]
+
+    def forward(self, x):
+        self.last += x
+        return {result}
+"""
+    made = instance(context({"model.py": code}, COUNTER))
+    one = np.ones(1, np.float32)
+    first, second = (run(made, ["y"], x=one)["y"] for _ in range(2))
+    assert (first.tolist(), second.tolist()) == ([1], [2])
+
+
+def test_a_result_that_the_network_lets_go_is_not_copied(context: Any, instance: Instance) -> None:
+    code = """
+import torch
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        made = x + 1
+        Net.where = made.data_ptr()
+        return made
+"""
+    made = instance(context({"model.py": code}, COUNTER))
+    y = run(made, ["y"], x=np.ones(1, np.float32))["y"]
+    assert y.ctypes.data == made._network.module.where  # type: ignore[attr-defined]
+
+
 def test_instances_have_a_state_of_their_own_unless_they_share(backend: Any, context: Any) -> None:
     from trivet.backend import InstanceContext
 

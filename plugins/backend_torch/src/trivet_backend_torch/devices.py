@@ -65,10 +65,10 @@ class Host:
         self,
         results: dict[str, Any],
         datatypes: dict[str, DataType],
-        copied: frozenset[int],
+        held: Collection[str],
         placed: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Results as host arrays; those in the network's ``own_memory`` are copied.
+        """Results as host arrays; those of ``held``, which the network still has, are copied.
 
         A GPU leaves those of ``placed``, which go into a caller's memory there, where they are.
         """
@@ -76,7 +76,7 @@ class Host:
         for name, value in results.items():
             given = value
             if isinstance(value, torch.Tensor):
-                given = value.cpu() if value.device.type != "cpu" else _not_in(copied, value)
+                given = value.cpu() if value.device.type != "cpu" else _own(value, copy=name in held)
             fetched[name] = host_array(given, datatypes[name], name)
         return fetched
 
@@ -123,13 +123,12 @@ class Cuda(Host):
         self,
         results: dict[str, Any],
         datatypes: dict[str, DataType],
-        copied: frozenset[int],
+        held: Collection[str],
         placed: Collection[str] = (),
     ) -> dict[str, Any]:
         """Results as pinned host arrays, or left on the GPU; all complete, since other threads read them."""
         kept: dict[str, Any] = {}
         host: dict[str, Any] = {}
-        copied = copied | self.reused
         try:
             for name, result in results.items():
                 if not isinstance(result, torch.Tensor):
@@ -137,9 +136,10 @@ class Cuda(Host):
                     continue
                 value = result.detach()
                 if value.device.type == "cpu":
-                    host[name] = _not_in(copied, value)
+                    host[name] = _own(value, copy=name in held)
                 elif self._use.keep_outputs or name in placed:
-                    kept[name] = _not_in(copied, value).contiguous()
+                    copy = name in held or value.untyped_storage().data_ptr() in self.reused
+                    kept[name] = _own(value, copy=copy).contiguous()
                 else:
                     host[name] = self._staging.incoming(value)
                     # From another GPU the copy is on a stream of that one, which nobody waits for later.
@@ -170,11 +170,9 @@ class Cuda(Host):
         STREAMS.give_back(self.stream)
 
 
-def _not_in(memory: frozenset[int], value: Any) -> Any:
-    """The tensor, or a copy where it lies in memory that the next run may write over."""
-    if not memory or value.untyped_storage().data_ptr() not in memory:
-        return value
-    return value.clone(memory_format=torch.contiguous_format)
+def _own(value: Any, *, copy: bool) -> Any:
+    """The tensor, or a copy where the next run may write over its memory."""
+    return value.clone(memory_format=torch.contiguous_format) if copy else value
 
 
 def _on_gpu(value: Any, datatype: DataType, name: str) -> OnGpu:

@@ -12,6 +12,7 @@ from trivet.errors import InternalError, InvalidArgumentError, TrivetError
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.devices import Host
+from trivet_backend_torch.held import held
 from trivet_backend_torch.naming import bind_inputs, bind_outputs, no_such_output, start_control
 from trivet_backend_torch.nesting import described, follow, gather, split
 from trivet_backend_torch.network import Network
@@ -59,7 +60,6 @@ class TorchInstance(ArrayInstance):
         ]
         self._where = bind_outputs(config, network.signature, list(self._datatypes))
         validate(config, network.signature, self._bound, self._where)
-        self._own_memory = network.own_memory()
         self._guard: AbstractContextManager[Any] = (
             torch.inference_mode() if settings.inference_mode else torch.no_grad()
         )
@@ -76,7 +76,7 @@ class TorchInstance(ArrayInstance):
             self._guarded(self._reset)
         try:
             results = {name: self._shaped(name, value) for name, value in self._run(inputs, outputs).items()}
-            fetched = self._device.fetch(results, self._datatypes, self._own_memory, self.placed)
+            fetched = self._device.fetch(results, self._datatypes, held(results), self.placed)
         except BaseException as error:
             # What it has begun still reads its inputs, which their owners are about to use for something else.
             with suppress(RuntimeError):

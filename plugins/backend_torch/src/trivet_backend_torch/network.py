@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trivet_backend_torch.runtime import torch
 from trivet_backend_torch.signature import Signature
 
 
@@ -24,10 +23,3 @@ class Network:
     def call(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Run it. Raises what the network raises."""
         return self.forward(*arguments, **keywords)
-
-    def own_memory(self) -> frozenset[int]:
-        """Where parameters and buffers lie. A result there must be copied, as the next run may write over it."""
-        if self.module is None:
-            return frozenset()
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return frozenset(tensor.untyped_storage().data_ptr() for tensor in tensors if isinstance(tensor, torch.Tensor))
