@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from trivet import datatypes
+from trivet.datatypes import DataType
 from trivet.dlpack import CUDA
 from trivet.errors import InternalError, InvalidArgumentError
 from trivet.tensor import Tensor, decode_bytes, element_count, encode_bytes, object_array
@@ -63,6 +64,16 @@ def test_transposed_and_big_endian_arrays_are_written_row_major_and_little_endia
     array = np.arange(6, dtype=">i4").reshape(2, 3).T
     wire = Tensor.from_numpy("x", array).wire()
     assert np.frombuffer(wire, "<i4").tolist() == [0, 3, 1, 4, 2, 5]
+
+
+@pytest.mark.parametrize("datatype", [datatypes.FP32, datatypes.BF16, datatypes.BYTES], ids=repr)
+def test_an_array_of_any_byte_order_is_given_in_the_machines(datatype: DataType) -> None:
+    """Frameworks are handed the bytes, and few of them ask in which order these are."""
+    array = np.array(["a", "bc"]) if datatype is datatypes.BYTES else np.array([1, 2], datatype.numpy)
+    foreign = array.astype(array.dtype.newbyteorder("S"))
+    read = Tensor.from_numpy("x", foreign, datatype).numpy()
+    assert read.dtype.isnative
+    assert read.tolist() == array.tolist()
 
 
 @pytest.mark.parametrize(

@@ -66,10 +66,11 @@ class Tensor:
     def from_numpy(cls, name: str, array: NDArray[Any], datatype: DataType | None = None) -> Tensor:
         """View a host array. ``datatype`` is needed only for BF16, whose array holds ``uint16`` bit patterns.
 
-        Raises :class:`TypeError` for a dtype that no tensor can have.
+        An array of another byte order than the machine's is copied: frameworks would read its bytes as they are. Raises
+        :class:`TypeError` for a dtype that no tensor can have.
         """
         tensor = cls(name, datatype or datatypes.from_numpy(array.dtype), array.shape)
-        tensor._array = array
+        tensor._array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
         return tensor
 
     @classmethod
@@ -234,7 +235,8 @@ class Tensor:
         return element_count(self.shape) * self.datatype.itemsize
 
     def numpy(self) -> NDArray[Any]:
-        """The elements as a host array of this shape, a view where possible (and then perhaps read-only).
+        """The elements as a host array of this shape and the machine's byte order, a view where possible (and then
+        perhaps read-only).
 
         ``BYTES`` gives an object array of ``bytes``. Raises :class:`~trivet.errors.InvalidArgumentError` where bytes
         from the wire do not fit the shape, and :class:`~trivet.errors.InternalError` where a framework's tensor is of

@@ -42,7 +42,6 @@ def staging(arena: HostArena) -> Staging:
         np.array([[True], [False]]),
         np.array(7, np.float16),
         np.zeros((0, 3), np.float64),
-        np.arange(4, dtype=">i4"),
         np.frombuffer(bytes(range(8)), np.uint8),
     ],
     ids=lambda array: f"{array.dtype}{list(array.shape)}",

@@ -33,12 +33,13 @@ _ALIGNMENT = 256
 
 def feed_for(signature: TensorSignature, max_batch_size: int) -> Feed:
     """How to give an input to the session. The result views the tensor's memory where that is possible."""
+    feed: Feed
     if signature.datatype is BYTES:
         feed = _text
     elif signature.datatype is BF16:
         feed = _bfloat16
     else:
-        feed = _numbers
+        feed = Tensor.numpy
     if signature.form == "sequence":
         return feed_rows(feed)
     if signature.dims or max_batch_size > 0:
@@ -142,12 +143,6 @@ def _shaped(fetch: Fetch, scalar_shape: tuple[int, ...]) -> Fetch:
     return fetch_scalar
 
 
-def _numbers(tensor: Tensor) -> NDArray[Any]:
-    array = tensor.numpy()
-    # ONNX Runtime reads the bytes of a big-endian array as if they were little-endian.
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
 def _text(tensor: Tensor) -> NDArray[Any]:
     """Text is decoded here: given bytes, ONNX Runtime would take their Python representation (``b'...'``)."""
     array = tensor.numpy()
@@ -174,7 +169,7 @@ def _not_utf8(name: str, items: list[Any]) -> InvalidArgumentError:
 
 
 def _bfloat16(tensor: Tensor) -> Any:
-    patterns = np.ascontiguousarray(_numbers(tensor)).reshape(tensor.shape)
+    patterns = np.ascontiguousarray(tensor.numpy()).reshape(tensor.shape)
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(patterns, _BFLOAT16)
 
 

@@ -26,12 +26,13 @@ _BFLOAT16 = tf.bfloat16.as_numpy_dtype
 
 def feed_for(info: TensorInfo) -> Feed:
     """How to give an input to the session. A tensor on a device is read to the host: sessions take nothing else."""
+    feed: Feed
     if info.datatype is BYTES:
         feed = _text
     elif info.datatype is BF16:
         feed = _bfloat16
     else:
-        feed = _numbers
+        feed = Tensor.numpy
     if info.dims == ():
         # A scalar travels as [1].
         return lambda tensor: feed(tensor.reshaped(()))
@@ -50,19 +51,13 @@ def _ranked(array: NDArray[Any], scalar_shape: tuple[int, ...]) -> NDArray[Any]:
     return array if array.ndim else array.reshape(scalar_shape)
 
 
-def _numbers(tensor: Tensor) -> NDArray[Any]:
-    array = tensor.numpy()
-    # TensorFlow reads the bytes of a big-endian array as if they were little-endian.
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
 def _text(tensor: Tensor) -> NDArray[Any]:
     array = tensor.numpy()
     return array if array.dtype == np.object_ else array.astype(np.object_)
 
 
 def _bfloat16(tensor: Tensor) -> NDArray[Any]:
-    return _numbers(tensor).view(_BFLOAT16)
+    return tensor.numpy().view(_BFLOAT16)
 
 
 def _as_is(value: Any) -> NDArray[Any]:

@@ -35,8 +35,6 @@ class Staging:
 
     def outgoing(self, array: NDArray[Any], datatype: DataType) -> Any:
         """The elements as a tensor on the host, from which they may be copied until :meth:`landed`."""
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
         memory = self.batch_memory
         # One that may not be written to, such as another model's output, is copied: PyTorch knows no such tensors.
         if memory is not None and memory.holds(array) and array.flags.c_contiguous and array.flags.writeable:

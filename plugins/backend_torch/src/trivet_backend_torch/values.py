@@ -25,9 +25,7 @@ _CASTS: dict[Kind, Callable[[Any], Any]] = {"int": int, "float": float, "bool": 
 def host_tensor(tensor: Tensor) -> Any:
     """A ``torch.Tensor`` on the host, which the network may write to."""
     array = tensor.writable()
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    elif any(stride < 0 for stride in array.strides):
+    if any(stride < 0 for stride in array.strides):
         array = array.copy()
     made = torch.from_numpy(array)
     return made.view(torch.bfloat16) if tensor.datatype is BF16 else made

@@ -26,8 +26,6 @@ class Staging:
 
     def outgoing(self, array: NDArray[Any]) -> NDArray[Any]:
         """The same elements where the GPU can copy them from, which must be kept until it has."""
-        if not array.dtype.isnative:
-            array = array.astype(array.dtype.newbyteorder("="))
         if self.inputs is None or not array.size or (array.flags.c_contiguous and self.inputs.holds(array)):
             return np.ascontiguousarray(array)
         staged = _take(self.inputs, array.dtype, array.shape)
