@@ -12,6 +12,9 @@ from typing import Any
 
 from trivet_backend_torch.runtime import torch
 
+# Some builds without CUDA did not offer it; views of what a network keeps are not found then.
+_uses_of_storage = getattr(torch._C, "_storage_Use_Count", lambda _: 0)
+
 
 def held(results: Mapping[str, Any]) -> frozenset[str]:
     """The names of tensors that something beside ``results`` refers to, or to whose memory. Hold none in a variable."""
@@ -30,7 +33,7 @@ def _references(results: Mapping[str, Any], name: str) -> tuple[int, int, int]:
     return (
         sys.getrefcount(results[name]),
         results[name]._use_count(),
-        torch._C._storage_Use_Count(storage._cdata),
+        _uses_of_storage(storage._cdata),
     )
 
 
