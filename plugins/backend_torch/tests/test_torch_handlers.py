@@ -144,6 +144,24 @@ def test_numbers_in_and_out(context: Any, create: Create) -> None:
     assert response.outputs[0].numpy().tolist() == [[3], [12]]
 
 
+def test_an_answer_that_the_handler_keeps_is_copied(context: Any, create: Create) -> None:
+    handler = """
+import torch
+
+total = torch.zeros(1)
+
+def handle(data, context):
+    return [total.add_(torch.from_numpy(row["x"])) for row in data or ()]
+"""
+    config = (
+        """input { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } output { name: "y" data_type: TYPE_FP32 dims: [ 1 ] }"""
+    )
+    made = create(context(files(**{"handler.py": handler}), config))
+    one = {"x": Tensor.from_numpy("x", np.ones(1, np.float32))}
+    first, second = (execute(made, InferenceRequest("m", one))[0] for _ in range(2))
+    assert [response.outputs[0].numpy().tolist() for response in (first, second)] == [[1], [2]]
+
+
 @pytest.mark.parametrize("answer", ["300", "'many'", "[1, [2]]"])
 def test_an_answer_that_the_output_cannot_hold(answer: str, context: Any, create: Create) -> None:
     handler = f"def handle(data, context):\n    return [{answer}] * len(data or ())\n"

@@ -297,7 +297,8 @@ class HandlerInstance(RequestInstance):
         arrays = [np.asarray(_plain(part), dtype=datatype.numpy) for part in parts]
         if len(dims) == 1 and arrays[0].ndim == 0:
             arrays = [array.reshape(1) for array in arrays]
-        return Tensor.from_numpy(name, np.stack(arrays) if self._batches else arrays[0], datatype)
+        # Copied, as the handler may keep what it answered with.
+        return Tensor.from_numpy(name, np.stack(arrays) if self._batches else arrays[0].copy(), datatype)
 
     def close(self) -> None:
         """Let go of the handler and its code."""
