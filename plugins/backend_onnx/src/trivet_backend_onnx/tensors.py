@@ -100,7 +100,8 @@ class DeviceResult(DeviceMemory):
 
     def __init__(self, session: Any, value: Any, device_id: int, datatype: DataType) -> None:
         """``value`` is an ``OrtValue`` of ``session``, whose allocator it needs as long as it is there."""
-        super().__init__((value, session), value.data_ptr(), (CUDA, device_id), datatype, tuple(value.shape()))
+        # A tuple lets go of its last element first.
+        super().__init__((session, value), value.data_ptr(), (CUDA, device_id), datatype, tuple(value.shape()))
         self._value = value
 
     def on_host(self) -> DeviceMemory:
