@@ -56,6 +56,19 @@ def scheduler_inputs(config: ModelConfig) -> list[str]:
     ]
 
 
+def is_complete(config: ModelConfig) -> bool:
+    """Whether inputs and outputs are described, so that, as in Triton, nothing need be filled in."""
+    return bool((config.input or config.batch_input) and config.output)
+
+
+def model_dims(message: Any) -> tuple[int, ...]:
+    """The dimensions of a ``ModelInput`` or ``ModelOutput`` as its model has them: after ``reshape``, without a batch.
+
+    -1 is any size. Empty where ``reshape`` says so, or where nothing is configured.
+    """
+    return tuple(message.reshape.shape if message.HasField("reshape") else message.dims)
+
+
 def can_batch(tensors: Iterable[TensorSignature]) -> bool:
     """Whether all have a first dimension of any size, as a batch needs."""
     return all(tensor.dims is not None and tensor.dims[:1] == (-1,) for tensor in tensors)
@@ -71,8 +84,8 @@ def batching_hint(config: ModelConfig, inputs: Mapping[str, S], outputs: Mapping
     for known, messages in ((inputs, config.input), (outputs, config.output)):
         for message in messages:
             model = known.get(message.name)
-            dims = message.reshape.shape if message.HasField("reshape") else message.dims
-            if model is not None and model.dims is not None and (len(dims) or message.HasField("reshape")):
+            dims = model_dims(message)
+            if model is not None and model.dims is not None and (dims or message.HasField("reshape")):
                 hints.add(len(model.dims) == len(dims) + 1)
     if len(hints) > 1:
         raise InvalidArgumentError(
@@ -164,7 +177,7 @@ def check_dims(config: ModelConfig, message: Any, model: TensorSignature, *, exa
     """
     if model.dims is None:
         return
-    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
+    dims = model_dims(message)
     if not model.dims:
         if any(dim != 1 for dim in dims):
             raise InvalidArgumentError(

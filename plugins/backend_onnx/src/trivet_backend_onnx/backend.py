@@ -19,6 +19,7 @@ from trivet.backend import (
 from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import InvalidArgumentError
 from trivet.host_policy import HostPolicy
+from trivet.signatures import is_complete
 
 from trivet_backend_onnx import autocomplete
 from trivet_backend_onnx.instance import OnnxInstance
@@ -43,7 +44,7 @@ class OnnxBackend(Backend):
         :func:`~trivet_backend_onnx.session.create_session` does, and :class:`~trivet.errors.InvalidArgumentError` where
         the model cannot be described.
         """
-        if autocomplete.is_complete(context.config):
+        if is_complete(context.config):
             return
         settings = _settings(context)
         # A throwaway session, for its signature only; optimizing the graph would be work for nothing. It is on a GPU

@@ -9,6 +9,7 @@ from typing import Any
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
 from trivet.datatypes import BF16, BYTES, DataType
 from trivet.errors import InternalError, InvalidArgumentError
+from trivet.signatures import model_dims
 from trivet.tensor import Tensor
 
 from trivet_backend_onnx.graphs import CapturedRuns
@@ -43,9 +44,8 @@ class OnnxInstance(ArrayInstance):
         self._feeds = {name: feed_for(tensor, config.max_batch_size) for name, tensor in inputs.items()}
         # The session's interface wants to hear of each; None says that there is none.
         self._may_be_absent = tuple(name for name, tensor in inputs.items() if tensor.optional)
-        shapes = {state.output_name: state.dims for state in config.sequence_batching.state}
-        for output in config.output:
-            shapes[output.name] = output.reshape.shape if output.HasField("reshape") else output.dims
+        shapes = {state.output_name: tuple(state.dims) for state in config.sequence_batching.state}
+        shapes |= {output.name: model_dims(output) for output in config.output}
         outputs = {name: signature.outputs[name] for name in shapes}
         self._fetches = {name: fetch_for(outputs[name], shape, config.max_batch_size) for name, shape in shapes.items()}
         # The model's output of each, where some are not its own: a map has values and keys.

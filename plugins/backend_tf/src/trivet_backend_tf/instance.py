@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
-from trivet.signatures import scheduler_inputs
+from trivet.signatures import model_dims, scheduler_inputs
 from trivet.tensor import Tensor
 
 from trivet_backend_tf.network import Network
@@ -26,7 +25,7 @@ class TensorFlowInstance(ArrayInstance):
         batches = config.max_batch_size > 0
         self._feeds = {name: feed_for(info) for name, info in signature.inputs.items()}
         self._fetches = {
-            message.name: fetch_for(signature.outputs[message.name], None if batches else _model_dims(message))
+            message.name: fetch_for(signature.outputs[message.name], None if batches else model_dims(message))
             for message in config.output
         }
         for state in config.sequence_batching.state:
@@ -52,8 +51,3 @@ class TensorFlowInstance(ArrayInstance):
     def close(self) -> None:
         """Let go of the network."""
         self._network = None  # type: ignore[assignment]
-
-
-def _model_dims(message: Any) -> tuple[int, ...]:
-    """What shape a scalar result takes: the configuration's, as far as the model is concerned."""
-    return tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)

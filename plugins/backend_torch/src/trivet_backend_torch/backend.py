@@ -9,6 +9,7 @@ from typing import Any
 from trivet.backend import Backend, BackendInstance, BackendModel, InstanceContext, InstanceKind, ModelContext
 from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, TrivetError
+from trivet.signatures import is_complete
 
 from trivet_backend_torch import autocomplete, eager, exported, torchscript
 from trivet_backend_torch.devices import Cuda, DeviceUse, Host, open_device
@@ -32,7 +33,7 @@ class TorchBackend(Backend):
         Opens no file where inputs and outputs are configured. Raises what :meth:`load` does and, where the file does
         not tell, :class:`~trivet.errors.InvalidArgumentError` with what the network takes.
         """
-        if autocomplete.is_complete(context.config):
+        if is_complete(context.config):
             return
         settings = Settings.read(context)
         file = find_model(context)

@@ -15,14 +15,13 @@ from typing import Any
 
 from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
-from trivet.signatures import scheduler_inputs
+from trivet.signatures import model_dims, scheduler_inputs
 
 from trivet_backend_torch.devices import Cuda
 from trivet_backend_torch.instance import TorchInstance
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import describe, is_out_of_memory, torch
 from trivet_backend_torch.streams import STREAMS
-from trivet_backend_torch.validation import dims_of
 from trivet_backend_torch.warming import zeros
 
 _BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -80,7 +79,7 @@ def graph_shapes(config: ModelConfig) -> list[GraphShape]:
 
 def _shape(config: ModelConfig, batch_size: int, given: Mapping[str, tuple[int, ...]]) -> GraphShape:
     for message in config.input:
-        configured = dims_of(message)
+        configured = model_dims(message)
         dims = given.get(message.name, configured)
         fits = len(dims) == len(configured) and all(
             want in (-1, dim) for want, dim in zip(configured, dims, strict=True)

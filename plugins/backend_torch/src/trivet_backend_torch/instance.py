@@ -9,6 +9,7 @@ from typing import Any
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
 from trivet.datatypes import BY_CONFIG_VALUE, BYTES
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError
+from trivet.signatures import model_dims
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.devices import Host
@@ -19,7 +20,7 @@ from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import execute_failure, torch
 from trivet_backend_torch.settings import Settings
 from trivet_backend_torch.signature import SCALARS, Argument
-from trivet_backend_torch.validation import dims_of, validate
+from trivet_backend_torch.validation import validate
 from trivet_backend_torch.values import scalar, text_list
 
 
@@ -48,7 +49,7 @@ class TorchInstance(ArrayInstance):
         self._parts = {a.name: way for a in self._bound.values() if a.name not in known and (way := split(a.name))[1]}
         self._tuples = frozenset(a.name for a in network.signature.arguments if a.kind == "tuple")
         self._datatypes = {output.name: BY_CONFIG_VALUE[output.data_type] for output in config.output}
-        self._shapes = {output.name: dims_of(output) for output in config.output}
+        self._shapes = {output.name: model_dims(output) for output in config.output}
         for state in config.sequence_batching.state:
             self._datatypes.setdefault(state.output_name, BY_CONFIG_VALUE[state.data_type])
             self._shapes.setdefault(state.output_name, tuple(state.dims))

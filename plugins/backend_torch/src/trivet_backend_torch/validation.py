@@ -11,16 +11,11 @@ from typing import Any
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE
 from trivet.errors import InvalidArgumentError
-from trivet.signatures import shape_text
+from trivet.signatures import model_dims, shape_text
 
 from trivet_backend_torch.naming import place_of
 from trivet_backend_torch.nesting import Path
 from trivet_backend_torch.signature import SCALARS, Argument, Signature, TensorSpec
-
-
-def dims_of(message: Any) -> tuple[int, ...]:
-    """The dimensions that the network knows of an input or output of a configuration, without the batch."""
-    return tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
 
 
 def validate(
@@ -55,7 +50,7 @@ def _check(config: ModelConfig, message: Any, what: str, spec: TensorSpec) -> No
             f" '{message.name}', model provides {spec.datatype.config_name}"
         )
     batches = config.max_batch_size > 0
-    shape = (config.max_batch_size, *dims_of(message)) if batches else dims_of(message)
+    shape = (config.max_batch_size, *model_dims(message)) if batches else model_dims(message)
     if not spec.dims or (what == "input" and message.allow_ragged_batch):
         return  # a scalar takes the shape of the configuration
     if len(shape) != len(spec.dims) or any(

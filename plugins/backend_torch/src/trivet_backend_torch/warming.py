@@ -12,11 +12,10 @@ import numpy as np
 from trivet.backend import ModelContext
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE, BYTES
-from trivet.signatures import scheduler_inputs
+from trivet.signatures import model_dims, scheduler_inputs
 from trivet.tensor import Tensor
 
 from trivet_backend_torch.instance import TorchInstance
-from trivet_backend_torch.validation import dims_of
 
 
 def zeros(config: ModelConfig, batch_size: int, dims: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Tensor]:
@@ -26,7 +25,7 @@ def zeros(config: ModelConfig, batch_size: int, dims: Mapping[str, tuple[int, ..
     """
     inputs = {}
     for message in config.input:
-        shape = (dims or {}).get(message.name, dims_of(message))
+        shape = (dims or {}).get(message.name, model_dims(message))
         datatype = BY_CONFIG_VALUE[message.data_type]
         array = np.zeros((batch_size, *shape) if batch_size else shape, datatype.numpy)
         if datatype is BYTES:

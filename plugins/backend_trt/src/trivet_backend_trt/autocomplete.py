@@ -18,11 +18,6 @@ from trivet_backend_trt.profiles import select
 from trivet_backend_trt.signature import Signature, TensorSignature
 
 
-def is_complete(config: ModelConfig) -> bool:
-    """Whether inputs and outputs are there: then nothing is filled in, not ``max_batch_size`` either."""
-    return bool((config.input or config.batch_input) and config.output)
-
-
 def complete(config: ModelConfig, signature: Signature, default_max_batch_size: int, logger: logging.Logger) -> None:
     """Fill in ``max_batch_size``, ``dynamic_batching``, ``input`` and ``output`` where they are missing.
 

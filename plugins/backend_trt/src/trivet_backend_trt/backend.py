@@ -7,6 +7,7 @@ import threading
 from trivet.backend import Backend, BackendModel, InstanceContext, ModelContext
 from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import TrivetError, UnavailableError
+from trivet.signatures import is_complete
 
 from trivet_backend_trt import autocomplete, driver
 from trivet_backend_trt.device import Device
@@ -28,7 +29,7 @@ class TensorRTBackend(Backend):
         :class:`~trivet_backend_trt.engine.Engine` does, and :class:`~trivet.errors.InvalidArgumentError` where the plan
         contradicts the configuration.
         """
-        if autocomplete.is_complete(context.config):
+        if is_complete(context.config):
             return
         settings = Settings.read(context)
         groups = context.config.instance_group

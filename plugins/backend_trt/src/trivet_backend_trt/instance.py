@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trivet.backend import ArrayInstance, ModelContext, OutputValue
 from trivet.datatypes import DataType
 from trivet.errors import InternalError, InvalidArgumentError
+from trivet.signatures import model_dims
 from trivet.tensor import Tensor
 
 from trivet_backend_trt.captured import Captured, Graphs
@@ -56,9 +57,7 @@ class TensorRTInstance(ArrayInstance):
         self._inputs, self._outputs = engine.signature.inputs, engine.signature.outputs
         # A configuration cannot say "no dimensions"; callers see what it says.
         self._scalars = {
-            output.name: tuple(output.reshape.shape) if output.HasField("reshape") else tuple(output.dims)
-            for output in context.config.output
-            if not self._outputs[output.name].dims
+            output.name: model_dims(output) for output in context.config.output if not self._outputs[output.name].dims
         }
         self._stream = stream = Stream(device, settings.priority, busy_wait=settings.busy_wait)
         self._device_pool = Pool(stream.allocate, stream.free)

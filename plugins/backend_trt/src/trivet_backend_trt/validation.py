@@ -8,6 +8,7 @@ from typing import Any
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import model_dims
 
 from trivet_backend_trt.profiles import Profile
 from trivet_backend_trt.signature import Signature, TensorSignature
@@ -112,7 +113,7 @@ def _validate_tensor(config: ModelConfig, message: Any, tensor: TensorSignature,
 
 
 def _validate_dims(config: ModelConfig, message: Any, tensor: TensorSignature) -> None:
-    dims = tuple(message.reshape.shape) if message.HasField("reshape") else tuple(message.dims)
+    dims = model_dims(message)
     batches = config.max_batch_size > 0
     if not tensor.dims:
         if any(dim != 1 for dim in dims):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hin
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE
 from trivet.errors import InvalidArgumentError
+from trivet.signatures import model_dims
 
 from trivet_backend_python.typed.annotations import Element
 
@@ -235,7 +236,7 @@ def _array(where: str, hint: Any) -> tuple[Element, tuple[int | str, ...]]:
 
 def _compare(what: str, signature: TensorSignature, expected_dims: Sequence[int | str], tensor: Any) -> None:
     datatype = BY_CONFIG_VALUE.get(tensor.data_type)
-    dims = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
+    dims = list(model_dims(tensor))
     # The configuration may promise more than the code asks for, a fixed size where the code takes any.
     fits = len(dims) == len(expected_dims) and all(
         isinstance(expected, str) or expected in (-1, dim) for dim, expected in zip(dims, expected_dims, strict=True)
