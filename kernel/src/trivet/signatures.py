@@ -57,7 +57,9 @@ def scheduler_inputs(config: ModelConfig) -> list[str]:
 
 
 def is_complete(config: ModelConfig) -> bool:
-    """Whether inputs and outputs are described, so that, as in Triton, nothing need be filled in."""
+    """Whether inputs and outputs are described: then, as in Triton, nothing is filled in, not ``max_batch_size``
+    either.
+    """
     return bool((config.input or config.batch_input) and config.output)
 
 

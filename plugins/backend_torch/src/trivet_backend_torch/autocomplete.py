@@ -26,8 +26,7 @@ def complete(config: ModelConfig, signature: Signature, default_max_batch_size: 
     if not signature.output_specs or any(argument.spec is None for argument in needed):
         raise InvalidArgumentError(
             f"autofill failed for model '{config.name}': the model's file has no datatypes and shapes, so"
-            " config.pbtxt must"
-            f" describe inputs and outputs; the network takes {signature.described}"
+            f" config.pbtxt must describe inputs and outputs; the network takes {signature.described}"
             + (f" and gives {', '.join(signature.outputs)}" if signature.outputs else "")
         )
     _complete_max_batch_size(config, signature, default_max_batch_size, logger)

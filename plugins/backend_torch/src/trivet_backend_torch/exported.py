@@ -18,7 +18,7 @@ from trivet.datatypes import INT64
 from trivet_backend_torch.nesting import Unflattened, join, leaf_paths
 from trivet_backend_torch.network import Network
 from trivet_backend_torch.runtime import torch
-from trivet_backend_torch.signature import DATATYPES, Argument, Kind, Signature, TensorSpec
+from trivet_backend_torch.signature import DATATYPES, Argument, Signature, TensorSpec, kind_of_type
 
 _UNBOUNDED = 1 << 31
 _one_at_a_time = threading.Lock()
@@ -133,7 +133,7 @@ def signature_of(program: Any) -> Signature:
         elif isinstance(value, torch.SymInt):  # of any value, where dynamic_shapes said so
             arguments.append(Argument(name, "int", spec=TensorSpec(INT64, (1,)), keyword_only=keyword))
         else:
-            kind = _constant_kind(given.arg.value)
+            kind = kind_of_type(type(given.arg.value))
             arguments.append(Argument(name, kind, optional=True, keyword_only=keyword))
     outputs = _output_names(program.call_spec.out_spec)
     results = [nodes[spec.arg.name].meta.get("val") for spec in _user_outputs(program) if spec.arg.name in nodes]
@@ -162,13 +162,6 @@ def _constants(program: Any, signature: Signature) -> dict[str, Any]:
     """What the program was exported with for arguments that are no tensors."""
     pairs = zip(signature.arguments, _user_inputs(program), strict=True)
     return {argument.name: given.arg.value for argument, given in pairs if argument.optional}
-
-
-def _constant_kind(value: Any) -> Kind:
-    for python_type, kind in ((bool, "bool"), (int, "int"), (float, "float"), (str, "str")):
-        if isinstance(value, python_type):
-            return kind  # type: ignore[return-value]
-    return "any"
 
 
 def _user_outputs(program: Any) -> list[Any]:

@@ -150,15 +150,16 @@ def _kind_of_hint(hint: Any) -> Kind:
         return _LISTS.get(typing.get_args(hint)[0], "any")
     if origin is tuple or hint is tuple:
         return "tuple"
-    if isinstance(hint, type):
-        if issubclass(hint, torch.Tensor):
-            return "tensor"
-        # bool first: it is an int too.
-        for python_type, kind in _SCALAR_TYPES:
-            if issubclass(hint, python_type):
-                return kind
-    return "any"
+    return kind_of_type(hint) if isinstance(hint, type) else "any"
+
+
+def kind_of_type(python_type: type) -> Kind:
+    """What an argument is whose values are of this type; ``any`` for one that is neither a tensor nor a scalar."""
+    return next((kind for known, kind in _TYPES if issubclass(python_type, known)), "any")
 
 
 _LISTS: dict[Any, Kind] = {str: "strings", torch.Tensor: "list"}
-_SCALAR_TYPES: tuple[tuple[type, Kind], ...] = ((bool, "bool"), (int, "int"), (float, "float"), (str, "str"))
+# bool before int: it is one too.
+_TYPES: tuple[tuple[type, Kind], ...] = (
+    (torch.Tensor, "tensor"), (bool, "bool"), (int, "int"), (float, "float"), (str, "str"),
+)  # fmt: skip
