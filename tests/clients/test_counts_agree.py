@@ -19,24 +19,10 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from otlp_collector import Collector, collecting
+from python_models import GATE, REFUSING
 from tritonclient.utils import InferenceServerException
 from trivet.testing import RunningServer, running_server
 
-# Negative numbers are refused by the model.
-MODEL = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        answers = []
-        for request in requests:
-            x = request.inputs()[0].as_numpy()
-            if x.min() < 0:
-                answers.append(pb_utils.InferenceResponse(error=pb_utils.TritonError("negative")))
-            else:
-                answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]))
-        return answers
-"""
 # As many responses as the number says; after them an error where it is negative.
 STREAM = """
 import triton_python_backend_utils as pb_utils
@@ -55,21 +41,6 @@ class TritonPythonModel:
             else:
                 sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
-# Executes nothing before the test lets it: what is cancelled meanwhile is cancelled for sure.
-GATE = """
-import os, time
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.open = os.path.join(args["model_repository"], "open")
-
-    def execute(self, requests):
-        while not os.path.exists(self.open):
-            time.sleep(0.001)
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())])
-                for request in requests]
-"""
 TENSORS = """
 max_batch_size: 8
 input { name: "X" data_type: TYPE_FP32 dims: 4 }
@@ -80,9 +51,9 @@ STEP = """step {{ model_name: "{}" model_version: -1
 STEPS = f"{STEP.format('plain', 'X', 'between')} {STEP.format('cached', 'between', 'Y')}"
 PIPELINE = f'platform: "ensemble" ensemble_scheduling {{ {STEPS} }}'
 MODELS = {
-    "plain": (MODEL, "dynamic_batching { }"),
-    "bounded": (MODEL, "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"),
-    "cached": (MODEL, "response_cache { enable: true }"),
+    "plain": (REFUSING, "dynamic_batching { }"),
+    "bounded": (REFUSING, "dynamic_batching { default_queue_policy { max_queue_size: 1 } }"),
+    "cached": (REFUSING, "response_cache { enable: true }"),
     "stream": (STREAM, "model_transaction_policy { decoupled: true }"),
     "gate": (GATE, "dynamic_batching { }"),
 }

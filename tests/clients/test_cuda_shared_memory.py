@@ -17,17 +17,10 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from cuda.bindings import runtime
+from python_models import DOUBLE
 from tritonclient.utils import InferenceServerException
 from trivet.testing import RunningServer
 
-HOST = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * request.inputs()[0].as_numpy())])
-                for request in requests]
-"""
 # It fails where anything was read to the host for it.
 DEVICE = """
 import torch
@@ -63,7 +56,7 @@ HANDLE = base64.b64encode(bytes(range(64)))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, trivet_server: Callable[..., RunningServer]) -> RunningServer:
     repository = tmp_path_factory.mktemp("repository")
-    for name, code, more in (("host", HOST, ""), ("device", DEVICE, STAYS)):
+    for name, code, more in (("host", DOUBLE, ""), ("device", DEVICE, STAYS)):
         if name == "device" and not HAS_GPU:
             continue
         folder: Path = repository / name / "1"

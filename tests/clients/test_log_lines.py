@@ -12,17 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc_client
+from python_models import ECHO
 from tritonclient.utils import InferenceServerException
 from trivet import logs
 from trivet.testing import RunningServer, running_server
 
-MODEL = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", each.inputs()[0].as_numpy())]) for each in requests]
-"""
 CONFIG = """
 backend: "python"
 input { name: "X" data_type: TYPE_FP32 dims: 1 }
@@ -50,7 +44,7 @@ def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
 @pytest.fixture
 def server(tmp_path: Path, log: io.StringIO) -> Iterator[RunningServer]:
     (tmp_path / "m" / "1").mkdir(parents=True)
-    (tmp_path / "m" / "1" / "model.py").write_text(MODEL)
+    (tmp_path / "m" / "1" / "model.py").write_text(ECHO)
     (tmp_path / "m" / "config.pbtxt").write_text(CONFIG)
     with running_server(tmp_path, log_access=True) as running:
         log.seek(0)

@@ -17,6 +17,7 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_classic
+from python_models import REPEAT
 from tritonclient.utils import InferenceServerException
 from trivet.inference import InferenceRequest
 from trivet.tensor import Tensor
@@ -54,17 +55,6 @@ BUCKETS = """
 model_metrics { metric_control {
   metric_identifier { family: "nv_inference_first_response_histogram_ms" }
   histogram_options { buckets: [ 10, 60000 ] } } }
-"""
-REPEAT = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            for _ in range(3):
-                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())]))
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 ODD_BUCKETS = BUCKETS.replace("10, 60000", "60000, inf, 10, 10, nan, -inf")
 NAMES_OF_OTHERS = """

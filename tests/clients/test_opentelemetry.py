@@ -20,24 +20,13 @@ import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from otlp_collector import collecting
+from python_models import REFUSING, REPEAT
 from tritonclient.utils import InferenceServerException
 from trivet.errors import TrivetError
 from trivet.inference import InferenceRequest
 from trivet.tensor import Tensor
 from trivet.testing import RunningServer, running_server
 
-PLAIN = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self.answer(request.inputs()[0].as_numpy()) for request in requests]
-
-    def answer(self, x):
-        if x.min() < 0:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError("negative"))
-        return pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)])
-"""
 ASKING = """
 import triton_python_backend_utils as pb_utils
 
@@ -51,23 +40,13 @@ class TritonPythonModel:
         y = pb_utils.get_output_tensor_by_name(called.exec(), "Y").as_numpy()
         return pb_utils.InferenceResponse([pb_utils.Tensor("Y", y)])
 """
-REPEAT = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            for _ in range(3):
-                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())]))
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-"""
 TENSORS = """
 max_batch_size: 8
 input { name: "X" data_type: TYPE_FP32 dims: 4 }
 output { name: "Y" data_type: TYPE_FP32 dims: 4 }
 """
 PYTHON = f'backend: "python" {TENSORS}'
+HOLDING = "dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: 8 }"
 CHAIN = f"""
 platform: "ensemble" {TENSORS}
 ensemble_scheduling {{ step [
@@ -85,11 +64,15 @@ PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     for name, code, config in (
-        ("plain", PLAIN, PYTHON),
+        ("plain", REFUSING, PYTHON),
         ("asking", ASKING, PYTHON),
         ("repeat", REPEAT, PYTHON + "model_transaction_policy { decoupled: true }"),
-        ("cached", PLAIN, PYTHON + "response_cache { enable: true }"),
-        ("held", PLAIN, PYTHON + "dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: 8 }"),
+        ("cached", REFUSING, PYTHON + "response_cache { enable: true }"),
+        (
+            "held",
+            REFUSING,
+            PYTHON + "dynamic_batching { max_queue_delay_microseconds: 60000000 preferred_batch_size: 8 }",
+        ),
         ("chain", "", CHAIN),
     ):
         (folder / name / "1").mkdir(parents=True)

@@ -21,17 +21,10 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import tritonclient.utils.shared_memory as shm
+from python_models import DOUBLE, ECHO, GATE, REPEAT
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, serialize_byte_tensor
 from trivet.testing import RunningServer
 
-DOUBLE = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * request.inputs()[0].as_numpy())])
-                for request in requests]
-"""
 SHOUT = """
 import triton_python_backend_utils as pb_utils
 
@@ -39,26 +32,6 @@ class TritonPythonModel:
     def execute(self, requests):
         return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy() + b"!")])
                 for request in requests]
-"""
-ECHO = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", request.inputs()[0].as_numpy())])
-                for request in requests]
-"""
-REPEAT = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            sender = request.get_response_sender()
-            x = request.inputs()[0].as_numpy()
-            for factor in (1, 2, 3):
-                sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("Y", factor * x)]))
-            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 """
 IN_PLACE = """
 import triton_python_backend_utils as pb_utils
@@ -69,21 +42,6 @@ class TritonPythonModel:
         for x in arrays:
             x *= 2
         return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]) for x in arrays]
-"""
-# Executes when the test lets it.
-GATE = """
-import os, time
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def initialize(self, args):
-        self.open = os.path.join(args["model_repository"], "open")
-
-    def execute(self, requests):
-        while not os.path.exists(self.open):
-            time.sleep(0.001)
-        return [pb_utils.InferenceResponse([pb_utils.Tensor("Y", 2 * request.inputs()[0].as_numpy())])
-                for request in requests]
 """
 # Says that it has its inputs, and reads them when the test lets it.
 HELD = """

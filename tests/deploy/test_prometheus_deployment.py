@@ -21,6 +21,7 @@ import pytest
 import tritonclient.grpc as grpc_client
 import tritonclient.http as http_client
 import yaml
+from python_models import REFUSING
 from tritonclient.utils import InferenceServerException
 from trivet.testing import RunningServer, running_server
 
@@ -32,20 +33,6 @@ pytestmark = pytest.mark.skipif(
     reason="prometheus and promtool are not installed (Debian's package 'prometheus')",
 )
 
-MODEL = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        answers = []
-        for request in requests:
-            x = request.inputs()[0].as_numpy()
-            if x.min() < 0:
-                answers.append(pb_utils.InferenceResponse(error=pb_utils.TritonError("negative")))
-            else:
-                answers.append(pb_utils.InferenceResponse([pb_utils.Tensor("Y", x)]))
-        return answers
-"""
 STREAM = """
 import triton_python_backend_utils as pb_utils
 
@@ -63,8 +50,8 @@ input { name: "X" data_type: TYPE_FP32 dims: 4 }
 output { name: "Y" data_type: TYPE_FP32 dims: 4 }
 """
 MODELS = {
-    "plain": (MODEL, ""),
-    "cached": (MODEL, "response_cache { enable: true }"),
+    "plain": (REFUSING, ""),
+    "cached": (REFUSING, "response_cache { enable: true }"),
     "stream": (STREAM, "model_transaction_policy { decoupled: true }"),
 }
 NO_GPU = re.compile(r"nv_gpu_")
