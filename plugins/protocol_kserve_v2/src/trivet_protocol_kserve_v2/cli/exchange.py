@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 from trivet import datatypes
@@ -16,6 +14,7 @@ from trivet.errors import InvalidArgumentError
 from trivet.tensor import Tensor, element_count, object_array
 
 from trivet_protocol_kserve_v2.cli.client import Client, ServerError, model_path
+from trivet_protocol_kserve_v2.cli.options import key_and_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,8 @@ def run(
         ],
     }
     if parameters:
-        header["parameters"] = dict(map(_parameter, parameters))
+        # The protocol's parameters are scalars; anything else was meant as text.
+        header["parameters"] = dict(key_and_value("--parameter", given, (bool, int, float)) for given in parameters)
     answer, data = client.post_binary(*model.path, "infer", header=header, data=b"".join(blobs))
     found: dict[str, tuple[DataType, NDArray[Any]]] = {}
     offset = 0
@@ -165,15 +165,3 @@ def _datatype(name: str) -> DataType:
     if datatype is None:
         raise ServerError(f"the server names a datatype '{name}' that KServe v2 does not have")
     return datatype
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise click.UsageError(f"--parameter {text}: expected KEY=VALUE")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        return key, value
-    # The protocol's parameters are scalars; anything else was meant as text.
-    return key, parsed if isinstance(parsed, (bool, int, float)) else value

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trivet_protocol_kserve_v2.cli.options import server_options
+from trivet_protocol_kserve_v2.cli.options import key_and_value, server_options
 
 if TYPE_CHECKING:
     from trivet_protocol_kserve_v2.cli.exchange import ModelDescription
+
+_KINDS = (bool, int, float, list)
+"""What the extension takes beside text."""
 
 
 @click.command(short_help="Stream the responses of a model on a running server, such as a language model's tokens.")
@@ -74,9 +77,9 @@ def _document(
     """The request. Raises :class:`click.UsageError` for what is no ``NAME=VALUE``, or text that has no place."""
     document: dict[str, Any] = {}
     if parameters:
-        document["parameters"] = dict(_value("--parameter", given) for given in parameters)
+        document["parameters"] = dict(key_and_value("--parameter", given, _KINDS) for given in parameters)
     for given in inputs:
-        name, value = _value("--input", given)
+        name, value = key_and_value("--input", given, _KINDS, "NAME")
         if name not in model.inputs:
             raise click.UsageError(
                 f"--input {given}: model '{model.name}' has no input '{name}', it has {', '.join(model.inputs)}"
@@ -85,17 +88,6 @@ def _document(
     if text is not None:
         document[_text_input(model)] = text
     return document
-
-
-def _value(option: str, given: str) -> tuple[str, Any]:
-    name, equals, value = given.partition("=")
-    if not equals or not name:
-        raise click.UsageError(f"{option} {given}: expected {'NAME' if option == '--input' else 'KEY'}=VALUE")
-    try:
-        parsed = json.loads(value)
-    except ValueError:
-        return name, value
-    return name, parsed if isinstance(parsed, bool | int | float | list) else value
 
 
 def _text_input(model: ModelDescription) -> str:
