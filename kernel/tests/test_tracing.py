@@ -17,7 +17,7 @@ from trivet.inference import Execution, InferenceRequest
 from trivet.plugins import PluginRegistry
 from trivet.tensor import Tensor
 from trivet.testing import running_engine
-from trivet.trace_file import _entries
+from trivet.trace_file import entries
 from trivet.trace_settings import TraceOptions, TraceSettings, trace_options
 from trivet.traced import COLUMNS, ROW, PlainKind, PlainTrace, Trace, TracedRequest
 from trivet.tracing import Sampler, TraceSink
@@ -185,8 +185,8 @@ async def test_one_file_grows_and_is_json_at_any_time(
     async with running(repository, plugin, options) as engine:
         for index in range(250):
             await engine.infer(asking([1.0], id=str(index)))
-    entries = json.loads((tmp_path / "trace").read_text())
-    assert [entry["request_id"] for entry in entries if "model_name" in entry] == list(map(str, range(250)))
+    written = json.loads((tmp_path / "trace").read_text())
+    assert [entry["request_id"] for entry in written if "model_name" in entry] == list(map(str, range(250)))
 
 
 async def test_a_file_that_cannot_be_written_costs_a_line_in_the_log(
@@ -211,9 +211,9 @@ def test_a_plain_trace_is_written_like_any_other(protocol: str, timestamps: bool
     for trace in (one, other):
         traced = TracedRequest.of(trace)
         whole = Trace(Sampler(TraceSettings()), (traced,))
-        assert ",".join(_entries([trace], timestamps)) == ",".join(_entries([whole], timestamps))
-    entries = json.loads(f"[{','.join(_entries([one, other, one], timestamps))}]")
-    assert [entry["model_name"] for entry in entries if "model_name" in entry] == ["m", '100 % "\0" 1000', "m"]
+        assert ",".join(entries([trace], timestamps)) == ",".join(entries([whole], timestamps))
+    written = json.loads(f"[{','.join(entries([one, other, one], timestamps))}]")
+    assert [entry["model_name"] for entry in written if "model_name" in entry] == ["m", '100 % "\0" 1000', "m"]
 
 
 async def test_a_request_that_is_like_most_is_traced_as_a_row(engine: Engine) -> None:

@@ -88,7 +88,7 @@ class ModelControl:
         """See :meth:`trivet.engine.Engine.start`."""
         await to_thread.run_sync(self._repositories.open, self._registry, self._options.model_repositories)
         names = await self._startup_models()
-        results = await self._load_together(dict.fromkeys(names, (None, None)))
+        results = await self._load_together(dict.fromkeys(names, _AS_IS))
         failures = []
         for name in names:
             result = results[name]

@@ -90,7 +90,7 @@ class TraceFiles(TraceSink):
         indexes: dict[str, int] = {}
         begun: set[str] = set()
         while (write := self._writes.get()) is not None:
-            text = ",".join(_entries(write.traces, write.timestamps))
+            text = ",".join(entries(write.traces, write.timestamps))
             try:
                 if write.indexed:
                     index = indexes.get(write.file, 0)
@@ -111,7 +111,7 @@ def _append(file: str, text: str) -> None:
         stream.write(f",{text}]".encode())
 
 
-def _entries(traces: Iterable[Trace | PlainTrace], timestamps: bool) -> Iterator[str]:
+def entries(traces: Iterable[Trace | PlainTrace], timestamps: bool) -> Iterator[str]:
     """The entries of traces, as JSON."""
     plain: dict[PlainKind, Callable[[tuple[int, ...]], str]] = {}
     for trace in traces:

@@ -124,7 +124,8 @@ class TracedRequest:
         traced.computed, traced.cache_hit = True, False
         return traced
 
-    def _end(self, request: InferenceRequest, error: TrivetError | None) -> None:
+    def end(self, request: InferenceRequest, error: TrivetError | None) -> None:
+        """Take over what there is to know of a request that has its final response, or was refused with ``error``."""
         model = request.model
         compute_start_ns = request.compute_start_ns
         self.model_name = request.model_name

@@ -250,7 +250,7 @@ class Tracing:
 
     def end(self, traced: TracedRequest, request: InferenceRequest, error: TrivetError | None) -> None:
         """A traced request has its final response, or was refused."""
-        traced._end(request, error)
+        traced.end(request, error)
         root = traced.root or traced
         root.open -= 1
         if root.open:
