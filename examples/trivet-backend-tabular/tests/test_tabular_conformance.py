@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_iris, load_wine
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from trivet.errors import InvalidArgumentError
 from trivet.testing import running_engine
 from trivet.testing.conformance import BackendConformance
 from trivet.testing.conformance.requests import Arrays, infer, request
@@ -101,6 +102,18 @@ def test_a_pickle_is_read_only_where_the_operator_names_the_model(tmp_path: Path
             assert "allow-pickle=other" in reasons["other"]
 
     anyio.run(check)
+
+
+def test_rows_that_the_estimator_refuses_are_the_callers_fault(tmp_path: Path) -> None:
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    skops.io.dump(TestSklearn.model, tmp_path / "m" / "1" / "model.skops")
+
+    async def check() -> None:
+        async with running_engine(tmp_path) as engine:
+            await infer(engine, request("m", {"x": np.full((1, 4), np.nan, np.float32)}))
+
+    with pytest.raises(InvalidArgumentError, match="Input X contains NaN"):
+        anyio.run(check)
 
 
 def test_a_file_without_a_predictor_says_so(tmp_path: Path) -> None:

@@ -164,7 +164,10 @@ class TabularInstance(ArrayInstance):
         self._model = model
 
     def execute(self, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Mapping[str, OutputValue]:
-        return self._model.predictor.predict(inputs[self._model.input].numpy(), outputs)
+        try:
+            return self._model.predictor.predict(inputs[self._model.input].numpy(), outputs)
+        except ValueError as error:  # such as NaN, which many estimators refuse
+            raise InvalidArgumentError(str(error).partition("\n")[0]) from error
 
 
 def read(context: ModelContext) -> Predictor:
