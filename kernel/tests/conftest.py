@@ -1,7 +1,9 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 from arithmetic_backend import ArithmeticPlugin, Journal
+from response_caches import House
 
 
 @pytest.fixture
@@ -18,3 +20,10 @@ def plugin() -> ArithmeticPlugin:
 @pytest.fixture
 def journal(plugin: ArithmeticPlugin) -> Journal:
     return plugin.journal
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    house = House(tmp_path)
+    house.add()
+    return house
