@@ -1,9 +1,12 @@
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from arithmetic_backend import ArithmeticPlugin, Journal
+from arithmetic_models import Repository
 from response_caches import House
+from trivet.engine import Engine
 
 
 @pytest.fixture
@@ -27,3 +30,16 @@ def house(tmp_path: Path) -> House:
     house = House(tmp_path)
     house.add()
     return house
+
+
+@pytest.fixture
+def repository(tmp_path: Path, plugin: ArithmeticPlugin) -> Repository:
+    return Repository(tmp_path, plugin)
+
+
+@pytest.fixture
+async def engine(repository: Repository) -> AsyncIterator[Engine]:
+    """An engine under explicit control that serves the model ``double``."""
+    repository.add("double")
+    async with repository.serve(model_control_mode="explicit", load_models=["*"]) as running:
+        yield running
