@@ -68,6 +68,25 @@ def test_another_platform(platform: str, message: str, context: MakeContext, ins
     assert message in refusal(instance, made).message
 
 
+@pytest.mark.parametrize(
+    ("name", "platform"),
+    [
+        ("model.savedmodel/saved_model.pb", "tensorflow_savedmodel"),
+        ("model.savedmodel/saved_model.pbtxt", "tensorflow_savedmodel"),
+        ("model.graphdef", "tensorflow_graphdef"),
+    ],
+)
+def test_a_file_too_large_to_be_a_model_is_not_read(
+    name: str, platform: str, context: MakeContext, instance: MakeInstance
+) -> None:
+    made = context(None, f'platform: "{platform}" {DOUBLE}')
+    file = made.version_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as hole:
+        hole.truncate(1 << 40)  # takes no space, and more memory than there is if it were read
+    assert "has 1,099,511,627,776 bytes, and no model of TensorFlow has more" in refusal(instance, made).message
+
+
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x0a\xff\xff\xff\xff\x7f"])
 def test_a_damaged_savedmodel(content: bytes, context: MakeContext, instance: MakeInstance) -> None:
     def write(folder: Path) -> None:

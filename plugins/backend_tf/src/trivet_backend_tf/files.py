@@ -10,6 +10,7 @@ from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError, UnavailableError
 
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+_LARGEST_MESSAGE = (1 << 31) - 1
 
 
 class Format(enum.Enum):
@@ -66,6 +67,20 @@ def find_model(context: ModelContext) -> ModelFile:
         f" '{context.name}'; set platform and default_model_filename, or rename it"
         f" ({'there is ' + ', '.join(others) if others else 'the folder is empty'})"
     )
+
+
+def read_message(path: Path, model: str) -> bytes:
+    """A file that holds one message of Protocol Buffers.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError`, before anything is read, for one of more than 2 GB.
+    """
+    size = path.stat().st_size
+    if size > _LARGEST_MESSAGE:
+        raise InvalidArgumentError(
+            f"failed to load model '{model}': '{path.name}' has {size:,} bytes, and no model of TensorFlow has more"
+            f" than {_LARGEST_MESSAGE:,} in this file"
+        )
+    return path.read_bytes()
 
 
 def _is_saved_model(folder: Path) -> bool:

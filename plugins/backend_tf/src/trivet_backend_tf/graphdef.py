@@ -14,6 +14,7 @@ from trivet.config import ModelConfig
 from trivet.errors import InvalidArgumentError
 from trivet.signatures import find_tensor, scheduler_inputs
 
+from trivet_backend_tf.files import read_message
 from trivet_backend_tf.runtime import tf
 from trivet_backend_tf.settings import Settings
 from trivet_backend_tf.signature import (
@@ -32,7 +33,7 @@ def read(path: Path, context: ModelContext) -> Any:
     """The ``GraphDef`` of a file. Raises :class:`~trivet.errors.InvalidArgumentError` for another kind of file."""
     graph_def = tf.compat.v1.GraphDef()
     try:
-        graph_def.ParseFromString(path.read_bytes())
+        graph_def.ParseFromString(read_message(path, context.name))
     except DecodeError as error:
         raise InvalidArgumentError(
             f"failed to load model '{context.name}': '{path.name}' is no GraphDef; it is damaged or incomplete (a Git"

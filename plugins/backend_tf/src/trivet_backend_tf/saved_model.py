@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError, UnavailableError
 
-from trivet_backend_tf.files import SAVED_MODEL_FILES
+from trivet_backend_tf.files import SAVED_MODEL_FILES, read_message
 from trivet_backend_tf.runtime import AssetFileDef, SavedModelMessage
 from trivet_backend_tf.settings import Settings
 from trivet_backend_tf.signature import Signature
@@ -84,9 +84,9 @@ def _parse(folder: Path, context: ModelContext) -> Any:
     message = SavedModelMessage()
     try:
         if binary.is_file():
-            message.ParseFromString(binary.read_bytes())
+            message.ParseFromString(read_message(binary, context.name))
         elif text.is_file():
-            text_format.Parse(text.read_text(encoding="utf-8"), message)
+            text_format.Parse(read_message(text, context.name).decode(), message)
         else:
             raise UnavailableError(
                 f"unable to find '{binary}' for model '{context.name}': the folder holds no SavedModel"
