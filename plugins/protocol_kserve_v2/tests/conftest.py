@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from trivet.hookspecs import BackendPlugin
+from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.testing import RunningServer
 
 from .grpc.models import FLOOD, GATE, FloodLevel, Gate, ModelsBackend, write_models
 
@@ -32,3 +36,16 @@ def gate() -> Gate:
 def flood() -> FloodLevel:
     """Says how far the model ``flood`` has got with its last request."""
     return FLOOD
+
+
+@pytest.fixture
+def finished(server: RunningServer) -> Iterator[queue.Queue[tuple[InferenceRequest, InferenceResponse]]]:
+    """Final responses, as the engine of either transport's server gave them."""
+    seen: queue.Queue[tuple[InferenceRequest, InferenceResponse]] = queue.Queue()
+
+    def observe(request: InferenceRequest, response: InferenceResponse) -> None:
+        seen.put((request, response))
+
+    server.engine.on_finished.append(observe)
+    yield seen
+    server.engine.on_finished.remove(observe)

@@ -23,19 +23,6 @@ def rpc(server: RunningServer) -> Iterator[Rpc]:
         yield connected
 
 
-@pytest.fixture
-def finished(server: RunningServer) -> Iterator[queue.Queue[tuple[InferenceRequest, InferenceResponse]]]:
-    """Final responses, as the engine gave them."""
-    seen: queue.Queue[tuple[InferenceRequest, InferenceResponse]] = queue.Queue()
-
-    def observe(request: InferenceRequest, response: InferenceResponse) -> None:
-        seen.put((request, response))
-
-    server.engine.on_finished.append(observe)
-    yield seen
-    server.engine.on_finished.remove(observe)
-
-
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 def test_a_caller_that_goes_frees_its_place_in_the_queue(

@@ -189,19 +189,6 @@ class TestStream:
 # --- clients that are slow, or go away ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(server: RunningServer) -> Iterator[queue.Queue[tuple[InferenceRequest, InferenceResponse]]]:
-    """Final responses, as the engine gave them."""
-    seen: queue.Queue[tuple[InferenceRequest, InferenceResponse]] = queue.Queue()
-
-    def observe(request: InferenceRequest, response: InferenceResponse) -> None:
-        seen.put((request, response))
-
-    server.engine.on_finished.append(observe)
-    yield seen
-    server.engine.on_finished.remove(observe)
-
-
 def infer_body(value: int) -> bytes:
     return json.dumps({"inputs": [{"name": "IN", "datatype": "INT32", "shape": [1], "data": [value]}]}).encode()
 
