@@ -10,6 +10,7 @@ from typing import Any
 
 from trivet.http import Body, Header, HttpResponse
 
+from trivet_transport_http.disconnection import tell_disconnected
 from trivet_transport_http.errors import (
     LINGER_S,
     HttpError,
@@ -66,16 +67,7 @@ class AsgiRequest:
     def abandon(self) -> None:
         """The client has gone: tell whoever works on the answer, once."""
         self.answer.cancel()
-        self.disconnect()
-
-    def disconnect(self) -> None:
-        """Nobody reads what is, or would be, sent for this request."""
-        callback, self.on_disconnect = self.on_disconnect, None
-        if callback is not None:
-            try:
-                callback()
-            except Exception:
-                logger.exception("on_disconnect of %s %s failed", self.method, self.path)
+        tell_disconnected(self)
 
 
 class HandlerApp:
@@ -184,7 +176,7 @@ class HandlerApp:
             logger.exception("the handler of %s %s failed", request.method, request.path)
             response = internal_error()
             start = _start(response)
-            request.disconnect()
+            tell_disconnected(request)
         if response.stream is None:
             request.on_disconnect = None
         await send(start)

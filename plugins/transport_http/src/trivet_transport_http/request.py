@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trivet.http import Body, HttpResponse
 
+from trivet_transport_http.disconnection import tell_disconnected
 from trivet_transport_http.errors import internal_error
 from trivet_transport_http.head import Head
 from trivet_transport_http.responses import LAST_CHUNK, encode_chunk
@@ -89,7 +90,7 @@ class Request:
         except (TypeError, ValueError):
             logger.exception("the answer to %s %s cannot be sent", self.method, self.path)
             stream = None
-            self._disconnect()
+            tell_disconnected(self)
             encoded = encode(internal_error(), head, keep_alive)
         if isinstance(encoded, bytes):
             transport.write(encoded)
@@ -107,16 +108,7 @@ class Request:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-        self._disconnect()
-
-    def _disconnect(self) -> None:
-        """Nobody reads what is, or would be, written for this request."""
-        callback, self.on_disconnect = self.on_disconnect, None
-        if callback is not None:
-            try:
-                callback()
-            except Exception:
-                logger.exception("on_disconnect of %s %s failed", self.method, self.path)
+        tell_disconnected(self)
 
     @property
     def can_be_abandoned(self) -> bool:
