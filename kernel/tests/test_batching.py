@@ -182,6 +182,15 @@ def test_of_a_batch_of_one_the_scheduler_gets_the_tensor_as_it_is() -> None:
     assert split_extra_outputs(spec(), [asked], {"state": state}, STATE)[asked]["state"].numpy() is state
 
 
+@pytest.mark.parametrize(("outputs", "shared"), [(None, True), (["y"], True), (["z"], False)])
+def test_what_the_caller_gets_too_the_next_step_does_not_write_into(outputs: list[str] | None, shared: bool) -> None:
+    asked = request(np.zeros((1, 2), np.float32), outputs)
+    y = np.zeros((1, 2), np.float32)
+    kept = split_extra_outputs(spec(), [asked], {"y": y}, {"y": datatypes.FP32})[asked]["y"]
+    kept.writable()[:] = 1
+    assert y.tolist() == ([[0, 0]] if shared else [[1, 1]])
+
+
 def test_an_output_that_the_scheduler_wants_must_be_there_with_a_row_for_each_request() -> None:
     requests = [request(np.zeros((1, 2), np.float32)) for _ in range(2)]
     with pytest.raises(InternalError, match=r"expected a first dimension of 2 for the batch"):

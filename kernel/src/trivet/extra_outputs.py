@@ -34,7 +34,9 @@ def split_extra_outputs(
     """
     whole = {name: result_tensor(spec, name, results, datatype) for name, datatype in wanted.items()}
     if len(requests) == 1:
-        return {requests[0]: whole}
+        # The caller may have asked for it too, and the next step, to which it is an input, may write into its inputs.
+        own = spec.outputs if requests[0].outputs is None else {output.name for output in requests[0].outputs}
+        return {requests[0]: {name: tensor.read_only() if name in own else tensor for name, tensor in whole.items()}}
     parts = {name: split_rows(spec, requests, tensor) for name, tensor in whole.items()}
     return {
         request: {name: _copied(rows[index]) for name, rows in parts.items()} for index, request in enumerate(requests)
