@@ -188,7 +188,9 @@ class InferenceRequest:
     def respond(self, response: InferenceResponse) -> None:
         """Answer this request from a :class:`~trivet.backend.RequestInstance`, on any thread, while it is being served.
 
-        Responses of one request are delivered in the order of the calls. After the final one, more are ignored.
+        Responses of one request are delivered in the order of the calls. After the final one, more are ignored. May
+        wait in ``throttle``. Raises :class:`RuntimeError` for a request that no instance is executing, and
+        :class:`~trivet.errors.InternalError` for an output that does not have the shape that ``reshape`` tells.
         """
         if self.responder is None:
             raise RuntimeError("respond() is for a request that a model instance is executing")

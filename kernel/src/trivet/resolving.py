@@ -250,7 +250,10 @@ class ModelResolver:
 
 @contextmanager
 def contained(what: str) -> Iterator[None]:
-    """Run a backend's code, which may run a model's. ``sys.exit`` there fails ``what``; it must not end the server."""
+    """Run a backend's code, which may run a model's. ``sys.exit`` there must not end the server.
+
+    Raises :class:`~trivet.errors.InternalError`, which begins with ``what``, in its place; any exception as it is.
+    """
     try:
         yield
     except Exception:

@@ -22,7 +22,10 @@ _ENOUGH = 20
 
 
 def parse_text_config(text: str, origin: str) -> ModelConfig:
-    """Read protobuf text (``config.pbtxt``). ``origin`` names the source in errors."""
+    """Read protobuf text (``config.pbtxt``).
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` with ``origin``, line and column of the first mistake.
+    """
     from google.protobuf import text_format  # noqa: PLC0415
 
     config = ModelConfig()
@@ -37,7 +40,11 @@ def parse_text_config(text: str, origin: str) -> ModelConfig:
 
 
 def parse_yaml_config(text: str, origin: str) -> ModelConfig:
-    """Read YAML with the fields of the schema as keys, enumerators by name."""
+    """Read YAML with the fields of the schema as keys, enumerators by name.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` with a line for each mistake, which begins with ``origin`` and,
+    where they are known, line and column.
+    """
     from trivet.config.yaml_form import YamlError, read_yaml  # noqa: PLC0415
 
     try:
@@ -51,7 +58,7 @@ def parse_yaml_config(text: str, origin: str) -> ModelConfig:
 
 
 def parse_json_config(text: str, origin: str) -> ModelConfig:
-    """Read JSON: ``config.json``, or the ``config`` of a load request."""
+    """Read JSON: ``config.json``, or the ``config`` of a load request. Raises as :func:`parse_yaml_config` does."""
     try:
         value = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:

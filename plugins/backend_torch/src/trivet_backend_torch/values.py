@@ -65,7 +65,10 @@ def scalar(tensor: Tensor, kind: Kind, row: int = 0, rows: int = 1) -> Any:
 
 
 def host_array(value: Any, datatype: DataType, name: str) -> NDArray[Any]:
-    """A result as an array: a view of a tensor on the host, text encoded, Python numbers as one element."""
+    """A result as an array: a view of a tensor on the host, text encoded, Python numbers as one element.
+
+    Raises :class:`~trivet.errors.InternalError` for any other value, and a Python number that ``datatype`` cannot hold.
+    """
     if isinstance(value, torch.Tensor):
         value = value.detach()
         if value.dtype is torch.bfloat16:

@@ -88,7 +88,10 @@ class Client:
         return _json(answer[: int(length)]), answer[int(length) :]
 
     def post_for_events(self, *segments: str, document: Any) -> Iterator[Any]:
-        """Post ``document`` as JSON; yields the JSON document of each server-sent event as it comes."""
+        """Post ``document`` as JSON; yields the JSON document of each server-sent event as it comes.
+
+        Raises :class:`ServerError` where the server cannot be reached, refuses the request or answers with no stream.
+        """
         body = json.dumps(document).encode()
         with self._reading():
             response = self._send("POST", segments, body, {"Content-Type": "application/json"})

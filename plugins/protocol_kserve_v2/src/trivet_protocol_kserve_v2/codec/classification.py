@@ -47,7 +47,8 @@ def top_classes(tensor: Tensor, count: int, labels: Sequence[str], *, batched: b
     """The ``count`` highest scores, highest first, equal ones in order of their index: ``BYTES`` of shape ``[count]``.
 
     With ``batched`` the first dimension is the batch, each entry is ranked by itself, and the shape is
-    ``[batch, count]``. Entries with fewer than ``count`` scores give all they have.
+    ``[batch, count]``. Entries with fewer than ``count`` scores give all they have. Raises
+    :class:`~trivet.errors.InvalidArgumentError` for a tensor of other elements than integers, FP32 and FP64.
     """
     datatype = tensor.datatype
     if datatype not in _FLOATS and datatype not in _INTEGERS:

@@ -41,14 +41,21 @@ def refuse_file(settings: Mapping[str, object]) -> None:
 
 
 def parse_level(names: Sequence[str]) -> frozenset[str]:
-    """The level that names make; those that are unknown are passed over, as in Triton."""
+    """The level that names make; those that are unknown are passed over, as in Triton.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` for ``OFF`` beside others.
+    """
     if "OFF" in names and len(names) > 1:
         raise InvalidArgumentError("Expect only one trace level 'OFF' is specified")
     return frozenset(names) & frozenset(LEVELS)
 
 
 def parse_number(name: str, text: str, *, before_got: str = " ") -> int:
-    """One of :data:`NUMBERS`. ``before_got``: what stands before the value where one message of Triton differs."""
+    """One of :data:`NUMBERS`. ``before_got``: what stands before the value where one message of Triton differs.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` for text that does not begin with a number, or with one
+    that is out of range.
+    """
     match = _LEADING_INTEGER.match(text)
     if match is None:
         raise InvalidArgumentError(f"Unable to parse '{name}', got: {text}")
