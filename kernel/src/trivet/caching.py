@@ -264,6 +264,29 @@ def cache_before(
     return ModelCache(caching, spec, scheduler.enqueue, identity)
 
 
+def caching_for(
+    registry: PluginRegistry,
+    caches: Mapping[str, Mapping[str, str]],
+    *,
+    answer: Callable[[InferenceRequest, InferenceResponse], None],
+    reject: Callable[[InferenceRequest, TrivetError], None],
+    find: Callable[[str, str], LoadedModel],
+) -> ResponseCaching | None:
+    """The response cache of a server whose options name ``caches``, not opened yet; ``None`` where they name none.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` for more than one, and what :func:`create_cache` does.
+    """
+    if not caches:
+        return None
+    if len(caches) > 1:
+        raise InvalidArgumentError(
+            f"found multiple cache configurations, but only a single cache is currently supported: {sorted(caches)}"
+        )
+    ((name, options),) = caches.items()
+    cache = create_cache(registry, name, dict(options))
+    return ResponseCaching(name, cache, answer=answer, reject=reject, find=find)
+
+
 def create_cache(registry: PluginRegistry, name: str, options: Mapping[str, str]) -> ResponseCache:
     """The cache of that name, not opened yet.
 

@@ -17,12 +17,11 @@ from anyio import to_thread
 
 from trivet import __version__
 from trivet.backend_pool import BackendPool
-from trivet.caching import ResponseCaching, create_cache
+from trivet.caching import caching_for
 from trivet.caller import EngineCaller, MemberAccess
 from trivet.delivery import Delivery
 from trivet.errors import (
     InternalError,
-    InvalidArgumentError,
     RequestCancelledError,
     TrivetError,
     UnavailableError,
@@ -117,7 +116,13 @@ class Engine:
         loop = asyncio.get_running_loop()
         self._caller = EngineCaller(self, loop)
         self._models = ModelTable()
-        self.response_cache = self._open_cache()
+        self.response_cache = caching_for(
+            registry,
+            options.cache_config,
+            answer=self._delivery.answer,
+            reject=self._delivery.reject,
+            find=self._models.model,
+        )
         """``None`` where the server has none."""
         self._control = ModelControl(
             registry,
@@ -251,7 +256,7 @@ class Engine:
     def submit_inner(self, request: InferenceRequest) -> None:
         """Like :meth:`submit`, for a request that another one in flight leads to: taken while the server drains, too.
 
-        Else a draining server could not answer what it has accepted.
+        Else a draining server could not answer what it has accepted. Raises what :meth:`submit` does.
         """
         if self._abandoned:
             raise UnavailableError("Server is stopping, it accepts no new inference requests")
@@ -373,23 +378,6 @@ class Engine:
         if self.response_cache is not None:
             await self.response_cache.close()
         await to_thread.run_sync(self._backends.close)
-
-    def _open_cache(self) -> ResponseCaching | None:
-        caches = self.options.cache_config
-        if not caches:
-            return None
-        if len(caches) > 1:
-            raise InvalidArgumentError(
-                f"found multiple cache configurations, but only a single cache is currently supported: {sorted(caches)}"
-            )
-        (name, options) = next(iter(caches.items()))
-        return ResponseCaching(
-            name,
-            create_cache(self.registry, name, dict(options)),
-            answer=self._delivery.answer,
-            reject=self._delivery.reject,
-            find=self._models.model,
-        )
 
     def _announce(self, event: ModelEvent) -> None:
         for observer in self.on_model_event:
