@@ -235,8 +235,7 @@ class Tensor:
         return element_count(self.shape) * self.datatype.itemsize
 
     def numpy(self) -> NDArray[Any]:
-        """The elements as a host array of this shape and the machine's byte order, a view where possible (and then
-        perhaps read-only).
+        """A host array of this shape, in the machine's byte order; where possible a view, and then perhaps read-only.
 
         ``BYTES`` gives an object array of ``bytes``. Raises :class:`~trivet.errors.InvalidArgumentError` where bytes
         from the wire do not fit the shape, and :class:`~trivet.errors.InternalError` where a framework's tensor is of
