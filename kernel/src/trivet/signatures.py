@@ -155,6 +155,16 @@ def unsupported_type(config: ModelConfig, name: str, what: str, model: TensorSig
     )
 
 
+def another_type(
+    config: ModelConfig, name: str, configured: DataType, what: str, provided: DataType
+) -> InvalidArgumentError:
+    """The error for a tensor whose configured element type is not the model's."""
+    return InvalidArgumentError(
+        f"unable to load model '{config.name}', configuration expects datatype {configured.config_name} for {what}"
+        f" '{name}', model provides {provided.config_name}"
+    )
+
+
 def check_datatype(config: ModelConfig, name: str, data_type: int, what: str, model: TensorSignature) -> None:
     """Compare the configured ``data_type`` (of ``model_config.proto``) with the model's.
 
@@ -164,10 +174,7 @@ def check_datatype(config: ModelConfig, name: str, data_type: int, what: str, mo
     if model.datatype is None:
         raise unsupported_type(config, name, what, model)
     if configured is not model.datatype:
-        raise InvalidArgumentError(
-            f"unable to load model '{config.name}', configuration expects datatype {configured.config_name} for {what}"
-            f" '{name}', model provides {model.datatype.config_name}"
-        )
+        raise another_type(config, name, configured, what, model.datatype)
 
 
 def check_dims(config: ModelConfig, message: Any, model: TensorSignature, *, exact: bool) -> None:

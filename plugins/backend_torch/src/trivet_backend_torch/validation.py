@@ -11,7 +11,7 @@ from typing import Any
 from trivet.config import ModelConfig
 from trivet.datatypes import BY_CONFIG_VALUE
 from trivet.errors import InvalidArgumentError
-from trivet.signatures import model_dims, shape_text
+from trivet.signatures import another_type, model_dims, shape_text
 
 from trivet_backend_torch.naming import place_of
 from trivet_backend_torch.nesting import Path
@@ -45,10 +45,7 @@ def validate(
 def _check(config: ModelConfig, message: Any, what: str, spec: TensorSpec) -> None:
     configured = BY_CONFIG_VALUE[message.data_type]
     if spec.datatype is not None and configured is not spec.datatype:
-        raise InvalidArgumentError(
-            f"unable to load model '{config.name}', configuration expects datatype {configured.config_name} for {what}"
-            f" '{message.name}', model provides {spec.datatype.config_name}"
-        )
+        raise another_type(config, message.name, configured, what, spec.datatype)
     batches = config.max_batch_size > 0
     shape = (config.max_batch_size, *model_dims(message)) if batches else model_dims(message)
     if not spec.dims or (what == "input" and message.allow_ragged_batch):
