@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from trivet.datatypes import BYTES, DataType
 from trivet.dlpack import CUDA, DeviceMemory
 from trivet.errors import InternalError, InvalidArgumentError
@@ -36,10 +35,6 @@ class Mapping:
         if hasattr(self, "address"):
             self.cuda.close(self.address, self.device)
 
-    def read(self, address: int, byte_size: int) -> NDArray[np.uint8]:
-        """A copy on the host of bytes of the mapping."""
-        return read(self.cuda, address, byte_size, self.device)
-
     def moved(self, address: int, byte_size: int) -> Block | Allocation:
         """A copy on the device of bytes of the mapping, at least one, where any kernel can read it."""
         copy = self._pools.take(byte_size, self.device)
@@ -63,7 +58,8 @@ class CudaSlice(RegionSlice):
         """The tensor stays on its device, except ``BYTES``, which are read to the host at once."""
         mapping, size = self._mapping, self._byte_size
         if datatype is BYTES:
-            return Tensor.from_wire(name, datatype, shape, mapping.read(self._address, size).data)
+            data = read(mapping.cuda, self._address, size, mapping.device).data
+            return Tensor.from_wire(name, datatype, shape, data)
         expected = element_count(shape) * datatype.itemsize
         if size != expected:
             raise InvalidArgumentError(
