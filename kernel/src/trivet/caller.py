@@ -17,7 +17,7 @@ from trivet.errors import (
     RequestCancelledError,
     TrivetError,
     UnavailableError,
-    message_of,
+    named_message_of,
 )
 from trivet.inference import Execution, InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox
@@ -75,7 +75,7 @@ class EngineCaller(ModelCaller):
             except Exception as error:
                 # A model may have put anything into its request; it waits for an answer all the same.
                 logger.exception("a request that a model made of model '%s' failed", request.model_name)
-                failure = InternalError(f"the request cannot be run: {type(error).__name__}: {message_of(error)}")
+                failure = InternalError(f"the request cannot be run: {named_message_of(error)}")
                 on_response(InferenceResponse(error=failure))
 
         if not self._post(enter):
@@ -134,7 +134,7 @@ class EngineCaller(ModelCaller):
             self._engine.submit_inner(request)
             return
         if origin.cancelled:
-            raise RequestCancelledError(f"[request id: {request.id or '<id_unknown>'}] Cancelled")
+            raise RequestCancelledError(request.tagged("Cancelled"))
         self._refuse_deadlock(request, origin)
 
         def forward(request: InferenceRequest, response: InferenceResponse) -> None:

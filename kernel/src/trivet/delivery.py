@@ -11,7 +11,7 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
-from trivet.errors import Code, InternalError, TrivetError, message_of
+from trivet.errors import Code, InternalError, TrivetError, named_message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.statistics import FailureReason
 from trivet.throttle import Throttle
@@ -80,7 +80,7 @@ class Delivery:
     def _stumbled(self, request: InferenceRequest, what: str, error: Exception) -> None:
         """A scheduler failed at one request, which must not cost what was posted behind it."""
         logger.error("model '%s' failed to %s", request.model_name, what, exc_info=error)
-        reason = f"{type(error).__name__}: {message_of(error)}"
+        reason = named_message_of(error)
         self.reject(request, InternalError(f"model '{request.model_name}' failed to {what}: {reason}"))
 
     def answer(self, request: InferenceRequest, response: InferenceResponse) -> None:

@@ -25,7 +25,7 @@ from trivet.errors import (
     RequestCancelledError,
     TrivetError,
     UnavailableError,
-    message_of,
+    named_message_of,
 )
 from trivet.host_policy import HostPolicy
 from trivet.inference import InferenceRequest, InferenceResponse
@@ -241,8 +241,9 @@ class Engine:
                 raise
             # A scheduler that stumbles over one request must not keep it, or its model could never be unloaded.
             logger.exception("model '%s' failed to queue a request", model.name)
-            what = f"model '{model.name}' failed to queue the request: {type(error).__name__}: {message_of(error)}"
+            what = f"model '{model.name}' failed to queue the request: {named_message_of(error)}"
             request.cancelled = True  # for an instance that finds it in a queue all the same
+            # Not in a variable: what is raised holds the frame, and with it the request's tensors.
             self._refused(model, request, InternalError(what), FailureReason.OTHER)
             raise InternalError(what) from error
 
@@ -271,8 +272,7 @@ class Engine:
         model = request.model
         if model is None or request not in model.in_flight:
             return
-        id = request.id or "<id_unknown>"
-        self._delivery.withdraw(request, RequestCancelledError(f"[request id: {id}] Cancelled"))
+        self._delivery.withdraw(request, RequestCancelledError(request.tagged("Cancelled")))
         execution = request.execution
         if execution is not None and execution.cancelled:
             for made in list(execution.made):

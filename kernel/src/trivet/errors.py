@@ -36,6 +36,11 @@ def message_of(error: BaseException) -> str:
         return "<this exception has no text>"
 
 
+def named_message_of(error: BaseException) -> str:
+    """The same with the name of its class before it, for an exception that nobody foresaw."""
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
 class TrivetError(Exception):
     """Base of all errors that are meant for a caller. ``str(error)`` is the message that goes over the wire."""
 

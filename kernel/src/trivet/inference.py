@@ -185,6 +185,10 @@ class InferenceRequest:
         self.responded_ns = 0
         """When the last of them was made."""
 
+    def tagged(self, message: str) -> str:
+        """An error's message with the request's id before it, as Triton writes it."""
+        return f"[request id: {self.id or '<id_unknown>'}] {message}"
+
     def respond(self, response: InferenceResponse) -> None:
         """Answer this request from a :class:`~trivet.backend.RequestInstance`, on any thread, while it is being served.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from trivet import warmup
 from trivet.backend import ArrayInstance, BackendInstance, BackendModel, InstanceContext, RequestInstance
 from trivet.batching import gather, share_extra_inputs, split
-from trivet.errors import InternalError, InvalidArgumentError, TrivetError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, named_message_of
 from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.loop import LoopInbox, LoopOutbox
@@ -397,4 +397,4 @@ def _as_error(error: BaseException, what: str) -> TrivetError:
         # collection.
         return error.with_traceback(None)
     logger.error("%s", what, exc_info=error)
-    return InternalError(f"{what}: {type(error).__name__}: {message_of(error)}")
+    return InternalError(f"{what}: {named_message_of(error)}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from trivet.cache_key import KeyMaterial, key_material
-from trivet.errors import InternalError, TrivetError, message_of
+from trivet.errors import InternalError, TrivetError, message_of, named_message_of
 from trivet.inference import InferenceRequest, InferenceResponse
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class ModelCache:
             self._caching.reject(request, error)
         except Exception as error:
             logger.exception("model '%s' failed to queue a request", self._spec.name)
-            self._caching.reject(request, InternalError(f"{type(error).__name__}: {message_of(error)}"))
+            self._caching.reject(request, InternalError(named_message_of(error)))
 
     def _looked_up(
         self, request: InferenceRequest, identity: bytes, key: bytes, found: InferenceResponse | None, start_ns: int

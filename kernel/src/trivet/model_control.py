@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 
 from trivet.dependencies import are_current, find_circles, in_order, members_of, with_dependents
-from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError, named_message_of
 from trivet.extensions import FoundModel
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState
 from trivet.loading import ModelLoader
@@ -247,7 +247,7 @@ class ModelControl:
             raise InternalError(f"failed to load '{name}': {error}") from error
         except Exception as error:
             logger.exception("model '%s' failed to load", name)
-            raise InternalError(f"failed to load '{name}': {type(error).__name__}: {message_of(error)}") from error
+            raise InternalError(f"failed to load '{name}': {named_message_of(error)}") from error
 
     async def _find_and_load(
         self, name: str, config: str | None, files: Mapping[str, bytes] | None, explicit: bool

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import pluggy
 
 from trivet import hookspecs
-from trivet.errors import InternalError, InvalidArgumentError, UnavailableError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, UnavailableError, named_message_of
 from trivet.hookspecs import (
     PROJECT,
     AgentPlugin,
@@ -285,7 +285,7 @@ def _load(entry_point: EntryPoint, dist: Distribution) -> InstalledPlugin:
         module = entry_point.load()
     # Whatever a plugin raises on import is reported and must not stop the server; sys.exit() is no exception.
     except (Exception, SystemExit) as error:  # noqa: BLE001
-        plugin.error = f"{type(error).__name__}: {message_of(error)}"
+        plugin.error = named_message_of(error)
         logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
         return plugin
     return _collect(plugin, module)
@@ -314,7 +314,7 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
         for commands in manager.hook.trivet_cli_commands():
             plugin.commands.extend(commands)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see _load
-        plugin.error = f"{type(error).__name__}: {message_of(error)}"
+        plugin.error = named_message_of(error)
         plugin.offers.clear()
         plugin.commands.clear()
         logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyio import CapacityLimiter, to_thread
 
 from trivet.dependencies import Members, are_current, complete_ensemble, find_members, inherited_labels
-from trivet.errors import Code, InvalidArgumentError, TrivetError, message_of
+from trivet.errors import Code, InvalidArgumentError, TrivetError, message_of, named_message_of
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
 from trivet.loading import ModelLoader
 from trivet.model_table import UNLOADED, Model, ModelTable
@@ -156,4 +156,4 @@ def _reason(error: object, resolved: ResolvedModel) -> str:
         raise error
     assert isinstance(error, BaseException)
     logger.error("model '%s' failed to load", resolved.name, exc_info=error)
-    return f"Internal: {type(error).__name__}: {message_of(error)}"
+    return f"Internal: {named_message_of(error)}"

@@ -15,7 +15,7 @@ from trivet import config as model_config
 from trivet.backend import ModelCaller, ModelContext
 from trivet.backend_pool import BackendPool
 from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM
-from trivet.errors import InternalError, InvalidArgumentError, message_of
+from trivet.errors import InternalError, InvalidArgumentError, named_message_of
 from trivet.extensions import FoundModel
 from trivet.model_files import TemporaryFolder, file_stamps, write_files
 from trivet.placement import Placement, place, shares
@@ -259,4 +259,4 @@ def contained(what: str) -> Iterator[None]:
     except Exception:
         raise
     except BaseException as error:
-        raise InternalError(f"{what}: {type(error).__name__}: {message_of(error)}") from error
+        raise InternalError(f"{what}: {named_message_of(error)}") from error

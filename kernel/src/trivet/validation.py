@@ -203,4 +203,4 @@ def _explain_strings(spec: ModelSpec, request: InferenceRequest, tensor: Tensor)
 
 
 def _fail(request: InferenceRequest, message: str) -> NoReturn:
-    raise InvalidArgumentError(f"[request id: {request.id or '<id_unknown>'}] {message}")
+    raise InvalidArgumentError(request.tagged(message))
