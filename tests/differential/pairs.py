@@ -25,11 +25,12 @@ _START_S = 180
 
 
 class Endpoints(NamedTuple):
-    """Where a server listens, as ``HOST:PORT``."""
+    """Where a server listens, as ``HOST:PORT``, and its copy of the models."""
 
     http: str
     grpc: str
     metrics: str
+    models: Path
 
 
 class Pair(NamedTuple):
@@ -73,7 +74,7 @@ def running_triton(
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         _wait_until_ready(process, ports[0], log)
-        yield Endpoints(*(f"127.0.0.1:{port}" for port in ports))
+        yield Endpoints(*(f"127.0.0.1:{port}" for port in ports), repository)
     finally:
         process.terminate()
         try:
@@ -86,15 +87,16 @@ def running_triton(
 @contextmanager
 def running_trivet(models: Path, folder: Path, *, only: Sequence[str] = ("*",), **settings: Any) -> Iterator[Endpoints]:
     """Trivet alone; see :func:`running_pair`."""
+    repository = _copy(models, folder)
     with running_server(
-        _copy(models, folder),
+        repository,
         allow_failures=True,
         model_control_mode="explicit",
         load_model=list(only),
         strict_readiness=False,
         **settings,
     ) as server:
-        yield Endpoints(server.http_url, server.grpc_url, server.url("metrics"))
+        yield Endpoints(server.http_url, server.grpc_url, server.url("metrics"), repository)
 
 
 def _copy(models: Path, folder: Path) -> Path:

@@ -20,20 +20,24 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from .differences import DIFFERENCES
-from .pairs import Pair, running_pair
+from .pairs import Endpoints, Pair, running_pair
 
 pytestmark = pytest.mark.differential
 
 MODEL = '''
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Answers with what it was given of the whole batch; x: how many ms it takes, negative for a failure."""
+    """Answers with what it was given of the whole batch; x: how many ms it takes, negative for a failure.
+
+    A file beside it tells that it has begun what takes time.
+    """
 
     def execute(self, requests):
         rows, responses = [], []
@@ -46,7 +50,9 @@ class TritonPythonModel:
             row["request"] = [request.request_id(), request.correlation_id(), request.flags()]
             rows.append(row)
         times = [row["X"][1][0] for row in rows if row["X"][1]]
-        time.sleep(max([0, *times]) / 1000)
+        if max([0, *times]):
+            Path(__file__).with_name("begun").touch()
+            time.sleep(max(times) / 1000)
         for row in rows:
             row["X"][1] = row["X"][1] and row["X"][1][0]
             row["X"][1] = row["X"][1] or None
@@ -157,9 +163,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 class Stream:
     """One client of one server, that sends without waiting for answers."""
 
-    def __init__(self, address: str, model: str) -> None:
+    def __init__(self, server: Endpoints, model: str) -> None:
         self.model = model
-        self.client = triton.InferenceServerClient(address)
+        self.begun = server.models / model / "1" / "begun"
+        self.client = triton.InferenceServerClient(server.grpc)
         self.answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self.client.start_stream(lambda result, error: self.answers.put((result, error)))
 
@@ -182,6 +189,16 @@ class Stream:
         self.send(*place, **options)
         return self.answer()
 
+    def begin(self, id: int, ms: int, **options: Any) -> None:
+        """Send a request that takes ``ms``, and wait until the model has it: what is sent then is not in its batch."""
+        self.begun.unlink(missing_ok=True)
+        self.send(id, ms, **options)
+        for _ in range(4000):
+            if self.begun.exists():
+                return
+            time.sleep(0.005)  # nothing tells when another process writes a file
+        raise TimeoutError("the model has not begun within 20 s")
+
     def together(self, *requests: tuple[Any, ...]) -> list[Any]:
         """Answers to requests that are sent without a pause: the arguments of :meth:`send`, its flags as one text."""
         for id, *values, flags in requests:
@@ -194,8 +211,8 @@ Case = Callable[[Stream], Any]
 
 def both(servers: Pair, model: str, case: Case) -> tuple[Any, Any]:
     seen = []
-    for address in (servers.triton.grpc, servers.trivet.grpc):
-        stream = Stream(address, model)
+    for server in servers:
+        stream = Stream(server, model)
         try:
             seen.append(case(stream))
         finally:
@@ -226,8 +243,7 @@ def a_row_for_the_next(s: Stream) -> Any:
 def piled_up(s: Stream) -> Any:
     """While one request is executed the next of all sequences come; two of one sequence stay two batches."""
     seen = [s.ask(id, start=True) for id in (1, 2, 3)]
-    s.send(1, 600)
-    time.sleep(0.2)  # nothing tells when the real one has begun
+    s.begin(1, 600)
     return [*seen, *s.together((2, ""), (2, "end"), (3, "end"), (1, "end")), s.answer()]
 
 
@@ -267,7 +283,8 @@ def refused(s: Stream) -> Any:
 
 def ended_and_begun(s: Stream) -> Any:
     """The next sequence of the same ID begins while the first still has requests."""
-    return s.together((6, 600, "start"), (6, "end"), (6, "start"), (6, "end"))
+    s.begin(6, 600, start=True)
+    return [s.together((6, "end"), (6, "start"), (6, "end")), s.answer()]
 
 
 def of_strings(s: Stream) -> Any:
@@ -361,11 +378,11 @@ def test_a_request_of_a_sequence_is_one_entry(servers: Pair) -> None:
 
 
 def test_rows_without_a_request_count_as_executed_and_not_as_inferences(servers: Pair) -> None:
-    def counted(address: str) -> Any:
-        stream = Stream(address, "two")
+    def counted(server: Endpoints) -> Any:
+        stream = Stream(server, "two")
         for id in (1, 2, 3, 4):
             stream.ask(id, start=True)
-        with triton.InferenceServerClient(address) as client:
+        with triton.InferenceServerClient(server.grpc) as client:
             before = settled(client, 4)
             for id in (1, 2, 3, 4):
                 stream.ask(id, end=True)
@@ -374,7 +391,7 @@ def test_rows_without_a_request_count_as_executed_and_not_as_inferences(servers:
         stream.client.close()
         return [new - old for old, new in zip(before, after, strict=True)]
 
-    triton_counts, trivet_counts = counted(servers.triton.grpc), counted(servers.trivet.grpc)
+    triton_counts, trivet_counts = counted(servers.triton), counted(servers.trivet)
     assert trivet_counts == triton_counts
 
 
