@@ -111,7 +111,8 @@ class Engine:
         self.metrics = MetricRegistry()
         """What models measure themselves, for exporters."""
         self.on_refused: list[Callable[[InferenceRequest, TrivetError], None]] = []
-        """Called on the event loop with each request that :meth:`submit` refuses, before it raises. Must not raise."""
+        """Called on the event loop with each request that :meth:`submit` refuses, before it raises, or that a protocol
+        tells :meth:`report_refused` of. Must not raise."""
         self._backends = BackendPool(registry)
         loop = asyncio.get_running_loop()
         self._caller = EngineCaller(self, loop)
@@ -216,9 +217,19 @@ class Engine:
                 self.tracing.begin(request)
             self._enter(model, request)
         except TrivetError as error:
-            for observer in self.on_refused:
-                observer(request, error)
+            self._tell_refused(request, error)
             raise
+
+    def report_refused(self, model_name: str, error: TrivetError, *, model_version: str = "", id: str = "") -> None:
+        """Let :attr:`on_refused` hear of an inference request that its protocol refuses, and never submits.
+
+        It could not be read, or its caller may not ask. What is not known of it is empty. On the event loop.
+        """
+        self._tell_refused(InferenceRequest(model_name, {}, model_version=model_version, id=id), error)
+
+    def _tell_refused(self, request: InferenceRequest, error: TrivetError) -> None:
+        for observer in self.on_refused:
+            observer(request, error)
 
     def _enter(self, model: LoadedModel, request: InferenceRequest) -> None:
         if request.parent is not None and request.parent.trace is not None:

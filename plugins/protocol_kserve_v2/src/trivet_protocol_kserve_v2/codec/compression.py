@@ -22,15 +22,23 @@ _WRITE = {"gzip": 15 + 16, "deflate": 15}
 _CODINGS: dict[str, Coding] = {"gzip": "gzip", "deflate": "deflate"}
 
 
+class UnknownCodingError(UnimplementedError):
+    """A ``Content-Encoding`` that nobody here can undo."""
+
+
+class ContentTooLargeError(ResourceExhaustedError):
+    """A body that would be larger than it may be once it is decompressed."""
+
+
 def is_compressed(content_encoding: bytes) -> bool:
     """Whether a body with this ``Content-Encoding`` has to be decompressed.
 
-    Raises :class:`~trivet.errors.UnimplementedError` for a coding that is not supported.
+    Raises :class:`UnknownCodingError` for a coding that is not supported.
     """
     if content_encoding == b"identity":
         return False
     if content_encoding.decode("latin-1") not in _CODINGS:
-        raise UnimplementedError("Unsupported compression type")
+        raise UnknownCodingError("Unsupported compression type")
     return True
 
 
@@ -38,7 +46,7 @@ def decompress(body: Buffer, limit: int) -> bytes:
     """The content of a body that is gzip or zlib data; which of both is told by the data, as in Triton.
 
     Raises :class:`~trivet.errors.InvalidArgumentError` where it is neither or ends early, and
-    :class:`~trivet.errors.ResourceExhaustedError` as soon as the content exceeds ``limit`` bytes.
+    :class:`ContentTooLargeError` as soon as the content exceeds ``limit`` bytes.
     """
     if not body:
         raise InvalidArgumentError("nothing to be decompressed")
@@ -48,7 +56,7 @@ def decompress(body: Buffer, limit: int) -> bytes:
     except zlib.error as error:
         raise InvalidArgumentError(f"failed to decompress the request body: {error}") from None
     if len(content) > limit:
-        raise ResourceExhaustedError(f"decompressed request body exceeds {limit} bytes")
+        raise ContentTooLargeError(f"decompressed request body exceeds {limit} bytes")
     if not inflater.eof:
         raise InvalidArgumentError("failed to decompress the request body: it ends before the compressed data does")
     return content

@@ -50,6 +50,8 @@ class Inference:
         Raises :class:`~trivet.errors.TrivetError`, and nothing else, where it is refused; ``answer`` is then never
         called.
         """
+        message: ModelInferRequest | None = None
+        request: InferenceRequest | None = None
         try:
             if self.restriction is not None:
                 self.restriction.check(metadata)
@@ -60,12 +62,19 @@ class Inference:
             request.on_response = _respond
             request.context = answer
             self.engine.submit(request)
-        except TrivetError:
+        except TrivetError as error:
+            if request is None:
+                self.report_refused(message, error)
             raise
         except Exception as error:
             logger.exception("a call of ModelInfer failed")
             raise InternalError(f"Unexpected {type(error).__name__}: {error}") from error
         return request
+
+    def report_refused(self, message: ModelInferRequest | None, error: TrivetError) -> None:
+        """Tell of a request that was refused before ``Engine.submit``; no ``message`` where it could not be parsed."""
+        message = message or ModelInferRequest()
+        self.engine.report_refused(message.model_name, error, model_version=message.model_version, id=message.id)
 
     def is_decoupled(self, message: ModelInferRequest) -> bool:
         """Whether the model that a message names answers any number of times; brings its version into usual spelling.

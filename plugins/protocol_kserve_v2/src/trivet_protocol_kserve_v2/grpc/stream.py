@@ -105,7 +105,11 @@ class InferenceStream:
         requests in flight, and so does a client that takes nothing for too long.
         """
         if self._inference.restriction is not None:
-            self._inference.restriction.check(self._metadata)
+            try:
+                self._inference.restriction.check(self._metadata)
+            except TrivetError as error:
+                self._inference.report_refused(None, error)
+                raise
         reader = asyncio.ensure_future(self._read_all(read))
         writer = asyncio.ensure_future(self._write_all(write))
         watch = asyncio.ensure_future(self._watch(writer))
@@ -179,7 +183,12 @@ class InferenceStream:
 
     def _accept(self, payload: bytes) -> None:
         """Submit one request. Raises :class:`~trivet.errors.TrivetError` only where that ends the call."""
-        message, raw = parse_request(payload)
+        try:
+            message, raw = parse_request(payload)
+        except TrivetError as error:
+            self._inference.report_refused(None, error)
+            raise
+        request: InferenceRequest | None = None
         turn = _Turn(size=len(payload))
         try:
             if self._inference.is_decoupled(message):
@@ -189,6 +198,8 @@ class InferenceStream:
             request, turn.empty_final = self._inference.decode(message, raw, self._metadata)
             self._submit(turn, request)
         except TrivetError as error:
+            if request is None:
+                self._inference.report_refused(message, error)
             if self._fail_call:
                 raise
             if turn.ordered and not (self._order and self._order[-1] is turn):

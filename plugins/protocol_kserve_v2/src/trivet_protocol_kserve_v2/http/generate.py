@@ -14,6 +14,7 @@ from trivet_protocol_kserve_v2.codec.generate_request import decode_generate
 from trivet_protocol_kserve_v2.codec.generate_response import encode_generated, only_ends
 from trivet_protocol_kserve_v2.http.event_stream import EventStream
 from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
+from trivet_protocol_kserve_v2.http.refusals import report_refused
 from trivet_protocol_kserve_v2.http.responses import JSON, error_response
 from trivet_protocol_kserve_v2.http.versions import path_version
 
@@ -43,6 +44,13 @@ class GenerateHandlers:
         EventStream(self._engine, call).submit(self._decode(call))
 
     def _decode(self, call: HttpRequest) -> InferenceRequest:
+        try:
+            return self._read(call)
+        except TrivetError as error:
+            report_refused(self._engine, call, error)
+            raise
+
+    def _read(self, call: HttpRequest) -> InferenceRequest:
         version = path_version(call)
         spec = self._engine.model(call.params["model"], version).spec
         if call.headers.get(b"content-encoding", b"").lower() not in _IDENTITY:

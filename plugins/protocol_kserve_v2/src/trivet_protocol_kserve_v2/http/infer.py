@@ -14,13 +14,7 @@ from functools import lru_cache, partial
 from anyio import CapacityLimiter, to_thread
 from trivet.config.spec import ModelSpec
 from trivet.engine import Engine
-from trivet.errors import (
-    InternalError,
-    InvalidArgumentError,
-    ResourceExhaustedError,
-    TrivetError,
-    UnimplementedError,
-)
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnimplementedError
 from trivet.http import Body, HandlerResult, Header, HttpRequest, HttpResponse
 from trivet.inference import InferenceRequest, InferenceResponse
 
@@ -30,6 +24,7 @@ from trivet_protocol_kserve_v2.codec.header_cache import HeaderCache
 from trivet_protocol_kserve_v2.codec.json_response import EncodedResponse, encode_response
 from trivet_protocol_kserve_v2.codec.shared_memory import SharedMemory
 from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
+from trivet_protocol_kserve_v2.http.refusals import report_refused
 from trivet_protocol_kserve_v2.http.responses import JSON, error_response
 from trivet_protocol_kserve_v2.http.versions import path_version
 
@@ -71,7 +66,11 @@ class InferenceHandler:
             coding = compression.preferred_coding(headers.get(b"accept-encoding", b""))
             if coding is not None or b"content-encoding" in headers:
                 return self._answer_compressed(call, coding)
-        request = self._decode(call, call.body, *self._target(call))
+        try:
+            request = self._decode(call, call.body, *self._target(call))
+        except TrivetError as error:
+            report_refused(self._engine, call, error)
+            raise
         request.context.call = call
         request.on_response = self._respond
         self._engine.submit(request)
@@ -117,18 +116,16 @@ class InferenceHandler:
             response_format.call.respond(HttpResponse(200, encoded.buffers, _headers(encoded)))
 
     async def _answer_compressed(self, call: HttpRequest, coding: Coding | None) -> HttpResponse:
-        target = self._target(call)
-        body = call.body
-        content_encoding = call.headers.get(b"content-encoding")
-        if content_encoding is not None:
-            try:
-                if compression.is_compressed(content_encoding):
-                    body = await self._decompress(body)
-            except UnimplementedError as error:
+        try:
+            target = self._target(call)
+            request = self._decode(call, await self._plain_body(call), *target)
+        except TrivetError as error:
+            report_refused(self._engine, call, error)
+            if isinstance(error, compression.UnknownCodingError):
                 return error_response(error, headers=((b"accept-encoding", compression.SUPPORTED.encode()),))
-            except ResourceExhaustedError as error:
+            if isinstance(error, compression.ContentTooLargeError):
                 return error_response(error, 413)
-        request = self._decode(call, body, *target)
+            raise
         response = await self._engine.infer(request)
         encoded = encode_response(request, response)
         headers = _headers(encoded)
@@ -137,7 +134,10 @@ class InferenceHandler:
         compressed = await self._compress(encoded.buffers, coding)
         return HttpResponse(200, compressed, (*headers, (b"content-encoding", coding.encode())))
 
-    async def _decompress(self, body: Body) -> bytes:
+    async def _plain_body(self, call: HttpRequest) -> Body:
+        body = call.body
+        if not compression.is_compressed(call.headers.get(b"content-encoding", b"identity")):
+            return body
         if len(body) < _OFFLOADED_BYTES:
             return compression.decompress(body, self._max_decompressed_size)
         return await to_thread.run_sync(compression.decompress, body, self._max_decompressed_size, limiter=self._coders)

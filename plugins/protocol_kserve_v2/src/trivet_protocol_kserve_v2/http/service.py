@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from trivet.errors import TrivetError
+from trivet.errors import TrivetError, UnavailableError
 from trivet.http import Handler, HandlerResult, HttpRequest, HttpResponse, Route
 from trivet.service import Protocol, ServerContext
 
@@ -19,6 +20,7 @@ from trivet_protocol_kserve_v2.http.forwarding import HeaderForwarding
 from trivet_protocol_kserve_v2.http.generate import GenerateHandlers
 from trivet_protocol_kserve_v2.http.infer import InferenceHandler
 from trivet_protocol_kserve_v2.http.openapi import OPERATIONS, document
+from trivet_protocol_kserve_v2.http.refusals import report_refused
 from trivet_protocol_kserve_v2.http.responses import (
     error_response,
     forbidden,
@@ -50,7 +52,11 @@ class HttpService(Protocol):
             Route(
                 endpoint.method,
                 endpoint.path,
-                _guard(handlers[endpoint.operation], restrictions.get(endpoint.api)),
+                _guard(
+                    handlers[endpoint.operation],
+                    restrictions.get(endpoint.api),
+                    partial(report_refused, context.engine) if endpoint.api == "inference" else None,
+                ),
                 OPERATIONS[endpoint.operation].summary,
             )
             for endpoint in ENDPOINTS
@@ -108,11 +114,18 @@ def _handlers(context: ServerContext) -> Mapping[str, Handler]:
     }
 
 
-def _guard(handler: Handler, restriction: Restriction | None) -> Handler:
-    """Answers a handler's errors, and refuses requests without the header that ``restriction`` asks for."""
+def _guard(
+    handler: Handler, restriction: Restriction | None, report: Callable[[HttpRequest, TrivetError], None] | None
+) -> Handler:
+    """Answers a handler's errors, and refuses requests without the header that ``restriction`` asks for.
+
+    ``report``, where there is one, hears of those.
+    """
 
     def handle(request: HttpRequest) -> HandlerResult:
         if restriction is not None and not restriction.allows(request):
+            if report is not None:
+                report(request, UnavailableError(restriction.message))
             return forbidden(restriction.message)
         try:
             result = handler(request)
