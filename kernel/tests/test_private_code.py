@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +41,35 @@ def test_models_have_modules_of_the_same_name(write: Write) -> None:
     assert "helper" not in sys.modules
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import importlib\nhelper = importlib.import_module('helper')",
+        "import importlib.util\nhelper = importlib.import_module('helper')",
+        "from importlib import import_module\nhelper = import_module('helper')",
+        "def later():\n    import importlib as imports\n    return imports.import_module('helper')\nhelper = later()",
+    ],
+)
+def test_modules_beside_a_model_are_found_by_name_too(write: Write, code: str) -> None:
+    packages = [imported(write(folder, model=code, helper=f"NUMBER = {n}")) for n, folder in enumerate("ab")]
+    assert [package.load("model").helper.NUMBER for package in packages] == [0, 1]
+    assert "helper" not in sys.modules
+    for package in packages:
+        package.close()
+
+
+def test_importlib_is_otherwise_what_it_is_elsewhere(write: Write) -> None:
+    names = "decoder, abc = importlib.import_module('json.decoder'), importlib.import_module('.abc', 'collections')"
+    package = imported(write("a", model=f"import importlib.machinery\n{names}\nfrom importlib.util import find_spec"))
+    model = package.load("model")
+    assert model.decoder is sys.modules["json.decoder"]
+    assert model.abc is sys.modules["collections.abc"]
+    assert (model.find_spec, model.importlib.machinery) == (importlib.util.find_spec, importlib.machinery)
+    with pytest.raises(ModuleNotFoundError, match="'no_such_module_of_anybody'"):
+        model.importlib.import_module("no_such_module_of_anybody")
+    package.close()
 
 
 def test_what_is_installed_comes_before_what_lies_beside_a_model(write: Write) -> None:

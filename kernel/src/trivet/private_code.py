@@ -6,8 +6,9 @@ private package: its files are the package's submodules, compiled from what they
 
 ``import utils`` in such a module must find the ``utils`` beside it, although the statement names no package. The import
 statement calls ``__import__`` of the module's own builtins, so each private module gets builtins whose ``__import__``
-looks beside the model, where Triton's order of search would: after the standard library and installed packages.
-``importlib.import_module("utils")`` and pickles that name such modules do not pass by there and do not find them.
+looks beside the model, where Triton's order of search would: after the standard library and installed packages. What
+such a module imports as ``importlib`` has an ``import_module`` that looks there too. Pickles that name such modules do
+not pass by there and do not find them.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class PrivatePackage:
         self._path = [str(folder) for folder in folders]
         self._beside: dict[str, bool] = {}
         self._builtins = {**vars(builtins), "__import__": self._import}
+        self._importlib = _Importlib(self)
         package = ModuleType(self.name, about)
         package.__path__ = self._path
         package.__spec__ = ModuleSpec(self.name, None, is_package=True)
@@ -113,7 +115,14 @@ class PrivatePackage:
                 module = builtins.__import__(f"{self.name}.{name}", globals, locals, fromlist or (), 0)
                 # Without a list of names the statement binds the first name, which here is the second.
                 return module if fromlist else sys.modules[f"{self.name}.{top}"]
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
+        module = builtins.__import__(name, globals, locals, fromlist or (), level)
+        return self._importlib if module is importlib else module
+
+    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+        """:func:`importlib.import_module` for this package's modules, which finds those beside the model too."""
+        if not name.startswith(".") and self._is_beside(name.partition(".")[0]):
+            return self.load(name)
+        return importlib.import_module(name, package)
 
     def _is_beside(self, top: str) -> bool:
         """Whether a top-level name means something beside the model."""
@@ -124,6 +133,17 @@ class PrivatePackage:
             found = spec is not None and not _is_installed(top, regular=spec.loader is not None)
             self._beside[top] = found
         return found
+
+
+class _Importlib(ModuleType):
+    """``importlib`` as the modules of one package see it: with the package's ``import_module``."""
+
+    def __init__(self, package: PrivatePackage) -> None:
+        super().__init__(importlib.__name__, importlib.__doc__)
+        self.import_module = package.import_module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib, name)
 
 
 class _Finder:
