@@ -118,7 +118,7 @@ class PrivatePackage:
         module = builtins.__import__(name, globals, locals, fromlist or (), level)
         return self._importlib if module is importlib else module
 
-    def import_module(self, name: str, package: str | None = None) -> ModuleType:
+    def _import_module(self, name: str, package: str | None = None) -> ModuleType:
         """:func:`importlib.import_module` for this package's modules, which finds those beside the model too."""
         if not name.startswith(".") and self._is_beside(name.partition(".")[0]):
             return self.load(name)
@@ -140,7 +140,7 @@ class _Importlib(ModuleType):
 
     def __init__(self, package: PrivatePackage) -> None:
         super().__init__(importlib.__name__, importlib.__doc__)
-        self.import_module = package.import_module
+        self.import_module = package._import_module
 
     def __getattr__(self, name: str) -> Any:
         return getattr(importlib, name)
@@ -176,8 +176,8 @@ class _FreshLoader(SourceFileLoader):
 
 
 # As the server found it: what models append to sys.path is often their own folder, which must not make one model's
-# `utils` everyone's.
-_SERVER_PATH = list(sys.path)
+# `utils` everyone's. Absolute, as a thread may have a working directory of its own.
+_SERVER_PATH = [str(Path(path).resolve()) for path in sys.path]
 
 
 def _is_installed(top: str, *, regular: bool) -> bool:
