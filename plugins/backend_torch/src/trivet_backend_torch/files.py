@@ -7,6 +7,7 @@ By content and not by name: ``model.pt`` is a TorchScript archive, a ``state_dic
 from __future__ import annotations
 
 import enum
+import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError, UnavailableError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-DEFAULT_NAMES = ("model.py", "model.pt", "model.pt2", "model.mar", "model.pth", "model")
+WORKFLOW = "WAR-INF/MANIFEST.json"
+DEFAULT_NAMES = ("model.py", "model.pt", "model.pt2", "model.mar", "model.tar.gz", "model.pth", "model")
 
-DAMAGED_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)
-"""What ``zipfile`` raises for one: also ``UnicodeDecodeError`` over a name, and ``NotImplementedError`` over a version
-or a compression that no archive of PyTorch has."""
+DAMAGED_ARCHIVE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, RuntimeError)
+"""What ``zipfile`` and ``tarfile`` raise for one: also ``UnicodeDecodeError`` over a name, and ``NotImplementedError``
+over a version or a compression that no archive of PyTorch has."""
 
 
 class FileKind(enum.Enum):
@@ -83,11 +85,17 @@ def find_model(context: ModelContext) -> ModelFile:
 
 
 def kind_of(path: Path) -> FileKind | None:
-    """What a file or folder holds; ``None`` for something else, and for an archive whose list of files is damaged."""
+    """What a file or folder holds; ``None`` for something else, and for an archive whose list of files is damaged.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` for a workflow of TorchServe.
+    """
     if path.suffix == ".py":
         return FileKind.EAGER
     if path.is_dir():
         return FileKind.HANDLER if (path / MANIFEST).is_file() else None
+    if is_tar(path):
+        # That it has a manifest is looked at when it is read: a list of its files would take as long as unpacking it.
+        return FileKind.HANDLER
     if not zipfile.is_zipfile(path):
         return None
     try:
@@ -98,6 +106,11 @@ def kind_of(path: Path) -> FileKind | None:
         return None
     if MANIFEST in names:
         return FileKind.HANDLER
+    if WORKFLOW in names:
+        raise InvalidArgumentError(
+            f"'{path.name}' is a workflow of TorchServe, which is not there: serve each of its models, and an ensemble"
+            " of them"
+        )
     inside = {name.partition("/")[2] for name in names}
     if any(name.startswith("data/aotinductor/") for name in inside):
         return FileKind.AOTINDUCTOR
@@ -109,3 +122,11 @@ def kind_of(path: Path) -> FileKind | None:
     if "data.pkl" in inside:
         return FileKind.PICKLE
     return None
+
+
+def is_tar(path: Path) -> bool:
+    """Whether a file is what ``torch-model-archiver --archive-format tgz`` writes, by its name and first bytes."""
+    if not path.name.endswith((".tar.gz", ".tgz")):
+        return False
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"

@@ -38,6 +38,7 @@ _PARAMETERS = (
     "MODEL_ARGUMENTS",
     "RESET_METHOD",
     "OUTPUTS_ON_DEVICE",
+    "CONTENT_TYPE",
 )
 ALLOW_UNPICKLING = "allow-unpickling"
 DEFAULT_MAX_BATCH_SIZE_OPTION = "default-max-batch-size"
@@ -70,6 +71,8 @@ class Settings:
     reset_method: str = ""
     """Called on the model where a sequence begins."""
     outputs_on_device: bool = False
+    content_type: str = ""
+    """What a handler of TorchServe takes its text inputs to be, where a request does not say."""
     allow_unpickling: bool = False
     default_max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
 
@@ -95,6 +98,7 @@ class Settings:
             model_arguments=p.mapping("MODEL_ARGUMENTS") or {},
             reset_method=p.values.get("RESET_METHOD", ""),
             outputs_on_device=p.boolean("OUTPUTS_ON_DEVICE") or False,
+            content_type=p.values.get("CONTENT_TYPE", ""),
             # By name, and from the operator alone: whoever may write a model must not be able to allow it.
             allow_unpickling=context.name in allowed,
             default_max_batch_size=options.integer(DEFAULT_MAX_BATCH_SIZE_OPTION, DEFAULT_MAX_BATCH_SIZE),

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 
 OWN = ("base_handler", "image_classifier", "image_segmenter", "object_detector")
@@ -20,6 +21,16 @@ ELSEWHERE = {
 _MODULES = (
     "ts",
     "ts.context",
+    "ts.handler_utils",
+    "ts.handler_utils.micro_batching",
+    "ts.handler_utils.timer",
+    "ts.handler_utils.utils",
+    "ts.metrics",
+    "ts.metrics.dimension",
+    "ts.metrics.metric_type_enum",
+    "ts.protocol",
+    "ts.protocol.otf_message_handler",
+    "ts.service",
     "ts.torch_handler",
     "ts.torch_handler.vision_handler",
     *(f"ts.torch_handler.{name}" for name in OWN),
@@ -41,3 +52,15 @@ def provide() -> None:
             return
         for name in _MODULES:
             sys.modules[name] = importlib.import_module(f"trivet_backend_torch.{name}")
+
+
+def missing(module: str, folder: Path, requirements: str | None) -> str:
+    """What to do about a module that a handler imports, and that there is not.
+
+    ``folder`` is the archive's, ``requirements`` the name of its list of packages, where it has one.
+    """
+    if (folder / module.partition(".")[0]).with_suffix(".py").is_file():
+        return "which is in the archive, where a pickle does not find it: save the network's state_dict instead"
+    if module.partition(".")[0] == "ts":
+        return f"which is TorchServe's, and of its modules there are {', '.join(_MODULES[1:])}"
+    return f"install what '{requirements}' of the archive lists" if requirements else "install it"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 from trivet.private_code import PrivatePackage
 
 from trivet_backend_torch.handlers.rows import batch, numbers, posted
-from trivet_backend_torch.ts.utils.util import list_classes_from_module, load_label_mapping
+from trivet_backend_torch.ts.utils.util import PredictionException, list_classes_from_module, load_label_mapping
 
+_logger = logging.getLogger(__name__)
 _MAPPING = "index_to_name.json"
 
 
@@ -56,11 +59,15 @@ class BaseHandler:
             self.model = self._load_pickled_model(folder, model_file, self.model_pt_path)
             self.model.to(self.device)
             self.model.eval()
+        elif serialized.endswith((".onnx", ".so")):
+            other = "an ONNX model" if serialized.endswith(".onnx") else "a package of AOTInductor"
+            raise RuntimeError(f"BaseHandler runs no network of '{serialized}': serve it without a handler, as {other}")
         elif self.model_pt_path is not None:
             self.model = self._load_torchscript_model(self.model_pt_path)
             self.model.eval()
         else:
             raise RuntimeError("the manifest names neither serializedFile nor modelFile")
+        self.model = _compiled(self.model, (self.model_yaml_config or {}).get("pt2"))
         self.mapping = load_label_mapping(Path(folder, _MAPPING))
         self.initialized = True
 
@@ -101,11 +108,76 @@ class BaseHandler:
         return answers
 
     def handle(self, data: Any, context: Any) -> Any:
-        """All three steps."""
-        began = time.perf_counter()
-        self.context = context
-        answers = self.postprocess(self.inference(self.preprocess(data)))
-        metrics = getattr(context, "metrics", None)
-        if metrics is not None:
-            metrics.add_time("HandlerTime", round((time.perf_counter() - began) * 1000, 2), None, "ms")
-        return answers
+        """All three steps, or what the first request's header ``explain`` or ``describe`` asks for."""
+        return answer(self, data, context, lambda rows: self.postprocess(self.inference(self.preprocess(rows))))
+
+    def _is_explain(self) -> bool:
+        """Whether the batch is to be explained. Trivet has only requests in it that agree on that."""
+        self.explain = bool(self.context) and self.context.get_request_header(0, "explain") == "True"
+        return self.explain
+
+    def _is_describe(self) -> bool:
+        """Whether the request asks what the model is."""
+        return bool(self.context) and self.context.get_request_header(0, "describe") == "True"
+
+    def explain_handle(self, data_preprocess: Any, raw_data: Any) -> Any:
+        """An explanation for each row, by the method ``get_insights`` that a handler has.
+
+        It gets what :meth:`preprocess` made, the first row's ``data`` or ``body``, and its ``target``, 0 by default.
+        Raises :class:`PredictionException` with status 400 for a handler without.
+        """
+        insights = getattr(self, "get_insights", None)
+        if insights is None:
+            raise PredictionException(f"{type(self).__name__} has no get_insights, and explains nothing", 400)
+        row = raw_data[0] if isinstance(raw_data[0], dict) else {}
+        return insights(data_preprocess, row.get("data") or row.get("body"), row.get("target") or 0)
+
+    def describe_handle(self) -> Any:
+        """For handlers to say what their model is."""
+        return None
+
+    def get_device(self) -> Any:
+        """Where the network is."""
+        return self.device
+
+
+def answer(handler: BaseHandler, data: Any, context: Any, predict: Callable[[Any], Any]) -> Any:
+    """Trivet's: :meth:`BaseHandler.handle`, with any code for the three steps."""
+    began = time.perf_counter()
+    handler.context = context
+    if handler._is_describe():
+        answers: Any = [handler.describe_handle()]
+    elif handler._is_explain():
+        answers = handler.explain_handle(handler.preprocess(data), data)
+    else:
+        answers = predict(data)
+    if context.metrics is not None:
+        context.metrics.add_time("HandlerTime", round((time.perf_counter() - began) * 1000, 2), None, "ms")
+    return answers
+
+
+def _compiled(model: Any, pt2: Any) -> Any:
+    """What ``pt2`` of ``model-config.yaml`` asks for, and the model as it is where that cannot be compiled.
+
+    That is ``{"compile": {"enable": True, ...}}``, or as of old the name of a backend or arguments of
+    ``torch.compile``. Raises :class:`ValueError` for anything else.
+    """
+    if pt2 is None:
+        return model
+    if isinstance(pt2, str):
+        pt2 = {"backend": pt2}
+    if not isinstance(pt2, dict):
+        raise ValueError(f"'pt2' of model-config.yaml is {pt2!r}, expected the name of a backend or a mapping")
+    if "export" in pt2:
+        raise ValueError(
+            "'pt2' of model-config.yaml has 'export', a compiled program that is not loaded here; make a package of"
+            " AOTInductor of it, and serve that without a handler"
+        )
+    arguments = dict(pt2.get("compile", pt2))
+    if not arguments.pop("enable", "compile" not in pt2):
+        return model
+    try:
+        return torch.compile(model, **arguments)
+    except Exception as error:  # noqa: BLE001 - TorchScript, an unknown backend: TorchServe goes on without
+        _logger.warning("the network of a handler is not compiled as 'pt2' says: %s", error)
+        return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 from typing import Any
 
@@ -46,6 +47,19 @@ class VisionHandler(BaseHandler):
             return numbers(content, torch.float32)
         tensor: torch.Tensor = self.image_processing(_read(_file(content)))
         return tensor
+
+    def get_insights(self, tensor_data: Any, _: Any, target: Any = 0) -> list[Any]:
+        """How much each number of the tensor contributes to a class's score, by captum's integrated gradients.
+
+        Raises :class:`PredictionException` with status 501 where captum is not installed.
+        """
+        try:
+            captum = importlib.import_module("captum.attr")
+        except ImportError as error:
+            raise PredictionException("explanations need captum on the server: pip install captum", 501) from error
+        gradients = captum.IntegratedGradients(self.model)
+        answers: list[Any] = gradients.attribute(tensor_data, target=target, n_steps=15).tolist()
+        return answers
 
 
 def _file(content: bytes | bytearray | str) -> bytes | bytearray:

@@ -9,6 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+import yaml
+
 
 class PredictionException(Exception):  # noqa: N818 - TorchServe's name
     """A handler's own error for its caller; ``error_code`` is an HTTP status."""
@@ -17,6 +20,19 @@ class PredictionException(Exception):  # noqa: N818 - TorchServe's name
         super().__init__(message)
         self.message = message
         self.error_code = error_code
+
+    def __str__(self) -> str:
+        return f"{self.message} : {self.error_code}"
+
+
+def get_yaml_config(yaml_file_path: str | Path) -> Any:
+    """What a YAML file holds. Raises :class:`OSError` and :class:`yaml.YAMLError`."""
+    return yaml.safe_load(Path(yaml_file_path).read_text(encoding="utf-8"))
+
+
+def check_valid_pt2_backend(backend: str) -> bool:
+    """Whether ``torch.compile`` knows a backend of that name."""
+    return backend == "eager" or backend in torch.compiler.list_backends(exclude_tags=())
 
 
 def load_label_mapping(mapping_file_path: str | Path) -> dict[str, Any] | None:
