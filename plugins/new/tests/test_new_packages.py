@@ -97,6 +97,31 @@ def test_the_name_of_an_installed_package_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "package").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "hidden"),
+    [
+        ("backend", "array", "trivet.backend.ArrayInstance"),
+        ("backend", "backend", "trivet.backend.BackendModel"),
+        ("scheduler", "default", "trivet.scheduling.DefaultScheduler"),
+        ("memory", "region", "trivet.memory.RegionSlice"),
+    ],
+)
+def test_a_name_whose_class_would_hide_one_of_the_contract_is_refused(
+    kind: str, name: str, hidden: str, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(new, [kind, name, "--output", str(tmp_path / "package")])
+    assert done.exit_code == 1
+    assert f"would be called as {hidden} is; choose another name" in done.output
+    assert not (tmp_path / "package").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = CliRunner().invoke(new, ["backend", "x", "--output", str(tmp_path / "file" / "package")])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"Error: cannot write '{tmp_path}/file/package': ")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_package_of_the_longest_name_is_formatted(kind: str, tmp_path: Path) -> None:
     name = "an-unusually-long-name-of-a-form"

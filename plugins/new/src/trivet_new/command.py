@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +17,14 @@ TEMPLATES = Path(__file__).with_name("templates")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST = 32
 """With more, lines of the templates would be too long for the linter that comes with them."""
+_CLASSES = {
+    "backend": ("trivet.backend", ("Backend", "Model", "Instance")),
+    "protocol": ("trivet.service", ("Protocol",)),
+    "scheduler": ("trivet.scheduling", ("Scheduler",)),
+    "exporter": ("trivet.service", ("Exporter",)),
+    "memory": ("trivet.memory", ("Memory", "Slice")),
+}
+"""The module of each kind's contract, and what the classes of its template are called after the name."""
 
 
 @click.command
@@ -40,11 +49,28 @@ def new(kind: str, name: str, output: Path | None) -> None:
     with suppress(PackageNotFoundError):
         version(f"trivet-{kind}-{name}")
         raise click.ClickException(f"a package trivet-{kind}-{name} is installed already; choose another name")
+    for hidden in _hidden(kind, name):
+        raise click.ClickException(f"a class of this package would be called as {hidden} is; choose another name")
     folder = output or Path(f"trivet-{kind}-{name}")
-    if folder.exists() and any(folder.iterdir()):
-        raise click.ClickException(f"'{folder}' is not empty; give another folder with --output")
-    write(kind, name, folder)
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise click.ClickException(f"'{folder}' is not empty; give another folder with --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        write(kind, name, folder)
+    except OSError as error:
+        raise click.ClickException(f"cannot write '{folder}': {error}") from error
     click.echo(f"wrote {folder}; next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest")
+
+
+def _hidden(kind: str, name: str) -> list[str]:
+    """Classes of the contract that the template imports or may come to need, and would hide with its own."""
+    module, classes = _CLASSES[kind]
+    contract = import_module(module)
+    return [f"{module}.{_class_name(name)}{own}" for own in classes if hasattr(contract, _class_name(name) + own)]
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("-"))
 
 
 def write(kind: str, name: str, folder: Path) -> None:
@@ -59,7 +85,7 @@ def write(kind: str, name: str, folder: Path) -> None:
         "identifier": identifier,
         "distribution": f"trivet-{kind}-{name}",
         "module": f"trivet_{kind}_{identifier}",
-        "class_name": "".join(part.capitalize() for part in name.split("-")),
+        "class_name": _class_name(name),
         "kernel_version": ".".join(version("trivet-kernel").split(".")[:2]),
         "api_version": API_VERSION,
     }
