@@ -13,13 +13,16 @@ from trivet import hookimpl
 from trivet.backend import ArrayInstance, Backend, BackendModel, InstanceContext, ModelContext, RequestInstance
 from trivet.datatypes import FP32
 from trivet.errors import InvalidArgumentError
-from trivet.hookspecs import BackendPlugin, SchedulerPlugin
+from trivet.hookspecs import BackendPlugin, ExporterPlugin, SchedulerPlugin
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.plugins import PluginRegistry
 from trivet.scheduling import Batch, DefaultScheduler, Scheduler
+from trivet.service import Exporter, ServerContext
 from trivet.tensor import Tensor
+from trivet.testing import RunningServer
 from trivet.testing.conformance import (
     BackendConformance,
+    ExporterConformance,
     SchedulerConformance,
     Stream,
     StreamingBackendConformance,
@@ -132,6 +135,25 @@ class RepeatingScheduler(Scheduler):
         return 0
 
 
+class CountsExporter(Exporter):
+    """Tells of models to whoever asks it."""
+
+    made: CountsExporter
+
+    def __init__(self, context: ServerContext) -> None:
+        self._engine = context.engine
+        CountsExporter.made = self
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Nothing to close."""
+
+    def text(self) -> str:
+        return " ".join(f"{model.name}={model.success.count}" for model in self._engine.statistics())
+
+
 class Plugin:
     def __init__(self, scheduler: type[Scheduler] = DefaultScheduler) -> None:
         self._scheduler = scheduler
@@ -142,6 +164,10 @@ class Plugin:
             BackendPlugin(name="scale", factory=ScaleBackend, description="Scales", model_filenames=("scale.txt",)),
             BackendPlugin(name="count", factory=CountingBackend, description="Counts"),
         ]
+
+    @hookimpl
+    def trivet_exporters(self) -> Sequence[ExporterPlugin]:
+        return [ExporterPlugin(name="counts", factory=CountsExporter, description="Counts")]
 
     @hookimpl
     def trivet_schedulers(self) -> Sequence[SchedulerPlugin]:
@@ -184,6 +210,14 @@ class CountingKit(StreamingBackendConformance):
 
     def stream(self) -> Stream:
         return Stream(self.inputs(1, 4), [{"y": np.array([number], np.int32)} for number in range(5)])
+
+
+class ExporterKit(ExporterConformance):
+    exporter = "counts"
+
+    def exported(self, server: RunningServer) -> str:
+        text: str = server.call(CountsExporter.made.text)
+        return text
 
 
 class SchedulerKit(SchedulerConformance):
@@ -268,6 +302,11 @@ def test_a_backend_that_is_not_installed_is_told_so(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(PluginRegistry, "discover", classmethod(lambda cls: PluginRegistry.of()))
     with pytest.raises(pytest.fail.Exception, match="an installed package offers 'scale' through an entry point"):
         ScaleKit().test_a_model_loads_and_answers()
+
+
+def test_an_exporter_needs_no_protocol_to_be_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    assert run(ExporterKit) == []
 
 
 def test_a_good_scheduler_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,9 @@ from trivet.backend import (
     OutputValue,
 )
 from trivet.errors import InternalError
-from trivet.hookspecs import BackendPlugin
+from trivet.hookspecs import BackendPlugin, ProtocolPlugin
 from trivet.plugins import PluginRegistry
+from trivet.service import Protocol
 from trivet.tensor import Tensor
 
 FAILURE = "this model always fails"
@@ -57,7 +58,7 @@ class KitModels:
             (repository / name / "config.pbtxt").write_text(own, encoding="utf-8")
 
     def registry(self) -> PluginRegistry:
-        """What is installed, and this backend."""
+        """What is installed, this backend, and a protocol that serves nothing: no server starts without one."""
         own = PluginRegistry.of(conformance=_KitPlugin(self)).plugins
         return PluginRegistry([*PluginRegistry.discover().plugins, *own])
 
@@ -69,6 +70,18 @@ class _KitPlugin:
     @hookimpl
     def trivet_backends(self) -> Sequence[BackendPlugin]:
         return [BackendPlugin(name="conformance", factory=lambda: _KitBackend(self._models))]
+
+    @hookimpl
+    def trivet_protocols(self) -> Sequence[ProtocolPlugin]:
+        return [ProtocolPlugin(name="conformance", factory=lambda _context: _KitProtocol())]
+
+
+class _KitProtocol(Protocol):
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Nothing to close."""
 
 
 class _KitBackend(Backend):
