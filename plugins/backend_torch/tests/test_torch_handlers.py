@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from trivet.backend import BackendInstance, InstanceContext, RequestInstance
-from trivet.errors import InternalError, InvalidArgumentError
+from trivet.errors import InternalError, InvalidArgumentError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.tensor import Tensor, object_array
 
@@ -45,6 +45,8 @@ class SumHandler(BaseHandler):
         rows = [row.get("data") or row.get("body") for row in data]
         if any(row == b"bad" for row in rows):
             raise PredictionException("this is no list", 400)
+        if any(row == b"worse" for row in rows):
+            raise PredictionException("this is no text")
         return torch.tensor([parse(row) for row in rows])
 
     def postprocess(self, data):
@@ -276,9 +278,44 @@ def test_a_handler_that_is_not_here(handler: str, why: str, context: Any, create
         create(context(files(**{"MAR-INF/MANIFEST.json": json.dumps(manifest)})))
 
 
-def test_what_a_handler_calls_the_callers_fault_costs_no_other_request(context: Any, create: Create) -> None:
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (b"bad", InvalidArgumentError, "this is no list (model 'm'"),
+        (b"worse", InternalError, "this is no text (status 500"),
+        (b"{", InternalError, "PyTorch execute failure: Expecting"),
+        (b"[9]", InternalError, "PyTorch execute failure: KeyError: '9'"),
+    ],
+)
+def test_an_exception_costs_no_other_request(
+    text: bytes, kind: type[Exception], message: str, context: Any, create: Create
+) -> None:
     made = create(context(files()))
-    good, bad, other = execute(made, request(b"[1, 2]"), request(b"bad"), request(b"[3, 4]"))
+    good, bad, other = execute(made, request(b"[1, 2]"), request(text), request(b"[3, 4]"))
     assert answers(good)[0]["label"] == "three"
-    assert isinstance(bad.error, InvalidArgumentError)
+    assert isinstance(bad.error, kind)
+    assert message in str(bad.error)
     assert answers(other)[0]["label"] == "seven"
+
+
+@pytest.mark.parametrize(
+    ("error", "config"),
+    [("ValueError('no')", "sequence_batching { direct { } }"), ("MemoryError('no')", "")],
+    ids=["a sequence's state", "no memory"],
+)
+def test_a_handler_is_not_called_again_where_that_does_harm(
+    error: str, config: str, context: Any, create: Create
+) -> None:
+    handler = f"""
+calls = []
+
+def handle(data, context):
+    if data and len(data) > 1:
+        calls.append(len(data))
+        raise {error}
+    return [{{"calls": calls}}] * len(data or ())
+"""
+    made = create(context(files(**{"handler.py": handler}), config))
+    with pytest.raises(TrivetError, match="no"):
+        execute(made, request(b"a"), request(b"b"))
+    assert answers(execute(made, request(b"a"))[0]) == [{"calls": [2]}]

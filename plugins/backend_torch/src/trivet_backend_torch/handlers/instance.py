@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from trivet.backend import ModelContext, RequestInstance
-from trivet.errors import InternalError, InvalidArgumentError, TrivetError
+from trivet.errors import InternalError, InvalidArgumentError, ResourceExhaustedError, TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.private_code import PrivatePackage
 
@@ -41,23 +41,24 @@ class HandlerInstance(RequestInstance):
         self._content_type = content_type
         self._batches = context.config.max_batch_size > 0
         self._decoupled = context.config.model_transaction_policy.decoupled
+        self._stateful = context.config.HasField("sequence_batching")
         self._outputs = outputs_of(context.config)
         self._sent = False
         """Whether the batch that is executed was answered in part."""
 
     def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse]:
-        """One call for all. As in TorchServe, an exception of the handler fails the whole batch.
+        """One call for all. Where the handler raises, each request gets a call of its own, so that it costs no other.
 
-        But where the handler says that it is a caller's fault, each request gets a call of its own, so that the fault
-        costs no other. So do they where one asks for something else than a prediction, which handlers look for in the
-        first request only.
+        But an exception fails the whole batch where the handler may have done its part already, once it has answered
+        in part or kept the state of a sequence, and where there is not enough memory. Requests are executed one by one
+        too where one asks for something else than a prediction, which handlers look for in the first request only.
         """
         mixed = len({tuple(request.parameters.get(mode) for mode in _MODES) for request in requests}) > 1
         if not mixed:
             try:
                 return self._together(requests)
-            except InvalidArgumentError:
-                if len(requests) == 1 or self._sent:
+            except TrivetError as error:
+                if len(requests) == 1 or self._sent or self._stateful or isinstance(error, ResourceExhaustedError):
                     raise
         return [self._alone(request) for request in requests]
 
@@ -89,10 +90,7 @@ class HandlerInstance(RequestInstance):
         except TrivetError:
             raise
         except Exception as error:
-            status = getattr(error, "error_code", 500)
-            if isinstance(status, int) and 400 <= status < 500:
-                raise InvalidArgumentError(f"{getattr(error, 'message', error)} (model {self._name})") from error
-            raise execute_failure(error, self._name) from error
+            raise self._failure(error) from error
         finally:
             self._context.send_intermediate = None
         self._check_count(answers, len(rows))
@@ -125,7 +123,7 @@ class HandlerInstance(RequestInstance):
         try:
             for processor, answer in zip(processors, answers, strict=True):
                 if processor.get_response_status_code() >= 400:
-                    raise self._failure(processor, answer)
+                    raise self._refusal(processor, answer)
             tensors = [
                 output_tensor(
                     name, datatype, dims, [self._part(answer, name) for answer in answers], batches=self._batches
@@ -142,7 +140,16 @@ class HandlerInstance(RequestInstance):
         parameters = {key: str(value) for each in processors for key, value in each.get_response_headers().items()}
         return InferenceResponse(tensors, parameters=parameters, final=final)
 
-    def _failure(self, processor: Any, answer: Any) -> TrivetError:
+    def _failure(self, error: Exception) -> TrivetError:
+        """The error for an exception of the handler, whose ``PredictionException`` has a message and status."""
+        status = getattr(error, "error_code", None)
+        if not isinstance(status, int):
+            return execute_failure(error, self._name)
+        kind = InvalidArgumentError if 400 <= status < 500 else InternalError
+        told = "" if status == 400 else f"status {status}, "
+        return kind(f"{getattr(error, 'message', error)} ({told}model {self._name})")
+
+    def _refusal(self, processor: Any, answer: Any) -> TrivetError:
         """The error for a row that the handler gave a status: a client of TorchServe gets its answer with that."""
         status = processor.get_response_status_code()
         said = encoded(answer).decode(errors="replace")[:_MESSAGE_CHARACTERS]
