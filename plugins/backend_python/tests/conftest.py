@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bls_models import SHARED, Repository
 from numpy.typing import NDArray
 from trivet.backend import ArrayInstance, BackendInstance, InstanceContext, ModelCaller, ModelContext, RequestInstance
 from trivet.batching import gather, split
@@ -159,6 +161,15 @@ class Models:
 def models(tmp_path: Path) -> Iterator[Models]:
     with ExitStack() as stack:
         yield Models(tmp_path, stack)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Repository]:
+    """An empty one, for models that share :data:`bls_models.SHARED` with the test."""
+    SHARED.clear()
+    SHARED.update(cancelled=threading.Event(), sent_enough=threading.Event(), sent=[])
+    yield Repository(tmp_path)
+    SHARED.clear()
 
 
 @pytest.fixture
