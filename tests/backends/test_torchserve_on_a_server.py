@@ -7,6 +7,7 @@ import queue
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ def handle(data, context):
     for part in range(2 if data else 0):
         parts = [f"{part} {row['data'].decode()}" for row in data]
         send_intermediate_predict_response(parts, context.request_ids, "Intermediate", 200, context)
+    for index, row in enumerate(data or ()):
+        if row["data"] == b"more":
+            send_intermediate_predict_response(["and more"], {0: context.request_ids[index]}, "", 200, context)
     return ["last"] * len(data or ())
 """
 SEQUENCE = """
@@ -67,6 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     repository = tmp_path_factory.mktemp("archives")
     write(repository, "status", STATUS, "batchSize: 3\nmaxBatchDelay: 30000\n")
     write(repository, "stream", STREAM, config=DECOUPLED)
+    write(repository, "batched", STREAM, "batchSize: 3\nmaxBatchDelay: 30000\n", config=DECOUPLED)
     write(repository, "whole", STREAM)
     write(repository, "sums", SEQUENCE, "minWorkers: 2\nbatchSize: 2\nsequenceBatching: true\n")
     with running_server(repository) as running:
@@ -106,6 +111,21 @@ def test_a_handler_answers_in_parts(server: RunningServer) -> None:
             parts = [arrived.get(timeout=60) for _ in range(3)]
             assert parts == [[[f"0 {text}".encode()]], [[f"1 {text}".encode()]], [[b"last"]]]
         connection.stop_stream()
+
+
+def test_a_handler_answers_some_of_a_batch_in_parts(server: RunningServer) -> None:
+    arrived: dict[bytes, queue.Queue[Any]] = {text: queue.Queue() for text in (b"less", b"more", b"none")}
+    with ExitStack() as stack:
+        for text, answers in arrived.items():
+            connection = stack.enter_context(triton_grpc.InferenceServerClient(server.grpc_url))
+            connection.start_stream(
+                lambda result, error, answers=answers: answers.put(error or result.as_numpy("prediction").tolist())
+            )
+            stack.callback(connection.stop_stream)
+            connection.async_stream_infer("batched", given(triton_grpc, text), request_id="the same")
+        for text, answers in arrived.items():
+            parts = [b"0 " + text, b"1 " + text, *([b"and more"] if text == b"more" else []), b"last"]
+            assert [answers.get(timeout=60) for _ in parts] == [[[part]] for part in parts]
 
 
 def test_a_model_that_is_not_decoupled_says_why_it_cannot_answer_in_parts(server: RunningServer) -> None:

@@ -66,17 +66,30 @@ def handle(data, context):
             context.get_sequence_id(index),
             context.get_request_header(index, "tenant"),
             context.request_processor[index].get_request_property("ts_request_sequence_end"),
-            context.get_request_id(index),
+            context.get_request_header(index, "X-Tenant"),
         ]
         for index in range(len(data or ()))
     ]
 """
     made = create(context(handler(code)))
-    sequence = asked(b"a", tenant=7)
+    sequence = asked(b"a", **{"tenant": 7, "x-tenant": "forwarded"})
     sequence.correlation_id, sequence.sequence_end = "s", True
-    first, second = execute(made, sequence, request(b"b", id="two"))
-    assert answers(first) == [["s", "7", "true", ""]]
-    assert answers(second) == [[None, None, None, "two"]]
+    first, second = execute(made, sequence, request(b"b"))
+    assert answers(first) == [["s", "7", "true", "forwarded"]]
+    assert answers(second) == [[None, None, None, None]]
+
+
+def test_requests_of_a_batch_have_ids_of_their_own(context: Any, create: Create) -> None:
+    code = """
+def handle(data, context):
+    return [[context.get_request_id(index), len(data)] for index in range(len(data or ()))]
+"""
+    made = create(context(handler(code)))
+    responses = execute(made, request(b"a", id="one"), request(b"b"), request(b"c", id="one"), request(b"d", b"e"))
+    (one,), (nameless,), (again,), two_rows = (answers(response) for response in responses)
+    assert one == ["one", 5]
+    assert two_rows[0] == two_rows[1]
+    assert len({id for id, _ in (one, nameless, again, two_rows[0]) if id}) == 4
 
 
 JSON = """
@@ -111,6 +124,13 @@ def test_inputs_are_decoded_as_their_content_type_says(
 def test_what_is_not_of_its_content_type_stays_as_it_was_posted(text: bytes, context: Any, create: Create) -> None:
     made = create(context(handler(JSON)))
     assert answers(execute(made, asked(text, content_type="application/json"))[0]) == [["bytearray", None]]
+
+
+def test_a_handler_that_expects_decoded_json_says_how_it_gets_that(context: Any, create: Create) -> None:
+    made = create(context(handler("def handle(data, context):\n    return [row['data']['a'] for row in data or ()]\n")))
+    with pytest.raises(InternalError, match=r"bytearray indices .*; if the handler expects decoded JSON, give the req"):
+        execute(made, request(b'{"a": 1}'))
+    assert answers(execute(made, asked(b'{"a": 1}', content_type="application/json"))[0]) == [1]
 
 
 METRICS = """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,10 @@ from trivet_backend_torch.runtime import execute_failure
 
 _MODES = ("explain", "describe")
 _MESSAGE_CHARACTERS = 2000
+_UNDECODED = (
+    "if the handler expects decoded JSON, give the request the parameter content_type 'application/json', or set the"
+    " model's parameter CONTENT_TYPE to that"
+)
 
 
 class HandlerInstance(RequestInstance):
@@ -79,12 +84,12 @@ class HandlerInstance(RequestInstance):
             made = rows_of(request, batches=self._batches, content_type=content_type)
             rows += made
             ends.append(len(rows))
-            ids += [request.id] * len(made)
+            ids += [_unique(request.id, ids)] * len(made)
             headers += [_headers(request) for _ in made]
         parts = [(request, slice(*ends)) for request, ends in zip(requests, pairwise(ends), strict=True)]
         self._sent = False
         self._context.begin_batch(ids, headers)
-        self._context.send_intermediate = lambda answers: self._send(parts, len(rows), answers)
+        self._context.send_intermediate = lambda answers, whose: self._send(parts, ids, answers, whose)
         try:
             answers = self._handle(rows, self._context)
         except TrivetError:
@@ -103,17 +108,25 @@ class HandlerInstance(RequestInstance):
                 f"number of batch response mismatched, expect: {expected}, got: {given} (model {self._name})"
             )
 
-    def _send(self, parts: Sequence[tuple[InferenceRequest, slice]], rows: int, answers: Any) -> None:
-        """Answer each request in part."""
+    def _send(
+        self,
+        parts: Sequence[tuple[InferenceRequest, slice]],
+        ids: Sequence[str],
+        answers: Sequence[Any],
+        whose: Mapping[int, str],
+    ) -> None:
+        """Answer requests in part: those whose ids ``whose`` has for the answers at these positions."""
         if not self._decoupled:
             raise InternalError(
                 f"the handler of model {self._name} answers in parts, which only a decoupled model may: set"
                 " 'model_transaction_policy { decoupled: true }' in its config.pbtxt"
             )
-        self._check_count(answers, rows)
         self._sent = True
         for request, part in parts:
-            request.respond(self._response(request, part, answers[part], final=False))
+            sent = [answers[index] for index, id in whose.items() if id == ids[part.start]]
+            if sent:
+                rows = slice(part.start, part.start + len(sent))
+                request.respond(self._response(request, rows, sent, final=False))
 
     def _response(
         self, request: InferenceRequest, part: slice, answers: Sequence[Any], *, final: bool = True
@@ -144,7 +157,10 @@ class HandlerInstance(RequestInstance):
         """The error for an exception of the handler, whose ``PredictionException`` has a message and status."""
         status = getattr(error, "error_code", None)
         if not isinstance(status, int):
-            return execute_failure(error, self._name)
+            failure = execute_failure(error, self._name)
+            if isinstance(error, (TypeError, AttributeError)) and "bytearray" in failure.message:
+                return type(failure)(f"{failure.message}; {_UNDECODED}")
+            return failure
         kind = InvalidArgumentError if 400 <= status < 500 else InternalError
         told = "" if status == 400 else f"status {status}, "
         return kind(f"{getattr(error, 'message', error)} ({told}model {self._name})")
@@ -173,6 +189,11 @@ class HandlerInstance(RequestInstance):
             metrics.close()
         self._code.close()
         self._device.close()
+
+
+def _unique(id: str, taken: Sequence[str]) -> str:
+    """The id of a request, another where it has none or one before it has the same: parts are sent by id."""
+    return id if id and id not in taken else uuid.uuid4().hex
 
 
 def _headers(request: InferenceRequest) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _SEQUENCE_ID = "ts_request_sequence_id"
@@ -18,8 +18,11 @@ class RequestProcessor:
         self._response_header: dict[str, str] = {}
 
     def get_request_property(self, key: str) -> Any:
-        """One header of the request; ``None`` where it has none of that name."""
-        return self._request_header.get(key)
+        """One header of the request; ``None`` where it has none of that name.
+
+        Headers that a protocol forwards have their names in lower case, whatever a client wrote.
+        """
+        return self._request_header.get(key, self._request_header.get(key.lower()))
 
     def get_request_properties(self) -> dict[str, Any]:
         """All headers of the request."""
@@ -79,7 +82,7 @@ class Context:
         self.model_yaml_config = model_yaml_config or {}
         self.model_code: Any = None
         """Trivet's: how the archive's Python files are imported, and taken out again."""
-        self.send_intermediate: Callable[[Sequence[Any]], None] | None = None
+        self.send_intermediate: Callable[[Sequence[Any], Mapping[int, str]], None] | None = None
         """Trivet's: answers the requests of the batch in part, where the model is decoupled."""
         self.request_ids: dict[int, str] = {}
         self._request_processor: Sequence[RequestProcessor] = ()
@@ -102,7 +105,7 @@ class Context:
             self.metrics.request_ids = self.request_ids
 
     def get_request_id(self, idx: int = 0) -> str | None:
-        """The id that a client gave its request."""
+        """The id of a row's request: the client's, made unique among those of the batch."""
         return self.request_ids.get(idx)
 
     def get_sequence_id(self, idx: int) -> str | None:
@@ -115,7 +118,8 @@ class Context:
 
         ``None`` where there is none of that name, and while the handler is initialized.
         """
-        return self.get_all_request_header(idx).get(key)
+        processors = self._request_processor
+        return processors[idx].get_request_property(key) if idx < len(processors) else None
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:
         """All parameters of one request, as text."""

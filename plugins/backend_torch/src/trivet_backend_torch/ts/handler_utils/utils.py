@@ -8,12 +8,14 @@ from typing import Any
 
 def send_intermediate_predict_response(
     ret: Sequence[Any],
-    req_id_map: Mapping[int, str] | None,  # noqa: ARG001 - TorchServe's signature, as what follows
-    message: str,  # noqa: ARG001
+    req_id_map: Mapping[int, str],
+    message: str,  # noqa: ARG001 - TorchServe's signature
     code: int,  # noqa: ARG001
     context: Any,
 ) -> None:
-    """Answer each row of the batch in part, from any thread; what ``handle`` returns is the last part.
+    """Answer rows of the batch in part, from any thread; what ``handle`` returns is the last part.
+
+    ``req_id_map`` says for each answer to be sent whose it is: all of ``context.request_ids``, or some.
 
     Raises :class:`~trivet.errors.InternalError` where the model is not decoupled, and :class:`RuntimeError` while no
     batch is executed.
@@ -21,4 +23,4 @@ def send_intermediate_predict_response(
     send = context.send_intermediate
     if send is None:
         raise RuntimeError("send_intermediate_predict_response is for a batch that the handler has at hand")
-    send(ret)
+    send(ret, req_id_map)
