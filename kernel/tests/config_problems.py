@@ -6,10 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from config_samples import plain
+from config_samples import Json, plain
 from trivet.config import find_problems, normalize, parse_json_config
 
-Json = dict[str, Any]
 Wrong = tuple[Json, str, str]
 """A configuration, and field and message of its problem.
 

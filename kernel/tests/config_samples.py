@@ -27,10 +27,12 @@ TENSORFLOW = BackendPlugin(
     model_filenames=("model.savedmodel", "model.graphdef"),
 )
 
-TENSOR: dict[str, Any] = {"data_type": "TYPE_FP32", "dims": [4]}
+Json = dict[str, Any]
+
+TENSOR: Json = {"data_type": "TYPE_FP32", "dims": [4]}
 
 
-def plain(**changes: Any) -> dict[str, Any]:
+def plain(**changes: Any) -> Json:
     """A model with one input and one output, as JSON would hold it, with ``changes``."""
     config = {
         "name": "m",

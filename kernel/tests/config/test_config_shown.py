@@ -6,12 +6,12 @@ The documents were taken from its ``GET v2/models/m/config`` after loading a Pyt
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
-from config_samples import ONNX, PYTHON, TENSOR, TENSORFLOW, configs, plain
+from config_samples import TENSOR, Json, configs, plain
+from config_shown import GROUP, shown
 from hypothesis import given
-from trivet.config import ModelConfig, normalize, parse_json_config, to_dict, to_json
+from trivet.config import ModelConfig, to_dict, to_json
 
 INPUT = {
     "name": "A",
@@ -30,16 +30,6 @@ OUTPUT = {
     "label_filename": "",
     "is_shape_tensor": False,
     "is_non_linear_format_io": False,
-}
-GROUP = {
-    "name": "m",
-    "kind": "KIND_CPU",
-    "count": 1,
-    "gpus": [],
-    "secondary_devices": [],
-    "profile": [],
-    "passive": False,
-    "host_policy": "",
 }
 OPTIMIZATION = {
     "priority": "PRIORITY_DEFAULT",
@@ -88,8 +78,6 @@ RAGGED = {
     "batch_output": [{"target_name": ["B"], "kind": "BATCH_SCATTER_WITH_INPUT_SHAPE", "source_input": ["A"]}],
 }
 CONTROL = {"int32_false_true": [], "fp32_false_true": [], "bool_false_true": [], "data_type": "TYPE_INVALID"}
-
-Json = dict[str, Any]
 
 CASES: dict[str, tuple[Json, Json]] = {
     "nothing": ({}, {}),
@@ -362,12 +350,6 @@ CASES: dict[str, tuple[Json, Json]] = {
 }
 
 
-def shown(config: Json, **how: Any) -> Json:
-    parsed = parse_json_config(json.dumps(config), "test")
-    normalize(parsed, **{"backend": PYTHON, **how})
-    return to_dict(parsed)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_shown_as_triton_shows_it(case: str) -> None:
     given_, changes = CASES[case]
@@ -393,55 +375,3 @@ def test_text_has_no_blanks_and_numbers_stay_short() -> None:
 @given(configs())
 def test_any_configuration_can_be_shown(config: ModelConfig) -> None:
     assert json.loads(to_json(config)) == to_dict(config)
-
-
-@given(configs())
-def test_defaults_are_filled_in_once(config: ModelConfig) -> None:
-    normalize(config, backend=ONNX, gpu_count=1)
-    again = ModelConfig.FromString(config.SerializeToString())
-    normalize(again, backend=ONNX, gpu_count=1)
-    assert again == config
-
-
-def test_a_backend_brings_platform_file_and_instances() -> None:
-    config = shown({"name": "m", "platform": "onnxruntime_onnx"}, backend=ONNX)
-    assert config["backend"] == "onnxruntime"
-    assert config["default_model_filename"] == "model.onnx"
-    assert config["instance_group"] == [GROUP | {"count": 2}]
-    config = shown({"name": "m", "backend": "onnxruntime", "default_model_filename": "other.onnx"}, backend=ONNX)
-    assert config["platform"] == "onnxruntime_onnx"
-    assert config["default_model_filename"] == "other.onnx"
-
-
-def test_a_file_name_tells_the_platform_and_the_other_way_round() -> None:
-    by_file = shown(
-        {"name": "m", "backend": "tensorflow", "default_model_filename": "model.graphdef"}, backend=TENSORFLOW
-    )
-    assert by_file["platform"] == "tensorflow_graphdef"
-    by_platform = shown({"name": "m", "platform": "tensorflow_graphdef"}, backend=TENSORFLOW)
-    assert by_platform["default_model_filename"] == "model.graphdef"
-    neither = shown({"name": "m", "backend": "tensorflow"}, backend=TENSORFLOW)
-    assert (neither["platform"], neither["default_model_filename"]) == ("tensorflow_savedmodel", "model.savedmodel")
-
-
-@pytest.mark.parametrize(
-    ("group", "expected"),
-    [
-        ({}, {"kind": "KIND_GPU", "gpus": [0, 1]}),
-        ({"gpus": [1]}, {"kind": "KIND_GPU", "gpus": [1]}),
-        ({"gpus": [2]}, {"kind": "KIND_CPU", "gpus": [2], "count": 2}),  # and then refused, as in Triton
-        ({"kind": "KIND_GPU", "count": 3}, {"kind": "KIND_GPU", "gpus": [0, 1], "count": 3}),
-        ({"kind": "KIND_CPU"}, {"count": 2}),
-    ],
-)
-def test_gpus_are_used_where_there_are_any(group: Json, expected: Json) -> None:
-    config = shown({"name": "m", "instance_group": [group]}, backend=ONNX, gpu_count=2)
-    assert config["instance_group"] == [GROUP | {"name": "m_0"} | expected]
-
-
-def test_an_ensemble_gets_no_instances() -> None:
-    config = ModelConfig(name="e", platform="ensemble", ensemble_scheduling={"step": [{"model_name": "a"}]})
-    normalize(config)
-    assert not config.instance_group
-    assert not config.HasField("optimization")
-    assert to_dict(config)["ensemble_scheduling"]["step"][0]["model_version"] == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config_problems import Json, Wrong, each, problems, with_warmup
-from config_samples import ONNX, PYTHON, TENSOR, configs, plain
+from config_problems import Wrong, each, problems, with_warmup
+from config_samples import ONNX, PYTHON, TENSOR, Json, configs, plain
 from hypothesis import given
 from trivet.config import ModelConfig, find_problems, normalize, parse_json_config, validate
 from trivet.errors import InvalidArgumentError

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from config_problems import Json, Wrong, each, problems
-from config_samples import plain
+from config_problems import Wrong, each, problems
+from config_samples import Json, plain
 from trivet.config import Problem, find_problems, normalize, parse_json_config
 
 WRONG: list[Wrong] = [

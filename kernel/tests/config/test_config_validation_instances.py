@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from config_problems import Json, Wrong, control, each, problems, with_warmup
-from config_samples import TENSOR, plain
+from config_problems import Wrong, control, each, problems, with_warmup
+from config_samples import TENSOR, Json, plain
 
 
 def with_group(**fields: Any) -> Json:

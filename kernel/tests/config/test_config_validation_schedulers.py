@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from config_problems import Json, Wrong, control, each, problems
-from config_samples import plain
+from config_problems import Wrong, control, each, problems
+from config_samples import Json, plain
 
 
 def with_dynamic(**fields: Any) -> Json:
