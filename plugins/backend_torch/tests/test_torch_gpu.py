@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,49 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gpu_networks import CONFIG, GRAPHS, NEEDS_CUDA, ON_DEVICE, Instance, on_a_thread, run, save
 from trivet import datatypes
 from trivet.backend import ArrayInstance
 from trivet.dlpack import CUDA
-from trivet.errors import InternalError, InvalidArgumentError
+from trivet.errors import InternalError
 from trivet.tensor import Tensor
 from trivet.testing import running_instance
 from trivet_backend_torch.backend import TorchBackend
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-
-Instance = Callable[..., ArrayInstance]
-
-CONFIG = """max_batch_size: 32
-input {{ name: "INPUT__0" data_type: TYPE_{0} dims: [ 64 ] }}
-output {{ name: "OUTPUT__0" data_type: TYPE_{0} dims: [ 32 ] }}
-"""
-ON_DEVICE = 'parameters { key: "OUTPUTS_ON_DEVICE" value { string_value: "true" } }'
-
-
-def save(network: torch.nn.Module) -> Callable[[Path], None]:
-    return lambda path: torch.jit.trace(network.eval(), torch.zeros(2, 64)).save(str(path))
-
-
-def run(made: ArrayInstance, x: Tensor) -> Any:
-    return made.execute({"INPUT__0": x}, ["OUTPUT__0"])["OUTPUT__0"]
-
-
-def on_a_thread(function: Callable[[], Any]) -> Any:
-    """As instances are run: the current stream is a thread's."""
-    result: list[Any] = []
-
-    def target() -> None:
-        try:
-            result.append(function())
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            result.append(error)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    thread.join()
-    if isinstance(result[0], BaseException):
-        raise result[0]
-    return result[0]
+pytestmark = NEEDS_CUDA
 
 
 def test_answers_are_the_cpus(context: Any, instance: Instance) -> None:
@@ -162,86 +127,6 @@ def test_instances_compute_side_by_side_on_streams_of_their_own(context: Any, in
 
     (_, first), (_, second) = on_a_thread(stream), on_a_thread(stream)
     assert first != second
-
-
-GRAPHS = "optimization { cuda { graphs: true } }"
-
-
-MASKED = """
-import torch
-
-class Masked(torch.nn.Module):
-    def forward(self, x):
-        return x[x > 0].sum().repeat(x.shape[0], 32)
-"""
-
-
-def test_a_graph_is_replayed_for_the_shapes_that_were_recorded(
-    context: Any, instance: Instance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network = torch.nn.Linear(64, 32)
-    x = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
-    replays: list[Any] = []
-    replay = torch.cuda.CUDAGraph.replay
-
-    def counted(graph: Any) -> None:
-        replays.append(graph)
-        replay(graph)
-
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
-
-    def serve() -> Any:
-        made = instance(context({"model.pt": save(network)}, CONFIG.format("FP32") + GRAPHS), kind="GPU")
-        launched, answers = {}, {}
-        for rows in (1, 2, 5, 32):
-            replays.clear()
-            answers[rows] = run(made, Tensor.from_numpy("INPUT__0", x[:rows]))
-            launched[rows] = len(replays)
-        again = run(made, Tensor.from_numpy("INPUT__0", x[1:3]))
-        return launched, answers, again
-
-    launched, answers, again = on_a_thread(serve)
-    assert launched == {1: 1, 2: 1, 5: 0, 32: 1}
-    expected = network(torch.from_numpy(x)).detach().numpy()
-    for rows, answer in answers.items():
-        np.testing.assert_allclose(answer, expected[:rows], rtol=1e-2, atol=1e-3)
-    np.testing.assert_allclose(again, expected[1:3], rtol=1e-2, atol=1e-3)
-
-
-def test_outputs_on_the_device_are_not_written_over_by_the_next_replay(context: Any, instance: Instance) -> None:
-    network = torch.nn.Linear(64, 32)
-    x = torch.randn(2, 64)
-
-    def serve() -> Any:
-        config = CONFIG.format("FP32") + ON_DEVICE + GRAPHS
-        made = instance(context({"model.pt": save(network)}, config), kind="GPU")
-        first = run(made, Tensor.from_numpy("INPUT__0", x[:1].numpy()))
-        run(made, Tensor.from_numpy("INPUT__0", x[1:].numpy()))
-        return np.from_dlpack(first, device="cpu", copy=True)
-
-    np.testing.assert_allclose(on_a_thread(serve), network(x[:1]).detach().numpy(), rtol=1e-2, atol=1e-3)
-
-
-def test_a_network_that_waits_for_the_gpu_cannot_be_recorded(context: Any, instance: Instance) -> None:
-    def serve() -> Any:
-        # How many elements are kept is known on the host only when they are computed.
-        files = {"model.py": MASKED}
-        with pytest.raises(
-            InvalidArgumentError, match="failed to load model 'm': its run cannot be recorded as a CUDA"
-        ):
-            instance(context(files, CONFIG.format("FP32") + GRAPHS), kind="GPU")
-        # The GPU is as it was: others load, record and run, draw lots, and give memory back.
-        made = instance(
-            context({"model.pt": save(torch.nn.Linear(64, 32))}, CONFIG.format("FP32") + GRAPHS, name="n"), kind="GPU"
-        )
-        assert torch.rand(3, device="cuda").shape == (3,)
-        before = torch.cuda.memory_reserved()
-        torch.empty(64 << 20, dtype=torch.uint8, device="cuda")
-        torch.cuda.empty_cache()
-        assert torch.cuda.memory_reserved() <= before
-        return run(made, Tensor.from_numpy("INPUT__0", np.ones((4, 64), np.float32))).shape
-
-    assert on_a_thread(serve) == (4, 32)
 
 
 def test_without_pinned_memory_the_answers_are_the_same(context: Any, instance: Instance) -> None:
@@ -357,30 +242,6 @@ def test_a_program_runs_elsewhere_than_it_was_exported(
         return made.execute({"input": x}, ["OUTPUT__0"])["OUTPUT__0"]
 
     assert on_a_thread(serve).tolist() == [[64] * 32] * 3
-
-
-@pytest.mark.skipif(
-    shutil.which("nvcc") is None or shutil.which("g++") is None, reason="making a package needs CUDA's toolkit and g++"
-)
-@pytest.mark.timeout(300)
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch's compiler, of its own code
-def test_a_package_of_aotinductor_is_recorded(context: Any, instance: Instance) -> None:
-    import torch._inductor as inductor
-
-    class Doubled(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x[:, :32] * 2
-
-    shapes = {"x": {0: torch.export.Dim("batch", min=1, max=32)}}
-    program = torch.export.export(Doubled().cuda(), (torch.zeros(2, 64, device="cuda"),), dynamic_shapes=shapes)
-    files = {"model.pt2": lambda path: inductor.aoti_compile_and_package(program, package_path=str(path))}
-
-    def serve() -> Any:
-        made = instance(context(files, CONFIG.format("FP32") + GRAPHS), kind="GPU")
-        return [run(made, Tensor.from_numpy("INPUT__0", np.ones((rows, 64), np.float32))) for rows in (2, 5)]
-
-    for answer in on_a_thread(serve):
-        assert (answer == 2).all()
 
 
 TABLE = """

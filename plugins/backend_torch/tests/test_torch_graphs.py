@@ -1,4 +1,4 @@
-"""Which shapes are recorded as CUDA graphs. That they are replayed is tested on a GPU, in test_torch_gpu.py."""
+"""Which shapes are recorded as CUDA graphs. That they are replayed is tested on a GPU, in test_torch_gpu_graphs.py."""
 
 from __future__ import annotations
 
