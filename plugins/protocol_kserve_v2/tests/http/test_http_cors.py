@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-INFER = "/v2/models/double/infer"
-REQUEST = {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 16], "data": [1.5] * 16}]}
+from .infer_requests import INFER, double
+
 PAGE = "https://page.example"
 
 
@@ -33,8 +33,8 @@ def test_answers_of_every_kind_carry_the_headers(browser: httpx.Client) -> None:
     origin = {"origin": PAGE}
     for response in (
         browser.get("/v2", headers=origin),
-        browser.post(INFER, json=REQUEST, headers={**origin, "accept-encoding": "identity"}),
-        browser.post(INFER, json=REQUEST, headers={**origin, "accept-encoding": "gzip"}),
+        browser.post(INFER, json=double(), headers={**origin, "accept-encoding": "identity"}),
+        browser.post(INFER, json=double(), headers={**origin, "accept-encoding": "gzip"}),
         browser.get("/v2/models/nope", headers=origin),
     ):
         assert response.headers["access-control-allow-origin"] == PAGE

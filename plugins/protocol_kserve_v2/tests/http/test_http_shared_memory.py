@@ -13,6 +13,8 @@ from trivet import hookimpl
 from trivet.hookspecs import MemoryPlugin
 from trivet.testing import RunningServer
 
+from .infer_requests import error
+
 SYSTEM, CUDA = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
 HANDLE = {"raw_handle": {"b64": base64.b64encode(bytes(64)).decode()}, "device_id": 1, "byte_size": 8}
 
@@ -29,10 +31,6 @@ class Memory:
 def client(serve: Callable[..., Any]) -> Iterator[httpx.Client]:
     with serve(plugins={"memory": Memory()}) as server, httpx.Client(base_url=f"http://{server.http_url}") as client:
         yield client
-
-
-def error(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["error"]
 
 
 def test_regions_are_registered_and_listed_and_forgotten(client: httpx.Client) -> None:
