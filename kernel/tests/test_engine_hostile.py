@@ -20,11 +20,12 @@ from trivet.backend import (
     InstanceContext,
     ModelContext,
     OutputValue,
+    RequestInstance,
 )
 from trivet.engine import Engine
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, UnavailableError
 from trivet.hookspecs import BackendPlugin
-from trivet.inference import InferenceRequest
+from trivet.inference import InferenceRequest, InferenceResponse
 from trivet.lifecycle import ModelEvent
 from trivet.logs import JsonFormatter
 from trivet.plugins import PluginRegistry
@@ -62,7 +63,7 @@ class Model(BackendModel):
 
     def create_instance(self, context: InstanceContext) -> BackendInstance:
         misbehave(self.deed, "create")
-        return Doubler(self.deed)
+        return Answerer(self.deed) if self.deed.startswith("answer") else Doubler(self.deed)
 
     def close(self) -> None:
         misbehave(self.deed, "close")
@@ -78,6 +79,20 @@ class Doubler(ArrayInstance):
 
     def close(self) -> None:
         misbehave(self.deed, "close_instance")
+
+
+class Answerer(RequestInstance):
+    def __init__(self, deed: str) -> None:
+        self.deed = deed.removeprefix("answer:")
+
+    def execute(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse | None]:
+        if self.deed == "respond with something else":
+            for request in requests:
+                request.respond({"y": 1})  # type: ignore[arg-type]
+        if self.deed == "return something else":
+            return [{"y": 1} for _ in requests]  # type: ignore[misc]
+        return [InferenceResponse([Tensor.from_numpy("y", 2 * request.inputs["x"].numpy())], final=False)
+                for request in requests]  # fmt: skip
 
 
 class UnrulyBackend(Backend):
@@ -150,6 +165,20 @@ async def test_an_execution_that_ends_oddly_fails_its_request_only(tmp_path: Pat
             with pytest.raises(InternalError, match="model instance 'bad_0' failed"):
                 await double(engine, "bad")
         assert await double(engine) == [2, 4]
+
+
+@pytest.mark.parametrize("deed", ["respond with something else", "return something else"])
+async def test_an_answer_that_is_no_response_fails_its_request(tmp_path: Path, deed: str) -> None:
+    add(tmp_path, "bad", f"answer:{deed}")
+    async with running_engine(tmp_path, registry=REGISTRY) as engine:
+        with pytest.raises(InternalError, match="a model answered with a dict, expected an InferenceResponse"):
+            await double(engine, "bad")
+
+
+async def test_a_response_that_is_returned_is_final_whatever_it_says(tmp_path: Path) -> None:
+    add(tmp_path, "bad", "answer:not final")
+    async with running_engine(tmp_path, registry=REGISTRY) as engine:
+        assert await double(engine, "bad") == [2, 4]
 
 
 @pytest.mark.parametrize("place", ["close", "close_instance"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from trivet.errors import TrivetError
+from trivet.errors import InternalError, TrivetError
 
 if TYPE_CHECKING:
     from trivet.lifecycle import LoadedModel
@@ -194,8 +194,10 @@ class InferenceRequest:
 
         Responses of one request are delivered in the order of the calls. After the final one, more are ignored. May
         wait in ``throttle``. Raises :class:`RuntimeError` for a request that no instance is executing, and
-        :class:`~trivet.errors.InternalError` for an output that does not have the shape that ``reshape`` tells.
+        :class:`~trivet.errors.InternalError` for what is no response, and for an output that does not have the shape
+        that ``reshape`` tells.
         """
+        check_is_response(response)
         if self.responder is None:
             raise RuntimeError("respond() is for a request that a model instance is executing")
         if self.throttle is not None and not self.done:
@@ -249,3 +251,9 @@ class InferenceResponse:
         self.placed = False
         self.made_ns = 0
         """When a decoupled model gave it (``time.perf_counter_ns()``); 0 for others."""
+
+
+def check_is_response(response: object) -> None:
+    """Raise :class:`~trivet.errors.InternalError` for anything else that a model answers with."""
+    if not isinstance(response, InferenceResponse):
+        raise InternalError(f"a model answered with a {type(response).__name__}, expected an InferenceResponse")

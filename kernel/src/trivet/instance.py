@@ -21,7 +21,7 @@ from trivet.backend import ArrayInstance, BackendInstance, BackendModel, Instanc
 from trivet.batching import gather, share_extra_inputs, split
 from trivet.errors import InternalError, InvalidArgumentError, TrivetError, named_message_of
 from trivet.extra_outputs import split_extra_outputs, take_extra_outputs
-from trivet.inference import InferenceRequest, InferenceResponse
+from trivet.inference import InferenceRequest, InferenceResponse, check_is_response
 from trivet.loop import LoopInbox, LoopOutbox
 from trivet.memory import place
 from trivet.reshaping import reshape_inputs, reshape_outputs
@@ -294,12 +294,13 @@ class Instance:
             raise InternalError(
                 f"model instance '{self.name}' returned {len(responses)} responses to {len(requests)} requests"
             )
-        if self._spec.reshaped_outputs:
-            for response in responses:
-                if response is not None:
-                    self._reshape(response)
         pairs = zip(requests, responses, strict=True)
         answers = [(request, response) for request, response in pairs if response is not None]
+        for _, response in answers:
+            check_is_response(response)
+            response.final = True  # by contract; a request whose returned response was not would never be answered
+            if self._spec.reshaped_outputs:
+                self._reshape(response)
         _place(answers)
         now = perf_counter_ns()
         for request, _ in answers:
