@@ -18,6 +18,11 @@ from trivet.config.model_config_pb2 import ModelInstanceGroup
 from trivet.errors import InvalidArgumentError
 from trivet_backend_torch.handlers.options import apply_options
 
+CONFIGURED = """
+input { name: "data" data_type: TYPE_STRING dims: [ 1 ] }
+output { name: "prediction" data_type: TYPE_STRING dims: [ 1 ] }
+"""
+
 
 def tgz(contents: dict[str, Any], folder: str = "sums/") -> Callable[[Path], None]:
     def write(path: Path) -> None:
@@ -132,10 +137,13 @@ def test_sequences_keep_to_an_instance() -> None:
     ],
 )
 def test_settings_without_which_the_model_would_be_another_are_refused(
-    options: str, message: str, context: Any, create: Create
+    options: str, message: str, context: Any, backend: Any
 ) -> None:
+    contents = files(**{"model-config.yaml": options})
     with pytest.raises(InvalidArgumentError, match=message):
-        create(context(files(**{"model-config.yaml": options})))
+        backend.auto_complete(context(contents))
+    with pytest.raises(InvalidArgumentError, match=message):
+        backend.load(context(contents, CONFIGURED, name="m2"))
 
 
 def test_settings_without_effect_are_in_the_log(context: Any, create: Create, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,9 +21,9 @@ from trivet.private_code import PrivatePackage
 
 from trivet_backend_torch.devices import DeviceUse, Host, open_device
 from trivet_backend_torch.handlers import interface
-from trivet_backend_torch.handlers.archive import unpack
+from trivet_backend_torch.handlers.archive import Archive, unpack
 from trivet_backend_torch.handlers.folder import enter, explain_missing
-from trivet_backend_torch.handlers.options import apply_options, check_options, read_options
+from trivet_backend_torch.handlers.options import apply_options, check_options, log_unused, read_options
 from trivet_backend_torch.runtime import describe, torch
 from trivet_backend_torch.settings import Settings
 from trivet_backend_torch.threads import prepare_thread
@@ -40,6 +40,8 @@ def complete_handler(context: ModelContext, path: Path) -> None:
     archive = unpack(path)
     try:
         options = read_options(archive)
+        check_options(options, context.name)
+        find_handler(archive, context.name)
     finally:
         archive.close()
     if not config.input:
@@ -47,6 +49,24 @@ def complete_handler(context: ModelContext, path: Path) -> None:
     if not config.output:
         config.output.add(name=OUTPUT, data_type=BYTES.config_value, dims=(1,))
     apply_options(config, options, torch.cuda.device_count())
+
+
+def find_handler(archive: Archive, model_name: str) -> str:
+    """The name of the handler's module in the archive, "" for one of TorchServe's own that is here.
+
+    Raises :class:`~trivet.errors.InvalidArgumentError` where it is neither.
+    """
+    file = archive.handler.partition(":")[0]
+    module = file.removesuffix(".py").replace("/", ".")
+    if archive.folder.joinpath(*module.split(".")).with_suffix(".py").is_file():
+        return module
+    if file in interface.OWN:
+        return ""
+    why = f": {interface.ELSEWHERE[file]}" if file in interface.ELSEWHERE else ""
+    raise InvalidArgumentError(
+        f"failed to load model '{model_name}': its handler '{file}' is not in the archive, and none of"
+        f" those that need not be: {', '.join(interface.OWN)}{why}"
+    )
 
 
 class HandlerModel(BackendModel):
@@ -59,7 +79,9 @@ class HandlerModel(BackendModel):
         self._archive = unpack(path)
         try:
             self._options = read_options(self._archive)
-            check_options(self._options, context.name, context.logger)
+            check_options(self._options, context.name)
+            log_unused(self._options, context.name, context.logger)
+            self._module_name = find_handler(self._archive, context.name)
         except BaseException:
             self._archive.close()
             raise
@@ -127,17 +149,7 @@ class HandlerModel(BackendModel):
     def _entry_point(self, context: Any, code: PrivatePackage) -> Callable[[Any, Any], Any]:
         """As TorchServe finds it: a function of the module, else the ``handle`` of its one class, initialized."""
         file, _, function = self._archive.handler.partition(":")
-        module_name = file.removesuffix(".py").replace("/", ".")
-        if self._archive.folder.joinpath(*module_name.split(".")).with_suffix(".py").is_file():
-            module = code.load(module_name)
-        elif file in interface.OWN:
-            module = interface.own(file)
-        else:
-            why = f": {interface.ELSEWHERE[file]}" if file in interface.ELSEWHERE else ""
-            raise InvalidArgumentError(
-                f"failed to load model '{self._context.name}': its handler '{file}' is not in the archive, and none of"
-                f" those that need not be: {', '.join(interface.OWN)}{why}"
-            )
+        module = code.load(self._module_name) if self._module_name else interface.own(file)
         entry = getattr(module, function or "handle", None)
         if callable(entry) and not inspect.isclass(entry):
             entry(None, context)

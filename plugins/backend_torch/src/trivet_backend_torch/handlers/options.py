@@ -49,9 +49,9 @@ def read_options(archive: Archive) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
-def check_options(options: dict[str, Any], model_name: str, logger: logging.Logger) -> None:
+def check_options(options: dict[str, Any], model_name: str) -> None:
     """Raises :class:`~trivet.errors.InvalidArgumentError` for a setting without which the model would not be what its
-    author meant; those that have no effect are in the log.
+    author meant.
     """
     parallel = str(options.get("parallelType") or "none").lower()
     if parallel not in ("none", "custom"):
@@ -64,6 +64,10 @@ def check_options(options: dict[str, Any], model_name: str, logger: logging.Logg
             raise InvalidArgumentError(
                 f"model '{model_name}' has '{name}' in its {_YAML}, which is not there: {instead}"
             )
+
+
+def log_unused(options: dict[str, Any], model_name: str, logger: logging.Logger) -> None:
+    """Name the settings that have no effect."""
     unused = [name for name in _UNUSED if options.get(name)]
     if unused:
         logger.info("model '%s': without effect in its %s: %s", model_name, _YAML, ", ".join(unused))
