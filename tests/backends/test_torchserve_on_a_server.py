@@ -102,6 +102,20 @@ def test_of_a_batch_only_the_row_that_the_handler_refuses_fails(server: RunningS
         assert 'Asked{Level="Model",ModelName="status"} 3' in page.read().decode()
 
 
+def test_an_unpacked_archive_is_one_whatever_files_it_has(tmp_path: Path) -> None:
+    version = tmp_path / "unpacked" / "1"
+    write(
+        tmp_path, "unpacked", "from model import ANSWER\n\ndef handle(data, context):\n    return data and [ANSWER]\n"
+    )
+    with zipfile.ZipFile(version / "model.mar") as archive:
+        archive.extractall(version)
+    (version / "model.mar").unlink()
+    (version / "model.py").write_text("ANSWER = 'from beside it'\n")
+    with running_server(tmp_path) as server, triton_http.InferenceServerClient(server.http_url) as connection:
+        result = connection.infer("unpacked", given(triton_http, b"a"))
+        assert result.as_numpy("prediction").tolist() == [[b"from beside it"]]
+
+
 def test_a_handler_answers_in_parts(server: RunningServer) -> None:
     arrived: queue.Queue[Any] = queue.Queue()
     with triton_grpc.InferenceServerClient(server.grpc_url) as connection:

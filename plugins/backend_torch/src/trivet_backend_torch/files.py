@@ -17,6 +17,8 @@ from trivet.backend import ModelContext
 from trivet.errors import InvalidArgumentError, UnavailableError
 
 MANIFEST = "MAR-INF/MANIFEST.json"
+UNPACKED = MANIFEST.partition("/")[0]
+"""What an unpacked archive is known by, whatever else is in it."""
 WORKFLOW = "WAR-INF/MANIFEST.json"
 DEFAULT_NAMES = ("model.py", "model.pt", "model.pt2", "model.mar", "model.tar.gz", "model.pth", "model")
 
@@ -55,7 +57,7 @@ def find_model(context: ModelContext) -> ModelFile:
     named = context.default_model_filename
     if str(context.config.runtime).endswith(".py"):
         names: tuple[str, ...] = (str(context.config.runtime),)
-    elif named in ("", "model.pt"):
+    elif named in ("", "model.pt", UNPACKED):
         names = DEFAULT_NAMES
     else:
         names = (named,)

@@ -16,7 +16,7 @@ def trivet_backends() -> Sequence[BackendPlugin]:
             factory="trivet_backend_torch.backend:TorchBackend",
             description="PyTorch: TorchScript, torch.export, AOTInductor, eager models, TorchServe's handlers",
             platforms=("pytorch_libtorch",),
-            model_filenames=("model.pt", "model.pt2", "model.mar"),
+            model_filenames=("model.pt", "model.pt2", "model.mar", "model.tar.gz", "MAR-INF"),
             config_fields=(
                 "runtime",
                 "optimization.cuda.graphs",
