@@ -433,3 +433,21 @@ def handle(data, context):
 """
     with pytest.raises(InvalidArgumentError, match="needs the module 'model'; which is in the archive, where a pickle"):
         create(context(handler(code)))
+
+
+def test_the_log_says_where_a_handler_failed(context: Any, create: Create, caplog: pytest.LogCaptureFixture) -> None:
+    code = """
+def handle(data, context):
+    for row in data or ():
+        if row["data"] == b"bad":
+            raise KeyError("nothing")
+    return data and ["good"] * len(data)
+"""
+    made = create(context(handler(code)))
+    execute(made, request(b"good"), request(b"bad"))
+    (record,) = (record for record in caplog.records if record.name == "trivet.model.m")
+    assert record.getMessage() == "the handler of model 'm' version 1 failed"
+    assert 'raise KeyError("nothing")' in str(caplog.text)
+    with pytest.raises(InvalidArgumentError, match="ZeroDivisionError"):
+        create(context(handler("1 / 0\n"), name="other"))
+    assert "1 / 0" in caplog.text

@@ -39,6 +39,7 @@ class HandlerInstance(RequestInstance):
     ) -> None:
         """``code`` and the context's metrics are this instance's, which closes them."""
         self._name = f"'{context.name}' version {context.version}"
+        self._logger = context.logger
         self._handle = handle
         self._context = handler_context
         self._device = device
@@ -64,6 +65,7 @@ class HandlerInstance(RequestInstance):
                 return self._together(requests)
             except TrivetError as error:
                 if len(requests) == 1 or self._sent or self._stateful or isinstance(error, ResourceExhaustedError):
+                    self._log(error)
                     raise
         return [self._alone(request) for request in requests]
 
@@ -71,8 +73,14 @@ class HandlerInstance(RequestInstance):
         try:
             (response,) = self._together((request,))
         except TrivetError as error:
+            self._log(error)
             return InferenceResponse(error=error)
         return response
+
+    def _log(self, error: TrivetError) -> None:
+        """Say where a handler raised what is no caller's fault; its caller is told no more than what it was."""
+        if error.__cause__ is not None and not isinstance(error, InvalidArgumentError):
+            self._logger.warning("the handler of model %s failed", self._name, exc_info=error.__cause__)
 
     def _together(self, requests: Sequence[InferenceRequest]) -> Sequence[InferenceResponse]:
         rows: list[dict[str, Any]] = []

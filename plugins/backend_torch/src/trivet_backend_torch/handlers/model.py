@@ -135,6 +135,7 @@ class HandlerModel(BackendModel):
             raise
         except Exception as error:
             metrics.close()
+            self._context.logger.warning("the handler of model '%s' failed", name, exc_info=error)
             raise InvalidArgumentError(f"failed to load model '{name}': {self._failure(error, refused)}") from error
         content_type = self._settings.content_type
         return HandlerInstance(self._context, handle, handler_context, device, code, content_type)
