@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +288,19 @@ def test_micro_batches_are_answered_in_their_order(context: Any, create: Create)
     with pytest.raises(InternalError, match="no good"):
         execute(made, request(b"a", b"b", b"bad"))
     assert answers(execute(made, request(b"f"))[0]) == [["f", 1, 0]]
+
+
+def test_the_threads_of_micro_batches_end_with_the_model(context: Any, backend: Any) -> None:
+    made_context = context({**handler(MICRO), "model-config.yaml": "micro_batching:\n  micro_batch_size: 1\n"})
+    backend.auto_complete(made_context)
+    model = backend.load(made_context)
+    made = model.create_instance(InstanceContext("m_0_0", "CPU"))
+    execute(made, request(b"a", b"b"))
+    running = [thread for thread in threading.enumerate() if thread.name.startswith("micro-batching-")]
+    assert len(running) >= 3
+    made.close()
+    model.close()
+    assert not any(thread.is_alive() for thread in running)
 
 
 @pytest.mark.parametrize("parallelism", [{"inference": 0}, {"postprocessing": 1}])

@@ -190,8 +190,11 @@ class HandlerInstance(RequestInstance):
         return answer[name]
 
     def close(self) -> None:
-        """Let go of the handler, its code and its metrics."""
+        """Let go of the handler, its code and its metrics, and end the threads of its micro batches."""
+        shutdown = getattr(self._handle, "shutdown", None)
         del self._handle
+        if shutdown is not None:
+            shutdown()
         metrics = self._context.metrics
         if isinstance(metrics, HandlerMetrics):
             metrics.close()
