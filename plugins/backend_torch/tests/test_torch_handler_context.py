@@ -381,6 +381,32 @@ def test_a_handler_that_cannot_is_told_how_to_find_its_files(context: Any, creat
         create(context({**handler(RELATIVE), "words.txt": "a few"}))
 
 
+TEXT = """
+from ts.torch_handler.text_handler import TextHandler
+
+class Cleaner(TextHandler):
+    def preprocess(self, data):
+        return [self._remove_html_tags(bytes(row["data"]).decode()) for row in data]
+
+    def inference(self, data):
+        return [self._remove_punctuation(self._remove_accented_characters(text)) for text in data]
+
+    def postprocess(self, data):
+        return [[text] for text in data]
+"""
+
+
+def test_a_handler_of_text(context: Any, create: Create) -> None:
+    made = create(context(handler(TEXT)))
+    (response,) = execute(made, request("<b>Caf\u00e9</b> &amp; more, s'il vous pla\u00eet!".encode()))
+    assert answers(response) == [["Cafe  more sil vous plait"]]
+
+
+def test_a_vocabulary_of_torchtext_is_refused(context: Any, create: Create) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"the archive has a vocabulary of torchtext, 'source_vocab\.pt'"):
+        create(context({**handler(TEXT), "source_vocab.pt": "x"}))
+
+
 def test_an_entry_point_may_be_anything_that_can_be_called(context: Any, create: Create) -> None:
     code = """
 class Service:
@@ -425,9 +451,9 @@ class Compiled(BaseHandler):
 
 
 def test_a_description_of_what_the_modules_of_torchserve_are_not_there(context: Any, create: Create) -> None:
-    message = "needs the module 'ts.torch_handler.text_handler'; which is TorchServe's, and of its modules there are"
+    message = "needs the module 'ts.metrics.system_metrics'; which is TorchServe's, and of its modules there are"
     with pytest.raises(InvalidArgumentError, match=message):
-        create(context(handler("from ts.torch_handler.text_handler import TextHandler\n")))
+        create(context(handler("import ts.metrics.system_metrics as system_metrics\n")))
     manifest = json.loads(files()["MAR-INF/MANIFEST.json"])
     manifest["model"]["requirementsFile"] = "requirements.txt"
     with pytest.raises(

@@ -32,6 +32,7 @@ _MODULES = (
     "ts.protocol.otf_message_handler",
     "ts.service",
     "ts.torch_handler",
+    "ts.torch_handler.text_handler",
     "ts.torch_handler.vision_handler",
     *(f"ts.torch_handler.{name}" for name in OWN),
     "ts.utils",
