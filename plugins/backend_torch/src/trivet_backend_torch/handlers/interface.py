@@ -1,4 +1,9 @@
-"""The modules that handlers import from TorchServe, under its names, where TorchServe itself is not installed."""
+"""The modules that handlers import from TorchServe, under its names.
+
+They are these also where TorchServe is installed, as in an environment that served with it until now: its own find an
+archive's files in the process's working directory, talk to a server of its own, and count in its log. Those of its
+modules that have no counterpart here are TorchServe's.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +52,20 @@ def own(name: str) -> ModuleType:
 
 
 def provide() -> None:
-    """Make ``from ts.torch_handler.base_handler import BaseHandler`` work. Once per process, from any thread."""
+    """Make ``from ts.torch_handler.base_handler import BaseHandler`` work. Once per process, from any thread.
+
+    Where another package ``ts`` is imported already it stays.
+    """
     with _lock:
-        if "ts" in sys.modules or importlib.util.find_spec("ts") is not None:
+        if "ts" in sys.modules:
             return
+        installed = importlib.util.find_spec("ts")
         for name in _MODULES:
-            sys.modules[name] = importlib.import_module(f"trivet_backend_torch.{name}")
+            module = importlib.import_module(f"trivet_backend_torch.{name}")
+            sys.modules[name] = module
+            if installed is not None and hasattr(module, "__path__"):
+                inside = name.split(".")[1:]
+                module.__path__ += [str(Path(at, *inside)) for at in installed.submodule_search_locations or ()]
 
 
 def missing(module: str, folder: Path, requirements: str | None) -> str:
