@@ -157,12 +157,17 @@ def handle(data, context):
 """
 
 
-def test_a_handler_works_in_the_folder_of_its_archive(context: Any, backend: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_handler_works_in_the_folder_of_its_archive(
+    relative: bool, context: Any, backend: Any, tmp_path: Path
+) -> None:
     with ThreadPoolExecutor(1) as probe:
         refused = probe.submit(enter, tmp_path).result()
     if refused is not None:
         pytest.skip(f"this system gives no thread a working directory of its own: {refused}")
     made_context = context({**handler(RELATIVE), "words.txt": "a few"})
+    if relative:
+        made_context = replace(made_context, version_path=Path(os.path.relpath(made_context.version_path)))
     backend.auto_complete(made_context)
     model = backend.load(made_context)
     before = Path.cwd()

@@ -81,7 +81,7 @@ def unpack(path: Path) -> Archive:
     """Open an archive, unpacked into a temporary folder, or take a folder as it is. Raises as :func:`read_manifest`."""
     manifest = read_manifest(path)
     if path.is_dir():
-        return Archive(path, manifest, manifest["model"])
+        return Archive(path.absolute(), manifest, manifest["model"])
     folder = Path(tempfile.mkdtemp(prefix="trivet-mar-"))
     top = folder
     try:
