@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.error import HTTPError
@@ -18,22 +19,32 @@ from trivet.errors import InvalidArgumentError
 
 from .differences import DIFFERENCES
 from .pairs import Endpoints, Pair, running_pair, running_triton, running_trivet
+from .waiting import pending, wait_until
 
 pytestmark = pytest.mark.differential
 
 MODEL = """
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+HELD = Path(__file__).with_name("held")
 
 class TritonPythonModel:
     def execute(self, requests):
         responses = []
         for request in requests:
             began = time.monotonic()
-            time.sleep(float(pb_utils.get_input_tensor_by_name(request, "SECONDS").as_numpy()[0]))
+            seconds = float(pb_utils.get_input_tensor_by_name(request, "SECONDS").as_numpy()[0])
+            if seconds < 0:
+                HELD.touch()
+                while HELD.exists():
+                    time.sleep(0.001)
+            else:
+                time.sleep(seconds)
             span = pb_utils.Tensor("SPAN", np.array([began, time.monotonic()]))
             cores = pb_utils.Tensor("CORES", np.array(sorted(os.sched_getaffinity(0)), np.int32))
             responses.append(pb_utils.InferenceResponse([span, cores]))
@@ -130,19 +141,37 @@ class Execution(NamedTuple):
     cores: list[int]
 
 
+def ask(server: Endpoints, model: str, seconds: float) -> Execution:
+    """One execution that takes ``seconds``; negative: until the file ``held`` beside the model is gone."""
+    tensor = {"name": "SECONDS", "shape": [1], "datatype": "FP32", "data": [seconds]}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    with urlopen(Request(f"http://{server.http}/v2/models/{model}/infer", body), timeout=60) as response:
+        outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
+    return Execution(*outputs["SPAN"], model, outputs["CORES"])
+
+
 def execute(server: Endpoints, models: Iterable[str], seconds: float) -> list[Execution]:
     """Ask all at once; the executions by when they began."""
-
-    def ask(model: str) -> Execution:
-        tensor = {"name": "SECONDS", "shape": [1], "datatype": "FP32", "data": [seconds]}
-        body = json.dumps({"inputs": [tensor]}).encode()
-        with urlopen(Request(f"http://{server.http}/v2/models/{model}/infer", body), timeout=60) as response:
-            outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
-        return Execution(*outputs["SPAN"], model, outputs["CORES"])
-
     wanted = list(models)
     with ThreadPoolExecutor(len(wanted)) as pool:
-        return sorted(pool.map(ask, wanted))
+        return sorted(pool.map(ask, repeat(server), wanted, repeat(seconds)))
+
+
+def execute_queued(server: Endpoints, models: Sequence[str], seconds: float) -> list[Execution]:
+    """The same, where the first of ``models`` has what they share until all others wait for it. Without that one."""
+    first, *wanted = models
+    held = server.models / first / "1" / "held"
+    with ThreadPoolExecutor(len(models)) as pool:
+        holder = pool.submit(ask, server, first, -1)
+        wait_until(held.exists, f"{first} has begun")
+        try:
+            asked = [pool.submit(ask, server, model, seconds) for model in wanted]
+            wait_until(lambda: sum(pending(server, model) for model in set(wanted)) == len(wanted), "all are queued")
+        finally:
+            held.unlink()
+        executions = sorted(each.result() for each in asked)
+        assert holder.result().ended <= executions[0].began
+    return executions
 
 
 def at_once(executions: Sequence[Execution]) -> int:
@@ -152,7 +181,7 @@ def at_once(executions: Sequence[Execution]) -> int:
 
 @pytest.mark.parametrize("side", ["triton", "trivet"])
 def test_models_that_share_a_resource_of_one_never_run_at_once(servers: Pair, side: str) -> None:
-    executions = execute(getattr(servers, side), ["licence_a", "licence_b"] * 10, 0.01)
+    executions = execute_queued(getattr(servers, side), ["licence_a", *["licence_a", "licence_b"] * 10], 0.01)
     assert at_once(executions) == 1
     assert {execution.model for execution in executions[:4]} == {"licence_a", "licence_b"}
 
@@ -164,10 +193,9 @@ def test_as_many_run_as_there_are_resources(servers: Pair, side: str) -> None:
 
 @pytest.mark.parametrize("side", ["triton", "trivet"])
 def test_an_instance_of_priority_two_has_half_the_turns(servers: Pair, side: str) -> None:
-    executions = execute(getattr(servers, side), ["first", "second"] * 24, 0.02)
+    executions = execute_queued(getattr(servers, side), ["first", *["first", "second"] * 24], 0.001)
     assert at_once(executions) == 1
-    # While both wait; the first requests arrive one by one.
-    turns = [execution.model for execution in executions[6:30]]
+    turns = [execution.model for execution in executions[:24]]  # while both wait
     assert 14 <= turns.count("first") <= 18
 
 
@@ -216,8 +244,8 @@ def test_who_comes_late_starts_level_only_here(servers: Pair) -> None:
     shares = []
     for server in servers:
         execute(server, ["early"] * 40, 0)
-        executions = execute(server, ["early", "late"] * 16, 0.02)
-        shares.append([execution.model for execution in executions[4:16]].count("late"))
+        executions = execute_queued(server, ["early", *["early", "late"] * 16], 0.001)
+        shares.append([execution.model for execution in executions[:12]].count("late"))
     theirs, ours = shares
     assert theirs == 12
     assert 5 <= ours <= 7
