@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import pytest
 
 from .differences import DIFFERENCES
 from .pairs import Endpoints, Pair, running_pair
+from .waiting import wait_until
 
 pytestmark = pytest.mark.differential
 
@@ -133,17 +133,23 @@ def both(pair: Pair, model: str, *asks: Ask) -> tuple[Any, Any]:
     for server in pair:
         before = counts(server, model)
         answers = [infer(server, model, ask) for ask in asks]
-        after = counts(server, model)
-        while _requests(after) < _requests(before) + len(asks):
-            # Triton counts a request after it answered it.
-            time.sleep(0.01)
-            after = counts(server, model)
+        after = settled(server, model, before, len(asks))
         seen.append((answers, {name: _less(after[name], before[name]) for name in after}))
     return seen[0], seen[1]
 
 
-def _requests(counted: dict[str, Any]) -> int:
-    return int(counted["success"][0] + counted["fail"][0])
+def settled(server: Endpoints, model: str, before: Mapping[str, Any], asked: int) -> dict[str, Any]:
+    """What statistics count, ``asked`` requests after ``before``; Triton counts a request, and then its execution,
+    after it answered it."""
+
+    def counted(of: Mapping[str, Any]) -> tuple[int, int]:
+        return of["success"][0] + of["fail"][0], of["execution_count"] + of["cache_hit"][0]
+
+    def complete() -> bool:
+        return all(new >= old + asked for new, old in zip(counted(counts(server, model)), counted(before), strict=True))
+
+    wait_until(complete, f"'{model}' has counted {asked} requests")
+    return counts(server, model)
 
 
 def _less(after: Any, before: Any) -> Any:
@@ -224,8 +230,9 @@ def test_a_changed_model(pair: Pair) -> None:
             {"backend": "python", "max_batch_size": 4, "response_cache": {"enable": True}, **_tensors()}
         )
         assert call(server, "repository/models/cached/load", {"parameters": {"config": config}}) is None
+        unused = counts(server, "cached")
         infer(server, "cached", ask)
-        last.append(counts(server, "cached")["cache_hit"][0])
+        last.append(settled(server, "cached", unused, 1)["cache_hit"][0])
     assert last == [1, 0]
 
 

@@ -14,6 +14,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from .pairs import Endpoints, Pair, running_pair
+from .waiting import wait_until
 
 pytestmark = pytest.mark.differential
 
@@ -295,6 +296,11 @@ def test_a_decoupled_model_in_a_stream(servers: Pair, start: float) -> None:
     assert stream(servers.trivet, start) == stream(servers.triton, start)
 
 
+def statistics_of(server: Endpoints, name: str) -> Json:
+    (statistics,) = post(server, f"models/{NAMES[name]}/stats", None)[1]["model_stats"]
+    return statistics
+
+
 def test_statistics(servers: Pair) -> None:
     answers = []
     for server in servers:
@@ -303,7 +309,9 @@ def test_statistics(servers: Pair) -> None:
         post(server, f"repository/models/{NAMES['diamond']}/load", {})
         for value in (ONE, TWO, TWO):
             assert infer(server, "diamond", {"I": value})[0] == 200
-        (statistics,) = post(server, f"models/{NAMES['diamond']}/stats", None)[1]["model_stats"]
+        # A real Triton counts a request, and last its execution, after it answered it.
+        wait_until(lambda server=server: statistics_of(server, "diamond")["execution_count"] == 3, "three are counted")
+        statistics = statistics_of(server, "diamond")
         batches = {
             batch["batch_size"]: [batch[part]["count"] for part in ("compute_input", "compute_infer", "compute_output")]
             for batch in statistics["batch_stats"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ import pytest
 
 from .differences import DIFFERENCES
 from .pairs import Endpoints, Pair, running_pair
+from .waiting import wait_until
 
 pytestmark = pytest.mark.differential
 
@@ -98,14 +98,35 @@ def _use(server: Endpoints) -> None:
     x = {"name": "INPUT0", "datatype": "FP32", "shape": [2, 16], "data": [1.0] * 32}
     for document in (*[{"inputs": [x]}] * 7, {"inputs": []}, {"inputs": [{**x, "shape": [9, 16]}]}):
         _post(f"http://{server.http}/v2/models/double/infer", document)
+    _wait_until_counted(server, {"double": (7, 7)})
 
 
-def _post(url: str, document: object) -> None:
+def _wait_until_counted(server: Endpoints, counts: Mapping[str, tuple[int, int]]) -> None:
+    """``counts`` are successful requests and executions by model, which Triton counts after it answered."""
+    names = ("nv_inference_request_success", "nv_inference_exec_count")
+
+    def counted() -> bool:
+        shown = _scrape(server)
+        return all(
+            shown[name].samples[found] >= count
+            for model, expected in counts.items()
+            for name, count in zip(names, expected, strict=True)
+            for found in shown[name].samples
+            if ("model", model) in found[1]
+        )
+
+    wait_until(counted, f"{counts} are counted")
+
+
+def _post(url: str, document: object) -> int:
+    """The status of the answer."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, json.dumps(document).encode()), timeout=30) as response:
             response.read()
     except urllib.error.HTTPError as error:
         error.read()
+        return error.code
+    return 200
 
 
 def _scrape(server: Endpoints) -> dict[str, Shown]:
@@ -143,15 +164,14 @@ def test_each_sample_of_triton_is_there_with_its_labels_and_value(pair: Pair) ->
 
 def test_the_pool_of_pinned_memory_has_its_size_also_where_no_gpu_is(pair: Pair) -> None:
     names = ("nv_pinned_memory_pool_total_bytes", "nv_pinned_memory_pool_used_bytes")
-    deadline = time.monotonic() + 30
-    while True:
+
+    def same() -> bool:
         theirs, ours = ([_scrape(server)[name].samples[name, frozenset()] for name in names] for server in pair)
         assert ours == [256 << 20, 0]
-        if ours == theirs:
-            return
-        assert theirs == [0, 0]  # not read yet
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        assert theirs in ([0, 0], ours)  # not read yet, or the same
+        return theirs == ours
+
+    wait_until(same, "Triton has read the size of its pool")
 
 
 def test_an_error_of_a_python_model_is_a_failure_here_and_a_success_there(
@@ -173,10 +193,9 @@ def test_an_error_of_a_python_model_is_a_failure_here_and_a_success_there(
         before = counts(server)
         tensor = {"name": "HOW", "datatype": "INT32", "shape": [1, 1], "data": [100]}
         _post(f"http://{server.http}/v2/models/failing/infer", {"inputs": [tensor]})
-        deadline = time.monotonic() + 30
-        while (after := counts(server)) == before:  # Triton answers first and counts then
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        # Triton answers first and counts then.
+        wait_until(lambda server=server, before=before: counts(server) != before, "the request is counted")
+        after = counts(server)
         grown.append((after[0] - before[0], after[1] - before[1]))
     assert grown == [(1, 0), (0, 1)]
 
@@ -206,13 +225,16 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             for model in ("plain", *["cached"] * 5, "tagged", "pipeline", "pipeline"):
                 _ask(server, model)
             with ThreadPoolExecutor(16) as threads:
-                list(threads.map(lambda _, server=server: _ask(server, "bounded"), range(16)))
+                bounded = list(threads.map(lambda _, server=server: _ask(server, "bounded"), range(16))).count(200)
+            once = dict.fromkeys(("plain", "tagged"), (3, 3))
+            _wait_until_counted(server, {**once, "pipeline": (2, 2), "cached": (5, 1), "bounded": (bounded, 1)})
         yield running
 
 
-def _ask(server: Endpoints, model: str) -> None:
+def _ask(server: Endpoints, model: str) -> int:
+    """The status of the answer."""
     x = {"name": "X", "datatype": "FP32", "shape": [2, 2], "data": [1.0] * 4}
-    _post(f"http://{server.http}/v2/models/{model}/infer", {"inputs": [x]})
+    return _post(f"http://{server.http}/v2/models/{model}/infer", {"inputs": [x]})
 
 
 def test_metrics_of_models_tags_caches_and_ensembles(counted: Pair) -> None:
