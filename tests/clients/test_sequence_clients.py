@@ -52,14 +52,22 @@ sequence_batching {
 }
 """
 COUNTDOWN = '''
+import time
+from pathlib import Path
+
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """Sends a response for each step of a request until X steps are done, and notes how many shared each of them."""
+    """Sends a response for each step of a request until X steps are done, and notes how many shared each of them.
+
+    It does nothing while there is a file "held" beside it.
+    """
 
     def execute(self, requests):
+        while Path(__file__).with_name("held").exists():
+            time.sleep(0.001)
         for request in requests:
             x = pb_utils.get_input_tensor_by_name(request, "X").as_numpy()
             start = pb_utils.get_input_tensor_by_name(request, "START").as_numpy()
@@ -170,12 +178,18 @@ def test_the_server_says_that_it_has_sequences(server: RunningServer) -> None:
 
 
 def test_requests_of_an_iterative_model_are_batched_step_by_step(server: RunningServer) -> None:
-    """They come while others are under way, join them at their next step, and leave when they are done."""
+    """They come while the first is under way, join it at its next step, and leave when they are done."""
     steps = {"a": 40, "b": 25, "c": 33}
     told: dict[str, list[list[int]]] = {id: [] for id in steps}
+    held = Path(server.engine.options.model_repositories[0], "countdown", "1", "held")
+    held.touch()
     with Streamed(server) as stream:
         for id, count in steps.items():
             stream.send("countdown", count, request_id=id)
+        model = server.engine.model("countdown")
+        while server.call(lambda: len(model.in_flight)) < len(steps):
+            pass  # they are on their way
+        held.unlink()
         for _ in range(sum(steps.values())):
             result = stream.answer()
             told[result.get_response().id].append(result.as_numpy("TOLD").ravel().tolist())
