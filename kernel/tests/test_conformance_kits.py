@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from trivet.datatypes import FP32
 from trivet.errors import InvalidArgumentError
 from trivet.hookspecs import BackendPlugin, ExporterPlugin, SchedulerPlugin
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.plugins import PluginRegistry
+from trivet.plugins import InstalledPlugin, PluginRegistry
 from trivet.scheduling import Batch, DefaultScheduler, Scheduler
 from trivet.service import Exporter, ServerContext
 from trivet.tensor import Tensor
@@ -26,11 +27,17 @@ from trivet.testing.conformance import (
     SchedulerConformance,
     Stream,
     StreamingBackendConformance,
+    backend,
+    leaks,
+    requests,
 )
 from trivet.testing.conformance.requests import Arrays
+from trivet.testing.conformance.rules import imported_by_entry_point
 
 KEPT: list[object] = []
 """What a backend that leaks holds on to."""
+RELEASED = threading.Event()
+"""What a backend that hangs waits for."""
 
 
 class ScaleBackend(Backend):
@@ -74,11 +81,22 @@ class ScaleInstance(ArrayInstance):
         x = inputs["x"].numpy()
         if (x < 0).any():
             raise InvalidArgumentError("x must not be negative")
+        if self.model.fault == "writes into inputs":
+            x += 1
+            return {"y": (self.model.scale * (x - 1)).astype(np.float32)}
+        if self.model.fault == "hangs":
+            RELEASED.wait()
         if self.model.fault == "mixes rows":
             x = x[::-1]
         if self.model.fault == "wrong values":
             x = x + 1
         return {"y": (self.model.scale * x).astype(np.float32)}
+
+    def close(self) -> None:
+        if self.model.fault == "raises in close":
+            raise RuntimeError("cannot close")
+        if self.model.fault == "hangs in close":
+            RELEASED.wait()
 
 
 class CountingBackend(Backend):
@@ -110,6 +128,8 @@ class CountingInstance(RequestInstance):
                 y = Tensor.from_numpy("y", np.array([number], np.int32))
                 request.respond(InferenceResponse([y], final=False))
             request.respond(InferenceResponse())
+            if fault == "goes on":
+                request.respond(InferenceResponse())
 
 
 class HoardingScheduler(DefaultScheduler):
@@ -258,6 +278,9 @@ def test_a_good_backend_passes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("wrong values", "test_a_model_loads_and_answers", "a request of one row gets: the expected values"),
         ("mixes rows", "test_rows_do_not_depend_on_their_batch", "a request of 4 rows gets: the expected values"),
         ("leaks", "test_nothing_is_left_of_a_model_that_was_unloaded", "a closed model and its instances are garbage"),
+        ("writes into inputs", "test_inputs_stay_as_they_are", "a model leaves its inputs as they are"),
+        ("raises in close", "test_a_model_loads_and_answers", "'m_0_0' failed to close: RuntimeError: cannot close"),
+        ("raises in close", "test_nothing_is_left_of_a_model_that_was_unloaded", "close() and trim() raise nothing"),
     ],
 )
 def test_a_fault_of_a_backend_is_found(monkeypatch: pytest.MonkeyPatch, fault: str, test: str, rule: str) -> None:
@@ -270,6 +293,48 @@ def test_a_fault_of_a_backend_is_found(monkeypatch: pytest.MonkeyPatch, fault: s
         assert "(docs/reference/contracts.md#trivetbackend)" in str(caught.value)
     finally:
         KEPT.clear()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # answers a loop that is gone
+@pytest.mark.parametrize(
+    ("fault", "test", "where"),
+    [
+        ("hangs", "test_a_model_loads_and_answers", "thread 'm_0_0' is in execute, "),
+        ("hangs in close", "test_a_model_loads_and_answers", "thread 'm_0_0' is in close, "),
+        ("hangs in close", "test_nothing_is_left_of_a_model_that_was_unloaded", "thread 'm_0_0' is in close, "),
+    ],
+)
+def test_a_backend_that_hangs_is_found_and_does_not_hang_the_test(
+    monkeypatch: pytest.MonkeyPatch, fault: str, test: str, where: str
+) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(ScaleBackend, "fault", fault)
+    for module in (requests, backend):
+        monkeypatch.setattr(module, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(backend, "GRACE_S", 0.1)
+    try:
+        with pytest.raises(pytest.fail.Exception, match=re.escape(where + __file__)):
+            getattr(ScaleKit(), test)()
+    finally:
+        RELEASED.set()
+        assert leaks.eventually(
+            lambda: not any(t.name.startswith(("m_0_", "conformance")) for t in threading.enumerate())
+        )
+        RELEASED.clear()
+
+
+def test_an_entry_point_that_imports_a_framework_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whether or not the offer says in ``requires`` what the framework is."""
+    metadata = tmp_path / "own_package-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text("[trivet]\nown = own_package.plugin\n")
+    (tmp_path / "own_package").mkdir()
+    (tmp_path / "own_package" / "plugin.py").write_text("import json, trivet.hookspecs, own_package, heavy.core\n")
+    (tmp_path / "heavy").mkdir()
+    (tmp_path / "heavy" / "core.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert imported_by_entry_point(InstalledPlugin("own", "own-package", "1")) == ["heavy"]
 
 
 def test_a_good_backend_that_streams_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +353,13 @@ def test_a_fault_of_a_stream_is_found(monkeypatch: pytest.MonkeyPatch, fault: st
     install(monkeypatch, Plugin())
     monkeypatch.setattr(CountingBackend, "fault", fault)
     with pytest.raises(pytest.fail.Exception, match=rule):
+        CountingKit().test_a_stream_comes_in_order_and_ends()
+
+
+def test_a_response_after_the_final_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(CountingBackend, "fault", "goes on")
+    with pytest.raises(pytest.fail.Exception, match="nothing is answered after its final response"):
         CountingKit().test_a_stream_comes_in_order_and_ends()
 
 

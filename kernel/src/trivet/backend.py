@@ -164,7 +164,8 @@ class BackendInstance:
     def close(self) -> None:
         """Free what the instance holds; called once on the instance's thread, after its last ``execute``.
 
-        Every request that it was given has its final response by then, but for those that were cancelled.
+        Every request that it was given has its final response by then, but for those that were cancelled. An exception
+        is logged, and the instance is gone all the same.
         """
 
 
@@ -225,7 +226,7 @@ class BackendModel(ABC):
         """
 
     def close(self) -> None:
-        """Free what the model holds, after all its instances were closed."""
+        """Free what the model holds, after all its instances were closed. An exception is logged, and nothing else."""
         return
 
 

@@ -7,9 +7,9 @@ A plugin is a package with an entry point in group ``trivet`` that names a modul
     onnxruntime = "trivet_backend_onnx.plugin"
 
 A hook is called once, on the main thread, before the event loop runs. It returns descriptions, and each description
-names a factory as ``"module:attribute"``, imported only when it is needed: so a plugin's entry-point module imports no
-framework. No hook is called while a request is served. Two plugins that offer the same name in one family stop the
-server with an error that names both.
+names a factory as ``"module:attribute"``, imported only when it is needed: so a plugin's entry-point module imports
+nothing but its own package, the kernel and the standard library, and above all no framework. No hook is called while a
+request is served. Two plugins that offer the same name in one family stop the server with an error that names both.
 
 A factory given as a string is resolved by import; an import error then is reported with the package that it came from,
 and fails only what needed it.

@@ -7,23 +7,32 @@ import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
-import anyio
+import numpy as np
 import pytest
 
 from trivet.backend import BackendInstance, BackendModel
-from trivet.engine import Engine
+from trivet.engine import Engine, EngineOptions
 from trivet.errors import TrivetError
 from trivet.hookspecs import BackendPlugin, Offer
 from trivet.plugins import PluginRegistry
 from trivet.testing.conformance import leaks
 from trivet.testing.conformance.gathering import GatheringScheduler, with_gathering
-from trivet.testing.conformance.requests import Answers, Arrays, compare, infer, is_for_callers, outputs_of, request
+from trivet.testing.conformance.requests import (
+    TIMEOUT_S,
+    Answers,
+    Arrays,
+    compare,
+    infer,
+    is_for_callers,
+    outputs_of,
+    request,
+)
 from trivet.testing.conformance.rules import PluginRules, offered, require
-from trivet.testing.running import running_engine
+from trivet.testing.conformance.watching import GRACE_S, complaints, in_time, run_apart, still_running
 
 _LOAD = "trivet.backend.Backend.load"
 _EXECUTE = "trivet.backend.ArrayInstance.execute"
@@ -32,8 +41,8 @@ _Check = Callable[[Engine], Awaitable[None]]
 
 _CYCLES = 40
 _SETTLED = 10
-_PATIENCE = 20
 """Load cycles after which caches and pools have their size."""
+_PATIENCE = 20
 
 
 class BackendConformance(PluginRules, ABC):
@@ -151,6 +160,23 @@ class BackendConformance(PluginRules, ABC):
 
     # --- executing
 
+    def test_inputs_stay_as_they_are(self) -> None:
+        """They may be somebody else's memory: of a client that shares it, of another model's request."""
+
+        async def check(engine: Engine) -> None:
+            one = request("m", self.inputs(1, 6))
+            await infer(engine, one)
+            for name, array in self.inputs(1, 6).items():
+                found = one.inputs[name].numpy()
+                require(
+                    np.array_equal(found, array, equal_nan=np.issubdtype(array.dtype, np.inexact)),
+                    "a model leaves its inputs as they are, and takes Tensor.writable() of one to write into it",
+                    _EXECUTE,
+                    f"{name} is {found!r}, was {array!r}",
+                )
+
+        self._run(check)
+
     def test_rows_do_not_depend_on_their_batch(self) -> None:
         """One request of several rows, and several requests in one batch, answer as each row alone."""
         if not self.batching:
@@ -259,6 +285,7 @@ class BackendConformance(PluginRules, ABC):
 
         async def check(engine: Engine) -> None:
             await engine.unload("m")
+            await self._closed()
             await self._cycles(engine, _SETTLED)
             before = leaks.held()
             await self._cycles(engine, _CYCLES - _SETTLED)
@@ -293,11 +320,18 @@ class BackendConformance(PluginRules, ABC):
             await engine.load("m")
             await self._answers(engine, "a model that was loaded again")
             await engine.unload("m")
-        # Requests in flight are answered by now, and closing goes on behind.
+        await self._closed()
+
+    async def _closed(self) -> None:
+        """Requests in flight are answered by now, and closing goes on behind."""
         for _ in range(_PATIENCE):
             if not leaks.alive(BackendModel, BackendInstance):
                 break
             await asyncio.sleep(0.1)
+        async with in_time(TIMEOUT_S, "a model that was unloaded closes", _CLOSE):
+            while still_running():  # noqa: ASYNC110 - no event announces the end of a backend's code
+                await asyncio.sleep(0.1)
+        self._complaints.require_none()  # an error holds on to what raised it, which then seems to leak
 
     async def _answers(self, engine: Engine, what: str) -> None:
         inputs = self.inputs(1, 5)
@@ -312,7 +346,7 @@ class BackendConformance(PluginRules, ABC):
         self._offered()
         with tempfile.TemporaryDirectory() as folder:
             self._repository = Path(folder)
-            anyio.run(run)
+            run_apart(run)
 
     @asynccontextmanager
     async def _engine(self, more: str, registry: PluginRegistry | None) -> AsyncIterator[Engine]:
@@ -320,10 +354,21 @@ class BackendConformance(PluginRules, ABC):
         version.mkdir(parents=True)
         (version.parent / "config.pbtxt").write_text(self._config_text(more), encoding="utf-8")
         self.write_model(version)
-        async with running_engine(
-            self._repository, registry=registry, model_control_mode="explicit", load_models=["m"]
-        ) as engine:
-            yield engine
+        options = EngineOptions([str(self._repository)], model_control_mode="explicit", load_models=["m"])
+        engine = Engine(registry or PluginRegistry.discover(), options)
+        with complaints() as self._complaints:
+            try:
+                async with in_time(TIMEOUT_S, "a model loads", _LOAD):
+                    failures = await engine.start()
+                require(not failures, "a good model loads", _LOAD, "; ".join(failure.reason for failure in failures))
+                yield engine
+            except BaseException:
+                with suppress(TimeoutError):  # it may hang for the very reason that the test failed for
+                    await asyncio.wait_for(engine.stop(), GRACE_S)
+                raise
+            async with in_time(TIMEOUT_S, "a model ends what it executes, and closes", _CLOSE):
+                await engine.stop()
+            self._complaints.require_none()
 
     def _config_text(self, more: str = "") -> str:
         text = self.config

@@ -14,6 +14,7 @@ from trivet.errors import TrivetError
 from trivet.inference import InferenceRequest, InferenceResponse, RequestedOutput, ResponseHandler
 from trivet.tensor import Tensor
 from trivet.testing.conformance.rules import require
+from trivet.testing.conformance.watching import still_running
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -24,8 +25,8 @@ TIMEOUT_S = 60.0
 def request(
     model: str, inputs: Arrays, outputs: Iterable[str] | None = None, id: str = "", **fields: Any
 ) -> InferenceRequest:
-    """A request with these arrays, for the outputs of these names or for all."""
-    tensors = {name: Tensor.from_numpy(name, array) for name, array in inputs.items()}
+    """A request with copies of these arrays, for the outputs of these names or for all."""
+    tensors = {name: Tensor.from_numpy(name, array.copy()) for name, array in inputs.items()}
     wanted = None if outputs is None else [RequestedOutput(name) for name in outputs]
     return InferenceRequest(model, tensors, id=id, outputs=wanted, **fields)
 
@@ -54,7 +55,7 @@ class Answers:
             try:
                 await asyncio.wait_for(done.wait(), TIMEOUT_S)
             except TimeoutError:
-                finals = f"request {number} of {len(self._open)} had none after {TIMEOUT_S:.0f} s"
+                finals = f"request {number} of {len(self._open)} had none after {TIMEOUT_S:.0f} s{still_running()}"
                 require(False, _ONE_FINAL, "trivet.inference.InferenceRequest", finals)
         # Anything that comes too often comes before what is posted now is delivered.
         await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from trivet.hookspecs import Offer
 from trivet.plugins import InstalledPlugin, PluginRegistry
 
 PAGE = "docs/reference/contracts.md"
+HOOKS_PAGE = "docs/reference/hooks.md"
 
 OfferT = TypeVar("OfferT", bound=Offer)
 
@@ -21,8 +22,8 @@ def require(holds: object, rule: str, of: str, found: str = "") -> None:
     """Fail the test unless ``holds``: ``rule`` is broken, which the docstring of ``of`` (a dotted name) states."""
     __tracebackhide__ = True
     if not holds:
-        anchor = "".join(of.split(".")[:2])
-        lines = [f"broken: {rule}", f"found: {found}" if found else "", f"contract: {of} ({PAGE}#{anchor})"]
+        where = HOOKS_PAGE if of.startswith("trivet.hookspecs") else f"{PAGE}#{''.join(of.split('.')[:2])}"
+        lines = [f"broken: {rule}", f"found: {found}" if found else "", f"contract: {of} ({where})"]
         pytest.fail("\n".join(line for line in lines if line), pytrace=False)
 
 
@@ -56,6 +57,24 @@ def imported_by_discovery(candidates: tuple[str, ...]) -> list[str]:
     return done.stdout.split()
 
 
+def imported_by_entry_point(plugin: InstalledPlugin) -> list[str]:
+    """The packages that its entry point's module imports, but for its own, the kernel and what that needs itself."""
+    program = f"""
+import sys
+from importlib.metadata import distribution
+import click, trivet.plugins
+before = set(sys.modules)
+entries = distribution({plugin.package!r}).entry_points.select(group="trivet", name={plugin.name!r})
+for entry in entries:
+    entry.load()
+own = {{entry.module.partition(".")[0] for entry in entries}} | {{"trivet"}}
+imported = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+print(*sorted(imported - own - sys.stdlib_module_names))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    return done.stdout.split()
+
+
 class PluginRules:
     """What holds for the plugins of every family."""
 
@@ -79,16 +98,14 @@ class PluginRules:
 
     def test_finding_it_imports_none_of_what_it_needs(self) -> None:
         """An idle server pays nothing for it."""
-        _, offer = self._offered()
+        registry, offer = self._offered()
         if not isinstance(offer.factory, str):
             return
         module = offer.factory.partition(":")[0]
-        frameworks = [name for needed in getattr(offer, "requires", ()) for name in needed.split("|")]
-        candidates = (module, *frameworks)
-        found = imported_by_discovery(candidates)
+        found = [*imported_by_discovery((module,)), *imported_by_entry_point(owner(registry, offer))]
         require(
             not found,
-            "the module of the entry point imports neither the implementation nor its framework",
+            "the module of the entry point imports neither the implementation nor another package",
             "trivet.hookspecs",
-            f"discovery imported {', '.join(found)}",
+            f"it imported {', '.join(found)}; import that in the module that the factory names",
         )
