@@ -85,6 +85,16 @@ def misspelled() -> SimpleNamespace:
     return SimpleNamespace(trivet_backend=trivet_backend)
 
 
+def answering(hook: str, answer: object) -> SimpleNamespace:
+    """A plugin whose hook returns what it should not."""
+
+    def function() -> object:
+        return answer
+
+    function.__name__ = hook
+    return SimpleNamespace(**{hook: hookimpl(function)})
+
+
 def built_for(version: int) -> SimpleNamespace:
     return SimpleNamespace(TRIVET_API_VERSION=version, **vars(backend()))
 
@@ -95,6 +105,17 @@ def built_for(version: int) -> SimpleNamespace:
         (raising(), "OSError: disk on fire"),
         (exiting(), "SystemExit: no licence"),
         (offering_the_wrong_kind(), "expected a sequence of BackendPlugin"),
+        (answering("trivet_exporters", 7), "trivet_exporters returned 7, expected a sequence of ExporterPlugin"),
+        (answering("trivet_cli_commands", ["run"]), "returned 'run', expected a sequence of Command"),
+        (
+            backend(options=(Option("Y size"),)),
+            "the option 'Y size' of the kind 'string', expected lower-case",
+        ),
+        (backend(options=(Option("y", "int"),)), "of the kind 'int', expected"),  # type: ignore[arg-type]
+        (
+            answering("trivet_backends", [BackendPlugin(name="b", factory=Nothing)] * 2),
+            "it offers the backend 'b' twice",
+        ),
         (misspelled(), "unknown hook 'trivet_backend'"),
         (built_for(API_VERSION + 1), f"this kernel has {API_VERSION}; pip install --upgrade trivet-kernel"),
         (built_for(API_VERSION - 1), f"this kernel has {API_VERSION}; pip install --upgrade broken"),

@@ -330,6 +330,33 @@ def test_a_plugin_that_breaks_on_import_is_reported_and_skipped(
     assert reason in plugins["broken-package"]["error"]
 
 
+@pytest.mark.parametrize(
+    ("hook", "offer", "factory", "what"),
+    [
+        ("protocols", "ProtocolPlugin", "make", "'odd' of package 'odd-package'"),
+        ("memory_providers", "MemoryPlugin", "make", "'odd' of package 'odd-package'"),
+        ("exporters", "ExporterPlugin", "Odd", "'odd_plugin.Odd'"),
+    ],
+)
+def test_a_plugin_that_raises_when_it_starts_is_named(
+    serve: Serve, site: Path, repository: Path, hook: str, offer: str, factory: str, what: str
+) -> None:
+    install(site, "odd-package", "odd_plugin", "odd")
+    (site / "odd_plugin.py").write_text(
+        "from trivet import hookimpl, hookspecs, service\n"
+        "def make(given): raise RuntimeError('no luck')\n"
+        "class Odd(service.Exporter):\n"
+        "    def __init__(self, context): pass\n    async def start(self): raise RuntimeError('no luck')\n"
+        "    async def stop(self, grace_s): pass\n"
+        f"@hookimpl\ndef trivet_{hook}(): return [hookspecs.{offer}(name='odd', factory='odd_plugin:{factory}')]\n"
+    )
+    serving = serve()
+    assert serving.end() == 1
+    assert serving.log[-1]["message"].startswith(
+        f"{what} failed to start: RuntimeError: no luck; uninstall its package"
+    )
+
+
 def test_two_plugins_of_one_name_stop_the_server(site: Path, repository: Path) -> None:
     install(site, "twin-package", "gated_plugin")
     result = run_trivet(site, "serve", str(repository))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import Distribution, EntryPoint, distributions
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
+import click
 import pluggy
 
 from trivet import hookspecs
@@ -30,15 +32,14 @@ from trivet.hookspecs import (
     RepositoryPlugin,
     SchedulerPlugin,
 )
-from trivet.options import Option
-
-if TYPE_CHECKING:
-    import click
+from trivet.options import Kind, Option
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 OfferT = TypeVar("OfferT", bound=Offer)
+
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 # Family as shown to people -> hook, and the type its descriptions must have.
 FAMILIES: Mapping[str, tuple[str, type[Offer]]] = {
@@ -193,7 +194,7 @@ class PluginRegistry:
         made = self._factory(offer)(*args)
         if not isinstance(made, kind):
             raise InternalError(
-                f"the factory of '{offer.name}' of package '{self._package(offer)}' returned {made!r}, expected an"
+                f"the factory of '{offer.name}' of package '{self.package_of(offer)}' returned {made!r}, expected an"
                 f" instance of {kind.__module__}.{kind.__qualname__}"
             )
         return made
@@ -208,11 +209,12 @@ class PluginRegistry:
         except Exception as error:
             logger.exception("cannot import %s for '%s'", offer.factory, offer.name)
             raise UnavailableError(
-                f"'{offer.name}' of package '{self._package(offer)}' cannot be imported:"
+                f"'{offer.name}' of package '{self.package_of(offer)}' cannot be imported:"
                 f" {type(error).__name__}: {error}"
             ) from error
 
-    def _package(self, offer: Offer) -> str:
+    def package_of(self, offer: Offer) -> str:
+        """The package whose plugin makes an offer."""
         packages = (p.package for p in self.plugins if any(own is offer for _, own in p.offers))
         return next(packages, "an unknown package")
 
@@ -306,16 +308,41 @@ def _collect(plugin: InstalledPlugin, module: object) -> InstalledPlugin:
         manager.register(module, name=plugin.name)
         manager.check_pending()
         for family, (hook, kind) in FAMILIES.items():
-            for offers in getattr(manager.hook, hook)():
-                for offer in offers:
-                    if not isinstance(offer, kind):
-                        raise InternalError(f"{hook} returned {offer!r}, expected a sequence of {kind.__name__}")
-                    plugin.offers.append((family, offer))
-        for commands in manager.hook.trivet_cli_commands():
-            plugin.commands.extend(commands)
+            plugin.offers += [(family, offer) for offer in _answers_of(manager, hook, kind)]
+        plugin.commands += _answers_of(manager, "trivet_cli_commands", click.Command)
+        _check_offers(plugin)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - see _load
         plugin.error = named_message_of(error)
         plugin.offers.clear()
         plugin.commands.clear()
         logger.warning("plugin '%s' of package '%s' failed to load: %s", plugin.name, plugin.package, plugin.error)
     return plugin
+
+
+def _answers_of(manager: pluggy.PluginManager, hook: str, kind: type[T]) -> list[T]:
+    """What the one plugin of ``manager`` answers to a hook."""
+    found: list[T] = []
+    for answer in getattr(manager.hook, hook)():
+        try:
+            found += answer
+        except TypeError:
+            raise InternalError(f"{hook} returned {answer!r}, expected a sequence of {kind.__name__}") from None
+    for one in found:
+        if not isinstance(one, kind):
+            raise InternalError(f"{hook} returned {one!r}, expected a sequence of {kind.__name__}")
+    return found
+
+
+def _check_offers(plugin: InstalledPlugin) -> None:
+    """What would otherwise break the command line for everybody, or hide an offer behind another."""
+    seen = set()
+    for family, offer in plugin.offers:
+        if (family, offer.name) in seen:
+            raise InternalError(f"it offers the {family} '{offer.name}' twice")
+        seen.add((family, offer.name))
+        for option in offer.options:
+            if not _OPTION_NAME.fullmatch(option.name) or option.kind not in get_args(Kind):
+                raise InternalError(
+                    f"it defines the option '{option.name}' of the kind '{option.kind}', expected lower-case letters,"
+                    f" digits and hyphens, and one of the kinds {', '.join(get_args(Kind))}"
+                )

@@ -19,14 +19,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
+from typing import Any, TypeVar
 
 import anyio
 
 from trivet import access_log, garbage, logs
 from trivet.engine import Engine
-from trivet.errors import TrivetError, UnavailableError
+from trivet.errors import TrivetError, UnavailableError, named_message_of
 from trivet.hookspecs import Offer
 from trivet.http import HttpTransport, Listener
 from trivet.memory import MemoryProvider
@@ -58,6 +60,8 @@ _LINGERING_S = 1.0
 
 _UNLOADING_S = 10.0
 """How long after the exit timeout closing sockets and unloading may take before the process is ended."""
+
+PartT = TypeVar("PartT", bound=Service | HttpTransport | MemoryProvider)
 
 
 class StartupError(TrivetError):
@@ -130,7 +134,8 @@ class Server:
                     " pip install trivet-exporter-opentelemetry"
                 )
             for service in self._services:
-                await service.start()
+                with _meant_for_operators(f"'{type(service).__module__}.{type(service).__qualname__}'"):
+                    await service.start()
             if any(listener.routes for listener in self._listeners.values()):
                 self._transport = self._choose_transport()
                 await self._transport.start(self._listeners)
@@ -168,7 +173,7 @@ class Server:
         memory: dict[str, MemoryProvider] = {}
         for name, offer in self._registry.memory_providers.items():
             try:
-                memory[name] = self._registry.create(offer, MemoryProvider, self._settings)
+                memory[name] = self._make(offer, MemoryProvider, self._settings)
             except UnavailableError as error:
                 logger.error("shared memory '%s' is not there: %s", name, error)
         return memory
@@ -176,11 +181,14 @@ class Server:
     def _create(self, offer: Offer, kind: type[Service], context: ServerContext) -> None:
         """Make one service. One whose code cannot be imported is left out; the registry has logged why."""
         try:
-            service = self._registry.create(offer, kind, context)
+            self._services.append(self._make(offer, kind, context))
         except UnavailableError as error:
             logger.error("'%s' is not served: %s", offer.name, error)
-        else:
-            self._services.append(service)
+
+    def _make(self, offer: Offer, kind: type[PartT], *args: Any) -> PartT:
+        """Call a factory. What it raises that is not for an operator becomes a :class:`StartupError`."""
+        with _meant_for_operators(f"'{offer.name}' of package '{self._registry.package_of(offer)}'"):
+            return self._registry.create(offer, kind, *args)
 
     def _choose_transport(self) -> HttpTransport:
         offers = self._registry.http_transports
@@ -193,7 +201,7 @@ class Server:
         if wanted not in offers:
             problem = f"there is no HTTP transport '{wanted}'" if wanted else "several HTTP transports are installed"
             raise StartupError(f"{problem}; choose one with --http-transport: {', '.join(sorted(offers))}")
-        return self._registry.create(offers[wanted], HttpTransport, self._settings)
+        return self._make(offers[wanted], HttpTransport, self._settings)
 
     async def _close_services(self, grace_s: float) -> None:
         parts: list[Service | HttpTransport] = [*self._services]
@@ -204,6 +212,20 @@ class Server:
                 tasks.start_soon(_close, part, grace_s)
         self._services.clear()
         self._transport = None
+
+
+@contextmanager
+def _meant_for_operators(what: str) -> Iterator[None]:
+    """Make a :class:`StartupError` of what a plugin's code raises without words for an operator."""
+    try:
+        yield
+    except (TrivetError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        logger.error("%s failed to start", what, exc_info=error)
+        raise StartupError(
+            f"{what} failed to start: {named_message_of(error)}; uninstall its package to serve without it"
+        ) from error
 
 
 async def _close(part: Service | HttpTransport, grace_s: float) -> None:
