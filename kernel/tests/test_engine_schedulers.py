@@ -50,7 +50,7 @@ class Stumbling(Scheduler):
         if fails == "answered":
             self.context.reject(request, UnavailableError("no room"))
             raise KeyError("nobody thought of this")
-        self.context.instances[0].submit(Batch([request]))
+        self.context.instances[0].submit(Batch([] if fails == "nothing to execute" else [request]))
         if fails == "queued":
             raise KeyError("nobody thought of this")
 
@@ -172,6 +172,31 @@ async def test_what_is_refused_is_let_go_of_without_a_collection(house: House) -
             assert kept() is None
         finally:
             gc.enable()
+
+
+async def test_a_batch_without_requests_costs_only_what_it_was_made_for(house: House) -> None:
+    async with house.serve() as engine:
+        with pytest.raises(InternalError, match="failed to queue the request: ValueError: a batch without requests"):
+            await engine.infer(request("nothing to execute"))
+        assert await answers(engine)
+        house.nothing_is_kept(engine, failed=1)
+
+
+@pytest.mark.parametrize("place", ["drain", "close"])
+async def test_a_model_whose_scheduler_fails_as_it_leaves_is_gone_all_the_same(
+    house: House, place: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Stumbling) -> None:
+        raise KeyError("nobody thought of this")
+
+    monkeypatch.setattr(Stumbling, place, fail)
+    async with house.serve(model_control_mode="explicit", load_models=["m"]) as engine:
+        for _ in range(2):
+            assert await answers(engine)
+            await engine.unload("m")
+            await engine.load("m")
+        assert "close" in house.arithmetic.journal.threads, "its instances were closed"
+    assert f"the scheduler of model 'm' failed to {place}" in caplog.text
 
 
 async def test_a_request_that_was_answered_is_not_refused_too(house: House) -> None:

@@ -363,7 +363,7 @@ class Engine:
         """Wait for the requests in flight, at most ``timeout_s`` seconds; returns how many are left."""
         loaded = self._control.loaded()
         for model in loaded:
-            model.scheduler.drain()
+            model.drain_scheduler()
         if loaded:
             _, late = await asyncio.wait(
                 [asyncio.ensure_future(model.drained()) for model in loaded], timeout=timeout_s

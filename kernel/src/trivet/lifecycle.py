@@ -144,6 +144,13 @@ class LoadedModel:
         if self._idle is not None and not self.in_flight:
             self._idle.set()
 
+    def drain_scheduler(self) -> None:
+        """No further request comes. A scheduler that fails over that keeps no other model from being told."""
+        try:
+            self.scheduler.drain()
+        except Exception:
+            logger.exception("the scheduler of model '%s' failed to drain", self.name)
+
     async def drained(self) -> None:
         """Wait until no request is in flight. The caller has made sure that no new one comes."""
         while self.in_flight:
@@ -164,15 +171,18 @@ class LoadedModel:
         return self._users
 
     async def close(self) -> None:
-        """Wait for what is in flight, then free instances and model. Never raises for a backend's failure.
+        """Wait for what is in flight, then free instances and model. Never raises for a plugin's failure.
 
         An ensemble that uses it goes first: what that has in flight may still be on its way here.
         """
         while self._users:
             await next(iter(self._users))._closed.wait()
-        self.scheduler.drain()
+        self.drain_scheduler()
         await self.drained()
-        self.scheduler.close()
+        try:
+            self.scheduler.close()
+        except Exception:
+            logger.exception("the scheduler of model '%s' failed to close", self.name)
         for instance in self.instances:
             instance.stop()
         # A thread beyond any limit: it waits for an instance that may hang, and must not keep others from theirs.

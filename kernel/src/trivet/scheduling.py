@@ -54,6 +54,9 @@ class Batch:
         extra_outputs: Mapping[str, DataType] | None = None,
         whole: bool = False,
     ) -> None:
+        """Raises :class:`ValueError` without requests."""
+        if not requests:
+            raise ValueError("a batch without requests; submit a Batch when there is a request to execute")
         self.requests = requests
         self.extra_inputs = extra_inputs
         self.extra_outputs = extra_outputs
