@@ -16,7 +16,7 @@ from trivet.datatypes import FP32
 from trivet.errors import InvalidArgumentError
 from trivet.hookspecs import BackendPlugin, ExporterPlugin, SchedulerPlugin
 from trivet.inference import InferenceRequest, InferenceResponse
-from trivet.plugins import InstalledPlugin, PluginRegistry
+from trivet.plugins import PluginRegistry
 from trivet.scheduling import Batch, DefaultScheduler, Scheduler
 from trivet.service import Exporter, ServerContext
 from trivet.tensor import Tensor
@@ -32,7 +32,6 @@ from trivet.testing.conformance import (
     requests,
 )
 from trivet.testing.conformance.requests import Arrays
-from trivet.testing.conformance.rules import imported_by_entry_point
 
 KEPT: list[object] = []
 """What a backend that leaks holds on to."""
@@ -105,7 +104,8 @@ class CountingBackend(Backend):
     fault = ""
 
     def load(self, context: ModelContext) -> BackendModel:
-        if (context.version_path / "count.txt").read_text() != "count":
+        file = context.version_path / "count.txt"
+        if file.exists() and file.read_text() != "count":
             raise InvalidArgumentError(f"'{context.version_path}/count.txt' does not say 'count'")
         return CountingModel()
 
@@ -323,20 +323,6 @@ def test_a_backend_that_hangs_is_found_and_does_not_hang_the_test(
         RELEASED.clear()
 
 
-def test_an_entry_point_that_imports_a_framework_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whether or not the offer says in ``requires`` what the framework is."""
-    metadata = tmp_path / "own_package-1.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: own-package\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text("[trivet]\nown = own_package.plugin\n")
-    (tmp_path / "own_package").mkdir()
-    (tmp_path / "own_package" / "plugin.py").write_text("import json, trivet.hookspecs, own_package, heavy.core\n")
-    (tmp_path / "heavy").mkdir()
-    (tmp_path / "heavy" / "core.py").write_text("")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert imported_by_entry_point(InstalledPlugin("own", "own-package", "1")) == ["heavy"]
-
-
 def test_a_good_backend_that_streams_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, Plugin())
     assert run(CountingKit) == []
@@ -368,6 +354,13 @@ def test_a_backend_that_loads_anything_is_found(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ScaleBackend, "fault", "loads anything")
     with pytest.raises(pytest.fail.Exception, match="a model whose files are corrupt does not load"):
         ScaleKit().test_a_model_that_cannot_load_says_why_and_hurts_nobody("corrupt")
+
+
+def test_a_model_without_files_has_none_that_could_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, Plugin())
+    monkeypatch.setattr(CountingKit, "write_model", lambda *_: None)
+    with pytest.raises(pytest.skip.Exception, match="the model has no files"):
+        CountingKit().test_a_model_that_cannot_load_says_why_and_hurts_nobody("missing")
 
 
 def test_a_backend_that_is_not_installed_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
