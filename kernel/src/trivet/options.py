@@ -18,7 +18,8 @@ class Option:
     """One option. ``name`` is spelled as on the command line without the dashes, e.g. ``"http-port"``.
 
     ``default`` is the value where nobody gives one; ``None`` leaves the setting ``None``, or an empty list where the
-    option is ``multiple``. ``choices`` are for the kind ``"choice"``.
+    option is ``multiple``. ``choices`` are for the kind ``"choice"``. Settings are ``str`` for ``"string"``, ``"path"``
+    and ``"choice"``, ``int`` for ``"integer"``, ``float`` for ``"number"`` and ``bool`` for ``"boolean"``.
     """
 
     name: str
