@@ -247,7 +247,11 @@ def test_callers_that_give_up(server: RunningServer, repository: Path, collector
     host, _, port = server.http_url.partition(":")
     with grpc_client.InferenceServerClient(server.grpc_url) as client:
         # Some stay, of which one is executed meanwhile; the others give up.
-        calls = [client.async_infer("gate", [tensor(grpc_client, 1.0)], callback=answered) for _ in range(2 * number)]
+        calls = [client.async_infer("gate", [tensor(grpc_client, 1.0)], callback=answered)]
+        wait_until(lambda: in_flight(server) == 1 and queued(server, "gate") == 0)
+        calls += [
+            client.async_infer("gate", [tensor(grpc_client, 1.0)], callback=answered) for _ in range(2 * number - 1)
+        ]
         connections = [socket.create_connection((host, int(port))) for _ in range(number)]
         for connection in connections:
             connection.sendall(head + body)
@@ -286,6 +290,12 @@ def test_streams_that_are_cut_off(server: RunningServer, repository: Path, colle
 def in_flight(server: RunningServer) -> int:
     """Requests of all models that have not been answered."""
     count: int = server.call(lambda: sum(len(model.in_flight) for model in server.engine.ready_models()))
+    return count
+
+
+def queued(server: RunningServer, model: str) -> int:
+    """Requests that no instance has taken."""
+    count: int = server.call(lambda: server.engine.model(model).scheduler.queued)
     return count
 
 
