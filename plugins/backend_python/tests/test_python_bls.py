@@ -221,6 +221,7 @@ class TestCancellation:
         repository.add(
             "waits",
             """
+            SHARED["entered"].set()
             while not requests[0].is_cancelled():
                 SHARED["poll"].wait(0.001)
             SHARED["cancelled"].set()
@@ -230,14 +231,16 @@ class TestCancellation:
         repository.add(
             "impatient",
             """
+            called = asyncio.ensure_future(request("waits", [1]).async_exec())
+            await asyncio.to_thread(SHARED["entered"].wait, 30)
             try:
-                await asyncio.wait_for(request("waits", [1]).async_exec(), 0.01)
+                await asyncio.wait_for(called, 0.01)
             except TimeoutError:
                 return [answer([1])]
             """,
             is_async=True,
         )
-        SHARED["poll"] = threading.Event()
+        SHARED.update(entered=threading.Event(), poll=threading.Event())
         async with serve(repository) as engine:
             assert await infer(engine, "impatient", 1) == [1]
             await asyncio.to_thread(SHARED["cancelled"].wait, 30)
