@@ -208,11 +208,11 @@ async def wait_until_idle(engine: Any) -> None:
 
 def test_a_client_that_has_nothing_to_take_is_not(serve: Callable[..., Any], grpc_server: str) -> None:
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with serve(grpc_server=grpc_server, grpc_write_timeout=0.05) as server, Rpc(server.grpc_url) as rpc:
+    with serve(grpc_server=grpc_server, grpc_write_timeout=0.4) as server, Rpc(server.grpc_url) as rpc:
         answers = rpc.stream(iter(requests.get, None))
         for _ in range(2):
             requests.put(request("repeat", IN=int32(1)))
             assert isinstance(next(answers), pb.ModelStreamInferResponse)
-            time.sleep(0.2)
+            time.sleep(0.8)  # nothing tells that a client is not given up
         requests.put(None)
         assert list(answers) == []
