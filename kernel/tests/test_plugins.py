@@ -158,3 +158,10 @@ def test_a_backend_is_found_by_name_or_platform() -> None:
         InvalidArgumentError, match="unable to find scheduler 'lottery'; installed schedulers are: none"
     ):
         registry.scheduler_for("lottery")
+
+
+def test_what_is_looked_for_and_failed_to_load_is_told_with_its_reason() -> None:
+    registry = PluginRegistry.of(lottery=raising())
+    for find in (registry.scheduler_for, lambda name: registry.backend_for(name, "")):
+        with pytest.raises(UnavailableError, match="of package 'lottery' failed to load: OSError: disk on fire"):
+            find("lottery")

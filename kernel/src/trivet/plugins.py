@@ -227,7 +227,7 @@ class PluginRegistry:
             if backend == offer.name or (not backend and platform in offer.platforms):
                 return offer
         name = backend or KNOWN_PLATFORMS.get(platform, "")
-        broken = [p for p in self.plugins if p.error and name and name in (p.name, *p.package.split("-"))]
+        broken = self._broken(name)
         if broken:
             raise UnavailableError(
                 f"backend '{name}' of package '{broken[0].package}' failed to load: {broken[0].error}"
@@ -250,12 +250,18 @@ class PluginRegistry:
         if offer is not None:
             return offer
         package = KNOWN_SCHEDULERS.get(choice, "").removeprefix("pip install ")
-        broken = [plugin for plugin in self.plugins if plugin.error and plugin.package == package]
+        broken = [p for p in self.plugins if p.error and p.package == package] or self._broken(choice)
         if broken:
-            raise UnavailableError(f"scheduler '{choice}' of package '{package}' failed to load: {broken[0].error}")
+            raise UnavailableError(
+                f"scheduler '{choice}' of package '{broken[0].package}' failed to load: {broken[0].error}"
+            )
         installed = ", ".join(sorted(self.schedulers)) or "none"
         hint = f"install it with: pip install {package}" if package else f"installed schedulers are: {installed}"
         raise InvalidArgumentError(f"unable to find scheduler '{choice}'; {hint}")
+
+    def _broken(self, name: str) -> list[InstalledPlugin]:
+        """Plugins that failed to load and are called like what is looked for."""
+        return [p for p in self.plugins if p.error and name and name in (p.name, *p.package.split("-"))]
 
     def _offers(self, family: str) -> Iterator[tuple[InstalledPlugin, Offer]]:
         for plugin in self.plugins:
