@@ -83,6 +83,8 @@ class Model(BackendModel):
         self.journal.note("create")
         if self.context.parameters.get("fail") == "create":
             raise RuntimeError("no room for this instance")
+        if self.context.parameters.get("fail") == "refuse":
+            raise InvalidArgumentError("there is to be no instance")
         contract = self.context.parameters.get("contract", "arrays")
         return (Requests if contract == "requests" else Arrays)(self)
 

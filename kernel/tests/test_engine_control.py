@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tempfile
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,6 +28,21 @@ from trivet.lifecycle import ModelEvent, ModelState
 from trivet.tensor import Tensor
 
 pytestmark = pytest.mark.anyio
+
+FAILS = 'parameters { key: "fail" value { string_value: "create" } }'
+BROUGHT = '{"backend": "arithmetic"}'
+
+
+class Files(dict[str, bytes]):
+    """The files of a load request, which tell when nobody has them any more."""
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """What stays in memory until a garbage collection stays."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 class TestControl:
@@ -131,13 +149,50 @@ class TestControl:
     ) -> None:
         folder = tmp_path_factory.mktemp("uploads")
         monkeypatch.setattr(tempfile, "tempdir", str(folder))
-        await engine.load("double", config='{"backend": "arithmetic"}', files={"1/model.arith": b"5"})
+        await engine.load("double", config=BROUGHT, files={"1/model.arith": b"5"})
         assert await ask(engine) == [5.0]
         assert len(list(folder.iterdir())) == 1
         await engine.load("double")
         assert await ask(engine) == [2.0]
         await engine.stop()
         assert list(folder.iterdir()) == []
+
+    async def test_files_of_a_request_are_not_kept_in_memory(self, engine: Engine, no_collections: None) -> None:
+        files = Files({"1/model.arith": b"5"})
+        kept = weakref.ref(files)
+        await engine.load("double", config=BROUGHT, files=files)
+        del files
+        assert kept() is None
+        assert await ask(engine) == [5.0]
+
+    async def test_files_that_make_no_model_are_not_kept_in_memory(self, engine: Engine, no_collections: None) -> None:
+        files = Files({"1/README": b"the factor is missing"})
+        kept = weakref.ref(files)
+        try:
+            await engine.load("new", config=BROUGHT, files=files)
+        except InvalidArgumentError:
+            del files
+        await asyncio.sleep(0)  # the event loop is still at what woke this task
+        assert kept() is None
+
+    async def test_a_model_that_cannot_be_loaded_is_not_kept_in_memory(
+        self, repository: Repository, journal: Journal, no_collections: None
+    ) -> None:
+        settings = {"fail": "refuse", "cycle": ""}
+        config = "".join(
+            f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in settings.items()
+        )
+        repository.add("bad", config)
+        async with repository.serve(model_control_mode="explicit") as engine:
+            with pytest.raises(InvalidArgumentError, match="there is to be no instance"):
+                await engine.load("bad")
+            assert [model() for model in journal.loaded] == [None]
+
+    async def test_unloading_ends_what_a_request_brought(self, engine: Engine) -> None:
+        await engine.load("double", config=BROUGHT, files={"1/model.arith": b"5"})
+        await engine.unload("double")
+        await engine.load("double")
+        assert await ask(engine) == [2.0]
 
     @pytest.mark.parametrize("path", ["../evil", "/etc/evil", "1/../../evil", ""])
     async def test_files_cannot_leave_the_model(self, engine: Engine, path: str) -> None:
@@ -178,7 +233,7 @@ class TestBadModels:
     @pytest.mark.parametrize(
         ("config", "reason"),
         [
-            ('parameters { key: "fail" value { string_value: "create" } }', "RuntimeError: no room for this instance"),
+            (FAILS, "RuntimeError: no room for this instance"),
             ('backend: "nope"', "unable to find backend 'nope'; installed backends are: arithmetic"),
             ('backend: "onnxruntime"', r"install it with: pip install 'trivet-backend-onnx\[cpu\]'"),
             ("instance_group { kind: KIND_GPU gpus: [9] count: 1 }", "GPU"),
@@ -198,14 +253,14 @@ class TestBadModels:
 
     async def test_strict_readiness_waits_for_every_model(self, repository: Repository) -> None:
         repository.add("good")
-        repository.add("bad", 'parameters { key: "fail" value { string_value: "create" } }')
+        repository.add("bad", FAILS)
         async with repository.serve(allow_failures=True) as strict:
             assert not strict.ready
         async with repository.serve(allow_failures=True, strict_readiness=False) as lenient:
             assert lenient.ready
 
     async def test_a_failed_model_shows_its_reason_in_the_index(self, repository: Repository) -> None:
-        repository.add("bad", 'parameters { key: "fail" value { string_value: "create" } }')
+        repository.add("bad", FAILS)
         async with repository.serve(allow_failures=True) as engine:
             [entry] = await engine.repository_index()
             assert (entry.version, entry.state) == ("1", "UNAVAILABLE")

@@ -20,6 +20,7 @@ from trivet.errors import InternalError, InvalidArgumentError, TrivetError, Unav
 from trivet.extensions import FoundModel
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState
 from trivet.loading import ModelLoader
+from trivet.model_files import AS_IS, Override, write_files
 from trivet.model_table import UNLOADED, Model, ModelTable
 from trivet.plugins import PluginRegistry
 from trivet.replacement import Replacement
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from trivet.engine import EngineOptions
 
 logger = logging.getLogger(__name__)
-
-Override = tuple[str | None, Mapping[str, bytes] | None]
-"""Configuration and files that a load brings in place of the repository's."""
-_AS_IS: Override = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ class ModelControl:
         self._resolver = loader.resolver
         self._models = table.models
         self._repositories = Repositories()
-        self._loading: set[asyncio.Task[dict[str, BaseException | None]]] = set()
+        self._loading: set[asyncio.Task[BaseException | None]] = set()
         self._retirement = Retirement(table, announce)
         self._replacement = Replacement(options, loader, table, self._retirement, announce)
 
@@ -88,7 +85,7 @@ class ModelControl:
         """See :meth:`trivet.engine.Engine.start`."""
         await to_thread.run_sync(self._repositories.open, self._registry, self._options.model_repositories)
         names = await self._startup_models()
-        results = await self._load_together(dict.fromkeys(names, _AS_IS))
+        results = await self._load_together(dict.fromkeys(names, AS_IS))
         failures = []
         for name in names:
             result = results[name]
@@ -104,12 +101,16 @@ class ModelControl:
         if files and config is None:
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")
         # Whoever asked may go away meanwhile; a load that has begun is finished all the same, never left half-way.
-        task = asyncio.ensure_future(self._load_together({name: (config, files)}))
+        task = asyncio.ensure_future(self._load_asked(name, config, files))
         self._loading.add(task)
         task.add_done_callback(self._loading.discard)
-        error = (await asyncio.shield(task))[name]
-        if error is not None:
-            raise error
+        error = await asyncio.shield(task)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            # Its traceback refers to this frame: with them, the request's files would stay until a collection.
+            del error, task
 
     async def unload(self, name: str, *, unload_dependents: bool = False) -> None:
         """See :meth:`trivet.engine.Engine.unload`."""
@@ -125,6 +126,7 @@ class ModelControl:
                 elif entry.state is ModelState.UNAVAILABLE:
                     entry.reason = UNLOADED
             model.fingerprint = None
+            model.keep(AS_IS)
             model.refresh()
         if not unload_dependents:
             return
@@ -161,10 +163,22 @@ class ModelControl:
         if self._loading:
             await asyncio.wait(self._loading)
         for model in self._models.values():
+            model.keep(AS_IS)
             for entry in model.versions.values():
                 if entry.state is ModelState.READY:
                     self._retirement.retire(entry)
         await self._retirement.finished()
+
+    async def _load_asked(
+        self, name: str, config: str | None, files: Mapping[str, bytes] | None
+    ) -> BaseException | None:
+        """Load what a request asks for. Returns what went wrong; raises for files that cannot be written."""
+        folder = await to_thread.run_sync(write_files, name, files) if files else None
+        override = Override(config, folder)
+        try:
+            return (await self._load_together({name: override}))[name]
+        finally:
+            override.release()
 
     async def _load_together(self, wanted: Mapping[str, Override]) -> dict[str, BaseException | None]:
         """Load models, before them those that they are made of, and after them the ensembles that need any of these.
@@ -175,7 +189,7 @@ class ModelControl:
         names: Collection[str] = wanted
         while names:
             needs = await asyncio.gather(
-                *(to_thread.run_sync(self._needs, name, wanted.get(name, _AS_IS)) for name in names)
+                *(to_thread.run_sync(self._needs, name, self._override(name, wanted.get(name))) for name in names)
             )
             graph.update(zip(names, needs, strict=True))
             names = {need for some in needs for need in some} - graph.keys()
@@ -197,49 +211,46 @@ class ModelControl:
         circles = find_circles(graph)
 
         async def load(name: str) -> None:
-            model = self._models.get(name)
-            override = wanted.get(name) or (model.override if model is not None else _AS_IS)
             try:
                 if name in circles:
                     raise InvalidArgumentError(
                         f"load failed for model '{name}': circular dependency between ensembles: {circles[name]}\n"
                     )
-                await self._load(name, *override, explicit=name in wanted)
+                await self._load(name, wanted.get(name))
             finally:
                 self._retire_stale(name)
 
         return await in_order({name: () if name in circles else needs for name, needs in graph.items()}, load)
 
+    def _override(self, name: str, asked: Override | None) -> Override:
+        """What to load a model with: what was asked for, and where it was not asked for what it has."""
+        if asked is not None:
+            return asked
+        return self._models[name].override if name in self._models else AS_IS
+
     def _needs(self, name: str, override: Override) -> Collection[str]:
         """The models that a model is made of; none where it cannot be told, which its load then explains. Blocks."""
-        config, files = override
-        if config is None and (model := self._models.get(name)) is not None:
-            config, files = model.override
         try:
-            found = self._find(name, files)
-            return () if found is None else members_of(self._resolver.read(found, config))
+            found = self._find(name, override)
+            return () if found is None else members_of(self._resolver.read(found, override.config))
         except (TrivetError, OSError):
             return ()
 
-    def _find(self, name: str, files: Mapping[str, bytes] | None) -> FoundModel | None:
+    def _find(self, name: str, override: Override) -> FoundModel | None:
         """Where a model is, ``None`` where it is nowhere. Blocks."""
         found = self._repositories.find(name)
-        if found is None and files:
-            # The files are the model's folder, and may be a model that no repository holds.
+        if found is None and override.folder:
+            # It may be a model that no repository holds.
             return FoundModel(name, "", Path(name))
         return found
 
-    async def _load(
-        self,
-        name: str,
-        config: str | None = None,
-        files: Mapping[str, bytes] | None = None,
-        *,
-        explicit: bool = True,
-    ) -> None:
-        """Load one model; whatever is wrong with it ends in a :class:`~trivet.errors.TrivetError`."""
+    async def _load(self, name: str, asked: Override | None) -> None:
+        """Load one model; whatever is wrong with it ends in a :class:`~trivet.errors.TrivetError`.
+
+        ``asked`` is what the request for it brought; ``None`` for a model that others need, which is loaded as it was.
+        """
         try:
-            await self._find_and_load(name, config, files, explicit)
+            await self._find_and_load(name, asked)
         except TrivetError:
             raise
         except OSError as error:
@@ -249,31 +260,33 @@ class ModelControl:
             logger.exception("model '%s' failed to load", name)
             raise InternalError(f"failed to load '{name}': {named_message_of(error)}") from error
 
-    async def _find_and_load(
-        self, name: str, config: str | None, files: Mapping[str, bytes] | None, explicit: bool
-    ) -> None:
-        found = await to_thread.run_sync(self._find, name, files)
+    async def _find_and_load(self, name: str, asked: Override | None) -> None:
+        found = await to_thread.run_sync(self._find, name, self._override(name, asked))
         if found is None:
             # Callers can ask for any name: nothing is kept of those that no repository holds.
             raise InternalError(f"failed to load '{name}', failed to poll from model repository")
         model = self._models.setdefault(name, Model(name))
         async with model.lock:
             model.wanted = True
-            model.explicit = model.explicit or explicit
-            before = model.override, model.members
-            resolved = await to_thread.run_sync(self._resolver.resolve, found, config, files)
+            model.explicit = model.explicit or asked is not None
+            override = self._override(name, asked)
+            resolved = await to_thread.run_sync(self._resolver.resolve, found, override)
+            before, members = model.override.hold(), model.members
             try:
-                model.override = (config, files)
+                model.keep(override)
                 model.members = members_of(resolved.config)
-                while model.wanted and (files or self._differs(model, resolved)):
+                while model.wanted and self._differs(model, resolved):
                     if await self._replacement.replace(model, resolved):
                         break
             except BaseException:
-                if model.latest is not None:
-                    # What was loaded before serves on, with the members that it has.
-                    model.override, model.members = before
+                # What was loaded before serves on, with the members that it has. An ensemble that does not load may
+                # wait for its members, and then is built of what the request brought.
+                if model.latest is not None or not model.members:
+                    model.keep(before)
+                    model.members = members
                 raise
             finally:
+                before.release()
                 resolved.release()
 
     def _differs(self, model: Model, resolved: ResolvedModel) -> bool:

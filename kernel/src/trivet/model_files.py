@@ -43,6 +43,32 @@ class TemporaryFolder:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What a load brings in place of the repository's: a configuration as JSON, and perhaps a folder for the model.
+
+    Whoever keeps one holds it meanwhile, which keeps the folder.
+    """
+
+    config: str | None = None
+    folder: TemporaryFolder | None = None
+
+    def hold(self) -> Override:
+        """Itself, with its folder kept until :meth:`release`."""
+        if self.folder is not None:
+            self.folder.acquire()
+        return self
+
+    def release(self) -> None:
+        """End what one :meth:`hold` began, or whoever made the folder."""
+        if self.folder is not None:
+            self.folder.release()
+
+
+AS_IS = Override()
+"""The repository's configuration and files."""
+
+
 def write_files(name: str, files: Mapping[str, bytes]) -> TemporaryFolder:
     """A model's folder of the files of a load request, by path in that folder.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from trivet.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from trivet.lifecycle import LoadedModel, ModelState, ModelVersion
+from trivet.model_files import AS_IS, Override
 from trivet.statistics import ModelStatistics
 
 UNLOADED = "unloaded"
@@ -33,8 +34,13 @@ class Model:
         """It was asked for by name, and not only as a part of an ensemble."""
         self.members: Collection[str] = ()
         """The models that an ensemble is made of, as it was last read."""
-        self.override: tuple[str | None, Mapping[str, bytes] | None] = (None, None)
-        """Configuration and files that its last load brought in place of the repository's."""
+        self.override: Override = AS_IS
+        """What it was last loaded with, until it is unloaded: an ensemble is built again with it."""
+
+    def keep(self, override: Override) -> None:
+        """Put this in the place of :attr:`override`."""
+        before, self.override = self.override, override.hold()
+        before.release()
 
     def refresh(self) -> None:
         """Find ``latest`` again, after a version became ready or ceased to be."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from anyio import CapacityLimiter, to_thread
 
+from trivet import garbage
 from trivet.dependencies import Members, are_current, complete_ensemble, find_members, inherited_labels
 from trivet.errors import Code, InvalidArgumentError, TrivetError, message_of, named_message_of
 from trivet.lifecycle import LoadedModel, ModelEvent, ModelState, ModelVersion
@@ -125,6 +127,14 @@ class Replacement:
         return await self._load_once(resolved)
 
     async def _load_once(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
+        began_ns = perf_counter_ns()
+        failures, loaded, members = await self._attempt(resolved)
+        if failures:
+            # Errors refer to what was being loaded, by the frames that they came through, and often those to them.
+            await to_thread.run_sync(garbage.release, began_ns)
+        return failures, loaded, members
+
+    async def _attempt(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
         try:
             await to_thread.run_sync(self._loader.resolver.complete, resolved, limiter=self._completing)
             members = find_members(resolved.name, resolved.config, self._models, unloaded=UNLOADED)

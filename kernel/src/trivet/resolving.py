@@ -5,7 +5,7 @@ and all of ``trivet check``. Reads files and asks backends, so it blocks: it run
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from trivet.backend_pool import BackendPool
 from trivet.config.validation.ensemble import ENSEMBLE_PLATFORM
 from trivet.errors import InternalError, InvalidArgumentError, named_message_of
 from trivet.extensions import FoundModel
-from trivet.model_files import TemporaryFolder, file_stamps, write_files
+from trivet.model_files import AS_IS, Override, TemporaryFolder, file_stamps
 from trivet.placement import Placement, place, shares
 from trivet.plugins import KNOWN_SCHEDULERS
 from trivet.rate_limiter import RateLimiter
@@ -93,22 +93,20 @@ class ModelResolver:
         self._pinned_memory = pinned_memory
         self._gpu_memory = gpu_memory
 
-    def resolve(
-        self, found: FoundModel, config_override: str | None = None, files: Mapping[str, bytes] | None = None
-    ) -> ResolvedModel:
+    def resolve(self, found: FoundModel, override: Override = AS_IS) -> ResolvedModel:
         """Read the configuration, choose the backend, select the versions. Blocks.
 
         Raises :class:`~trivet.errors.TrivetError` saying what is wrong with the model.
         """
-        temporary = write_files(found.name, files) if files else None
+        temporary = override.hold().folder
         try:
             path = temporary.path if temporary else found.path
             config_name = self._options.model_config_name or None
-            if config_override is not None:
+            if override.config is not None:
                 origin = f"'config' of the load request for '{found.name}'"
             else:
                 origin = str(model_config.find_config(path, config_name) or "")
-            config = self.read(FoundModel(found.name, found.repository, path), config_override)
+            config = self.read(FoundModel(found.name, found.repository, path), override.config)
             if config.name and config.name != found.name:
                 raise InvalidArgumentError(
                     f"unexpected directory name '{found.name}' for model '{config.name}', directory name must equal"
@@ -123,11 +121,11 @@ class ModelResolver:
                 )
             self._identify(config, path / str(versions[-1]))
             offer = self._runner(config)
-            fingerprint = (config_override, config.SerializeToString(deterministic=True), file_stamps(path))
+            # With the folder: files that came with two requests may have the same size and time.
+            fingerprint = (override.config, config.SerializeToString(deterministic=True), path, file_stamps(path))
             return ResolvedModel(found.name, path, config, origin, offer, versions, fingerprint, temporary)
         except BaseException:
-            if temporary:
-                temporary.release()
+            override.release()
             raise
 
     def read(self, found: FoundModel, config_override: str | None = None) -> ModelConfig:

@@ -10,6 +10,7 @@ import pytest
 from anyio import to_thread
 from ensemble_models import Answers, Operations, Repository, ask, numbers, tensors
 from trivet.checking import check_repository
+from trivet.config import to_dict
 from trivet.engine import Engine, EngineOptions
 from trivet.errors import InvalidArgumentError, NotFoundError, TrivetError, UnavailableError
 from trivet.inference import InferenceRequest
@@ -181,6 +182,28 @@ async def test_an_ensemble_may_be_configured_by_the_load_request(models: Reposit
         models.model("n", versions=(1, 2))
         await engine.load("n")
         assert await answer(engine) == [10, 20, 30, 40]
+        await engine.unload("n")
+        await engine.unload("m")
+        # Without a configuration it is what the repository holds, and so are the models that it needs.
+        await engine.load("e")
+        assert await answer(engine) == [2, 3, 4, 5]
+
+
+async def test_a_model_keeps_the_files_of_its_load_request_until_it_is_unloaded(
+    models: Repository, operations: Operations
+) -> None:
+    models.model("m")
+    models.ensemble("e", M)
+    async with running_engine(models.root, registry=operations.registry(), model_control_mode="explicit") as engine:
+        await engine.load("m")
+        config = json.dumps(to_dict(engine.model("m").config))
+        await engine.load("m", config=config, files={"7/README": b"a model of arithmetic needs no file"})
+        before = engine.model("m")
+        await engine.load("e")
+        assert engine.model("m") is before
+        await engine.unload("m")
+        await engine.load("e")
+        assert engine.versions("m") == [1]
 
 
 async def test_an_ensemble_that_no_repository_holds_may_come_whole_with_the_load_request(
