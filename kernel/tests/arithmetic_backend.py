@@ -136,6 +136,8 @@ class ArithmeticBackend(Backend):
 
     def auto_complete(self, context: ModelContext) -> None:
         config = context.config
+        if context.parameters.get("fail") == "complete":
+            raise RuntimeError("its file says nothing")
         if not config.input:
             config.input.add(name="x", data_type="TYPE_FP32", dims=[-1])
         if not config.output:

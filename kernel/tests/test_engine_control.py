@@ -267,6 +267,20 @@ class TestBadModels:
             assert "no room for this instance" in entry.reason
             assert await engine.repository_index(ready_only=True) == []
 
+    async def test_what_a_configuration_is_completed_from_is_the_version_that_is_blamed(
+        self, repository: Repository
+    ) -> None:
+        config = 'version_policy { all {} } parameters { key: "fail" value { string_value: "complete" } }'
+        repository.add("many", config, v1=1.0, v2=2.0)
+        async with repository.serve(model_control_mode="explicit") as engine:
+            with pytest.raises(
+                InvalidArgumentError, match=r"'many': version 2 is at UNAVAILABLE state: Internal: .*;$"
+            ):
+                await engine.load("many")
+            reasons = {entry.version: entry.reason for entry in await engine.repository_index()}
+            assert reasons["1"] == "another version of the model failed to load"
+            assert "its file says nothing" in reasons["2"]
+
 
 class TestStopping:
     async def test_draining_refuses_new_requests_and_finishes_old_ones(self, engine: Engine, journal: Journal) -> None:

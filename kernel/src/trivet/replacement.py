@@ -135,13 +135,19 @@ class Replacement:
         return failures, loaded, members
 
     async def _attempt(self, resolved: ResolvedModel) -> tuple[dict[int, str], dict[int, LoadedModel], Members]:
+        resolver = self._loader.resolver
         try:
-            await to_thread.run_sync(self._loader.resolver.complete, resolved, limiter=self._completing)
+            await to_thread.run_sync(resolver.fill_in, resolved, limiter=self._completing)
+        except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
+            # Of the version whose files were looked at: nothing is known against the others.
+            return {resolved.versions[-1]: _reason(error, resolved)}, {}, {}
+        try:
+            await to_thread.run_sync(resolver.check, resolved, limiter=self._completing)
             members = find_members(resolved.name, resolved.config, self._models, unloaded=UNLOADED)
             if resolved.offer is None:
                 configs = {name: loaded.config for (name, _), loaded in members.items()}
                 complete_ensemble(resolved.config, configs, resolved.origin)
-        except Exception as error:  # noqa: BLE001 - a backend may raise anything about a model; it becomes the reason
+        except Exception as error:  # noqa: BLE001 - whatever it is, it becomes the reason
             return dict.fromkeys(resolved.versions, _reason(error, resolved)), {}, {}
         results = await asyncio.gather(
             *(self._loader.load(resolved, number) for number in resolved.versions), return_exceptions=True

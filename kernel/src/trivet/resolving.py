@@ -135,18 +135,33 @@ class ModelResolver:
         return model_config.read_config(found.path, found.name, self._options.model_config_name or None)
 
     def complete(self, resolved: ResolvedModel) -> list[str]:
-        """Fill in what the configuration leaves out, add the defaults, and check the whole. Blocks.
+        """:meth:`fill_in`, then :meth:`check`; returns and raises what they do. Blocks."""
+        warnings = self.fill_in(resolved)
+        self.check(resolved)
+        return warnings
 
-        Returns the warnings, which are in the log too. Raises :class:`~trivet.errors.TrivetError` for what is wrong.
+    def fill_in(self, resolved: ResolvedModel) -> list[str]:
+        """Let the backend fill in what the configuration leaves out, by the latest version. Blocks.
+
+        Returns the warnings, which are in the log too. Raises what the backend does.
         """
         context = self.context(resolved, resolved.versions[-1])
-        config = resolved.config
         # What auto-completion adds for speed is nothing that the author asked for and would miss.
         warnings = [problem.message for problem in self._unsupported(resolved) if not problem.refused]
         completes = not (self._options.disable_auto_complete_config or self._options.strict_model_config)
         if completes and resolved.offer is not None:
             with contained(f"failed to complete the configuration of model '{resolved.name}'"):
                 self._backends.get(resolved.offer).auto_complete(context)
+        for warning in warnings:
+            logger.warning("model '%s': %s", resolved.name, warning)
+        return warnings
+
+    def check(self, resolved: ResolvedModel) -> None:
+        """Add the defaults to a configuration that was filled in, and check the whole.
+
+        Raises :class:`~trivet.errors.TrivetError` for what is wrong.
+        """
+        config = resolved.config
         model_config.normalize(config, backend=resolved.offer, gpu_count=self._gpus)
         model_config.validate(
             config,
@@ -158,9 +173,6 @@ class ModelResolver:
         refused = [problem.message for problem in self._unsupported(resolved) if problem.refused]
         if refused:
             raise InvalidArgumentError(f"model '{resolved.name}': {'; '.join(refused)}")
-        for warning in warnings:
-            logger.warning("model '%s': %s", resolved.name, warning)
-        return warnings
 
     def place(self, config: ModelConfig) -> list[Placement]:
         """The instances of a completed model.
