@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -266,6 +267,21 @@ class TestBadModels:
             assert (entry.version, entry.state) == ("1", "UNAVAILABLE")
             assert "no room for this instance" in entry.reason
             assert await engine.repository_index(ready_only=True) == []
+
+    async def test_a_version_that_failed_is_no_longer_missed_when_it_is_gone(self, repository: Repository) -> None:
+        repository.add("many", "version_policy { all {} }", v1=1.0)
+        async with repository.serve(model_control_mode="explicit", load_models=["*"]) as engine:
+            repository.add("many", v2=2.0)
+            (repository.path / "many" / "2" / "model.arith").write_text("no number")
+            with pytest.raises(InvalidArgumentError, match="version 2 is at UNAVAILABLE state"):
+                await engine.load("many")
+            assert await ask(engine, "many") == [1.0]
+            assert not engine.ready
+            shutil.rmtree(repository.path / "many" / "2")
+            await engine.load("many")
+            assert engine.ready
+            states = [(entry.version, entry.state, entry.reason) for entry in await engine.repository_index()]
+            assert states == [("1", "READY", ""), ("2", "UNAVAILABLE", "unloaded")]
 
     async def test_what_a_configuration_is_completed_from_is_the_version_that_is_blamed(
         self, repository: Repository

@@ -234,6 +234,14 @@ DIFFERENCES: dict[str, Difference] = {
         "The index has the reason; an ensemble that served before continues to serve, like every other model",
         "A mistake in a configuration should not take a model out of service.",
     ),
+    "failed version": Difference(
+        "models",
+        "A version that failed to load, and is no longer there when its model is loaded without an error",
+        "The repository index shows the failure, and a server with strict readiness is not ready, until another"
+        " version of this number loads",
+        "The version is `unloaded`, and the server is ready",
+        "What was mended is no reason to restart a server.",
+    ),
     "ensemble order": Difference(
         "models",
         "The responses of an ensemble with a decoupled model, if later steps have several instances",

@@ -271,6 +271,7 @@ class ModelControl:
             model.explicit = model.explicit or asked is not None
             override = self._override(name, asked)
             resolved = await to_thread.run_sync(self._resolver.resolve, found, override)
+            model.forget_failures(resolved.versions)
             before, members = model.override.hold(), model.members
             try:
                 model.keep(override)

@@ -42,6 +42,12 @@ class Model:
         before, self.override = self.override, override.hold()
         before.release()
 
+    def forget_failures(self, wanted: Collection[int]) -> None:
+        """Versions that failed to load and that nobody wants any more no longer keep the server from being ready."""
+        for number, entry in self.versions.items():
+            if number not in wanted and entry.state is ModelState.UNAVAILABLE:
+                entry.reason = UNLOADED
+
     def refresh(self) -> None:
         """Find ``latest`` again, after a version became ready or ceased to be."""
         ready = [number for number, version in self.versions.items() if version.state is ModelState.READY]
