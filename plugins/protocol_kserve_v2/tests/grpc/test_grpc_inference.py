@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from trivet.errors import InvalidArgumentError
 from trivet.testing import RunningServer
 from trivet_protocol_kserve_v2.proto import grpc_service_pb2 as pb
 
@@ -192,6 +194,24 @@ def test_what_is_refused_has_tritons_status_and_words(
 
     assert (caught.value.code(), caught.value.details()) == (code, details)
     assert rpc.call("ModelInfer", request("double", INPUT0=sixteen())).model_name == "double"
+
+
+def test_what_is_refused_does_not_stay_in_memory(rpc: Rpc) -> None:
+    def errors() -> int:
+        # Each would hold its request.
+        return sum(type(each) is InvalidArgumentError for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = errors()
+        for path in ("ModelInfer", "ModelConfig") * 5:
+            with pytest.raises(grpc.RpcError):
+                rpc.send(f"/inference.GRPCInferenceService/{path}", request("double", version="?").SerializeToString())
+        # The last one's call may be about to end.
+        assert errors() <= before + 1
+    finally:
+        gc.enable()
 
 
 def test_an_unknown_model_is_said_before_what_else_is_wrong(rpc: Rpc) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
@@ -93,7 +93,7 @@ class Handlers:
         try:
             request = inference.submit(payload, _metadata(context), answer)
         except TrivetError as error:
-            await _abort(context, error)
+            return await _fail(context, error)
         try:
             result = await answered
         except asyncio.CancelledError:
@@ -101,7 +101,7 @@ class Handlers:
             inference.engine.cancel(request)
             raise
         if not isinstance(result, bytes):
-            await _abort(context, result)
+            return await _fail(context, result)
         if self._compression is not None:
             # grpc.aio forgets the algorithm of a unary call that has not sent its metadata before its message.
             await context.send_initial_metadata(())
@@ -129,7 +129,7 @@ class Handlers:
         try:
             await stream.run(read, context.write)
         except TrivetError as error:
-            await _abort(context, error)
+            await _fail(context, error)
         except grpc.aio.InternalError:
             # A write failed, since the client has gone. As for any call that was cancelled, no status is sent after it.
             raise asyncio.CancelledError from None
@@ -141,7 +141,8 @@ class Handlers:
             try:
                 question = ServerReflectionRequest.FromString(payload)
             except DecodeError:
-                await _abort(context, InternalError("Unable to parse request"))
+                await _fail(context, InternalError("Unable to parse request"))
+                return
             await context.write(self._reflection.answer(question).SerializeToString())
 
 
@@ -164,7 +165,7 @@ def _control(method: ControlMethod) -> Callable[[bytes, Context], Awaitable[byte
         try:
             return await method(payload, _metadata(context))
         except TrivetError as error:
-            await _abort(context, error)
+            return await _fail(context, error)
 
     return handle
 
@@ -173,7 +174,15 @@ def _metadata(context: Context) -> Metadata:
     return tuple(context.invocation_metadata() or ())
 
 
-async def _abort(context: Context, error: TrivetError) -> NoReturn:
-    """End the call with an error's status; does not return."""
-    await context.abort(_STATUS[grpc_status(error)], grpc_details(error))
-    raise AssertionError("abort() raises")
+async def _fail(context: Context, error: TrivetError) -> bytes:
+    """End the call with an error's status. Returns what the handler is to, which is not sent.
+
+    The context keeps the exception that ``abort()`` raises, and grpc.aio raises it again when the handler has returned.
+    Let through from here it would refer to the handler's frame, and so to the context: with them, the request's message
+    would stay in memory until a garbage collection.
+    """
+    try:
+        await context.abort(_STATUS[grpc_status(error)], grpc_details(error))
+    except grpc.aio.AbortError as aborted:
+        aborted.__traceback__ = aborted.__context__ = None
+    return b""
