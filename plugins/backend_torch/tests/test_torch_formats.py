@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import safetensors.torch
 import torch
 from trivet.backend import ArrayInstance, InstanceContext
 from trivet.errors import InvalidArgumentError, ResourceExhaustedError, UnavailableError
+from trivet.private_code import PREFIX
 from trivet.tensor import Tensor
 
 Instance = Callable[..., ArrayInstance]
@@ -121,8 +123,10 @@ def test_weights_that_cannot_be_read(weights: Any, reason: str, context: Any, in
 
 def test_a_class_that_computes_nothing(context: Any, instance: Instance) -> None:
     code = "import torch\n\nclass Net(torch.nn.Module):\n    def foward(self, x):\n        return x\n"
+    before = set(sys.modules)
     with pytest.raises(InvalidArgumentError, match="the class Net has no method 'forward'"):
         instance(context({"model.py": code}, CONFIG))
+    assert not [name for name in set(sys.modules) - before if name.startswith(PREFIX)], "its code stays in memory"
 
 
 class Dangerous:

@@ -38,10 +38,10 @@ def load(path: Path, device: Any, settings: Settings, model: str, *, compile_it:
         weights = next((file for s in _WEIGHT_SUFFIXES if os.path.lexists(file := path.with_suffix(s))), None)
         if weights is not None:
             _load_weights(module, weights, device, settings, model)
+        return _network(module, device, settings if compile_it else None, code)
     except BaseException:
         code.close()
         raise
-    return _network(module, device, settings if compile_it else None, code)
 
 
 def load_pickle(path: Path, device: Any, settings: Settings, model: str, *, compile_it: bool = True) -> Network:
